@@ -1,1 +1,9 @@
-//! map
+//! The map of the crate.
+
+pub mod dump_dir;
+pub mod dumper;
+pub mod hint;
+pub mod model;
+pub mod platform;
+pub mod s3;
+pub mod writers;
