@@ -5,5 +5,7 @@ pub mod dumper;
 pub mod hint;
 pub mod model;
 pub mod platform;
+pub mod pool;
 pub mod s3;
+pub mod transfer;
 pub mod writers;

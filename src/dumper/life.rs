@@ -6,6 +6,7 @@ use super::Sighted;
 use crate::dump_dir::DumpDir;
 use crate::model::file_name::{METADATA, METADATA_PARTIAL};
 use crate::model::manifest::ClosedBy;
+use crate::model::verdict::Ending;
 use crate::platform::{self, Lease, Process, ProcessHandle};
 use crate::writers;
 
@@ -21,21 +22,10 @@ pub enum Life {
         /// Whether anything tells that it lives.
         known: bool,
     },
+    /// It looks as if it had ended, but that may be the moment before the final rename.
+    Silent,
     /// Nobody writes it any more.
     Ended(Ending),
-}
-
-/// How a dump ended, as its directory shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// `metadata.partial` was renamed to `metadata`.
-    Renamed,
-    /// `metadata.partial` stands there without a writer.
-    Died,
-    /// Another dump has begun in the directory.
-    Overwritten,
-    /// `metadata.partial` is gone, and no `metadata` took its place.
-    Vanished,
 }
 
 /// A dump that is followed.
@@ -132,7 +122,7 @@ impl LivingDump {
         if now.saturating_duration_since(since) >= SILENCE {
             Life::Ended(ending)
         } else {
-            Life::Alive { known: true }
+            Life::Silent
         }
     }
 

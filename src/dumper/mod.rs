@@ -14,7 +14,7 @@ use anyhow::Context;
 
 pub use child::{Child, ChildSettings};
 pub use exit_status::{ExitSources, ExitStatusFile};
-pub use life::{Ending, Life, LivingDump};
+pub use life::{Life, LivingDump};
 
 use crate::dump_dir::DumpDir;
 use crate::model::dump_metadata::{DumpMetadata, Generation};

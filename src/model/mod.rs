@@ -13,3 +13,4 @@ pub mod missing_schema;
 pub mod object_key;
 pub mod part_plan;
 pub mod state;
+pub mod verdict;

@@ -44,7 +44,7 @@ pub struct ObjectHead {
 }
 
 /// A multipart upload that was begun and not ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OpenUpload {
     /// The key that it would make.
     pub key: String,

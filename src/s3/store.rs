@@ -87,6 +87,11 @@ impl Store {
         format!("s3://{}/{key}", self.0.bucket)
     }
 
+    /// Whether this is a directory bucket, whose ETags are never MD5s; its name ends so (AWS, "Directory bucket naming rules").
+    pub fn has_no_md5_etags(&self) -> bool {
+        self.0.bucket.ends_with("--x-s3")
+    }
+
     /// The settings are tried and right: from now on outages are waited out.
     pub fn settings_are_right(&self) {
         self.0.proven.store(true, Ordering::Relaxed);
