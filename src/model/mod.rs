@@ -1,0 +1,6 @@
+pub mod destination;
+pub mod file_name;
+pub mod object_key;
+pub mod selection;
+pub mod units;
+pub mod usage_error;

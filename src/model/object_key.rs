@@ -1,0 +1,241 @@
+//! Where a dump lives in the bucket: the prefix, and the keys under it.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::file_name::{BadName, FileName, MANIFEST};
+
+/// S3's limit for a key, in bytes of UTF-8.
+pub const KEY_LENGTH_MAX: usize = 1024;
+
+/// The default: one directory a host, and in it one a dump, so that a nightly job needs no `--prefix`.
+pub const DEFAULT_PREFIX: &str = "{host}/%Y-%m-%dT%H%M%SZ";
+
+/// What was typed as `--prefix`: text with `{host}` and strftime fields, checked but not yet expanded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrefixTemplate(String);
+
+/// A prefix with everything filled in: a directory in the bucket, without its last `/`. Empty is the bucket's root.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Prefix(String);
+
+/// A prefix that cannot be one, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadPrefix {
+    text: String,
+    why: String,
+}
+
+impl fmt::Display for BadPrefix {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "prefix '{}' {}",
+            self.text.escape_default(),
+            self.why
+        )
+    }
+}
+
+impl std::error::Error for BadPrefix {}
+
+impl PrefixTemplate {
+    /// Whether it holds nothing to fill in, so that every dump would go to the same place.
+    pub fn is_fixed(&self) -> bool {
+        !self.0.contains(['%', '{'])
+    }
+
+    /// Fills in host and time. Characters of the host name that have a meaning in a key become `-`.
+    pub fn expand(&self, host: &str, started: Timestamp) -> Result<Prefix, BadPrefix> {
+        let time = started.to_zoned(TimeZone::UTC);
+        let with_time = jiff::fmt::strtime::format(&self.0, &time).map_err(|error| {
+            self.bad(format!(
+                "has a time field that cannot be filled in: {error}"
+            ))
+        })?;
+        let host: String = host
+            .chars()
+            .map(|c| if c == '/' || c.is_control() { '-' } else { c })
+            .collect();
+        // The host comes second: a % in its name is not a time field.
+        with_time.replace("{host}", &host).parse()
+    }
+
+    fn bad(&self, why: String) -> BadPrefix {
+        BadPrefix {
+            text: self.0.clone(),
+            why,
+        }
+    }
+}
+
+impl std::str::FromStr for PrefixTemplate {
+    type Err = BadPrefix;
+
+    fn from_str(text: &str) -> Result<Self, BadPrefix> {
+        let template = Self(text.to_owned());
+        let rest = text.replace("{host}", "");
+        if rest.contains(['{', '}']) {
+            return Err(template.bad("has a field in braces that is not {host}".into()));
+        }
+        // Filling it in once shows bad fields and bad characters now, not when the dump starts.
+        template.expand("host", Timestamp::UNIX_EPOCH)?;
+        Ok(template)
+    }
+}
+
+impl fmt::Display for PrefixTemplate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl Prefix {
+    /// The key of a file of the dump.
+    pub fn key(&self, name: &FileName) -> Result<String, BadName> {
+        if name.as_str() == MANIFEST {
+            return Err(BadName::Reserved);
+        }
+        let key = self.join(name.as_str());
+        if key.len() > KEY_LENGTH_MAX {
+            return Err(BadName::TooLong);
+        }
+        Ok(key)
+    }
+
+    /// The key of the manifest.
+    pub fn manifest_key(&self) -> String {
+        self.join(MANIFEST)
+    }
+
+    /// What every key of the dump starts with: the prefix and a `/`, or nothing for the bucket's root.
+    pub fn directory(&self) -> String {
+        self.join("")
+    }
+
+    /// The prefix as text, without its last `/`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn join(&self, name: &str) -> String {
+        if self.0.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}/{name}", self.0)
+        }
+    }
+}
+
+impl std::str::FromStr for Prefix {
+    type Err = BadPrefix;
+
+    /// Slashes at both ends are dropped. Empty, `.` and `..` segments are refused: stores and tools differ in what
+    /// they make of them.
+    fn from_str(text: &str) -> Result<Self, BadPrefix> {
+        let bad = |why: &str| {
+            Err(BadPrefix {
+                text: text.to_owned(),
+                why: why.to_owned(),
+            })
+        };
+        let trimmed = text.trim_matches('/');
+        if trimmed.is_empty() {
+            return Ok(Self(String::new()));
+        }
+        if trimmed.chars().any(char::is_control) {
+            return bad("has a control character");
+        }
+        if trimmed
+            .split('/')
+            .any(|segment| matches!(segment, "" | "." | ".."))
+        {
+            return bad("has an empty, '.' or '..' segment");
+        }
+        if trimmed.len() + 1 + MANIFEST.len() > KEY_LENGTH_MAX {
+            return bad("leaves no room for a file name within the 1,024 bytes of an S3 key");
+        }
+        Ok(Self(trimmed.to_owned()))
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn expand(template: &str) -> Result<String, BadPrefix> {
+        let started = "2026-11-22T02:03:04Z".parse().expect("a time");
+        let template: PrefixTemplate = template.parse()?;
+        template
+            .expand("db1", started)
+            .map(|prefix| prefix.to_string())
+    }
+
+    #[test]
+    fn host_and_time_are_filled_in() {
+        assert_eq!(expand(DEFAULT_PREFIX), Ok("db1/2026-11-22T020304Z".into()));
+        assert_eq!(expand("/nightly/%Y/"), Ok("nightly/2026".into()));
+        assert_eq!(expand("100%%"), Ok("100%".into()));
+        assert_eq!(expand(""), Ok(String::new()));
+    }
+
+    #[test]
+    fn bad_templates_are_refused_when_they_are_typed() {
+        for template in [
+            "a//b",
+            "a/../b",
+            "{hots}/x",
+            "a\nb",
+            "%",
+            "%Q!",
+            &"x".repeat(1020),
+        ] {
+            assert!(expand(template).is_err(), "{template}");
+        }
+    }
+
+    #[test]
+    fn a_host_name_cannot_leave_its_segment() {
+        let template: PrefixTemplate = "{host}/x".parse().expect("a template");
+        let prefix = template
+            .expand("../a%Yb", Timestamp::UNIX_EPOCH)
+            .expect("a prefix");
+        assert_eq!(prefix.as_str(), "..-a%Yb/x");
+    }
+
+    #[test]
+    fn keys_lie_directly_under_the_prefix() {
+        let name = "db.t.sql".parse().expect("a name");
+        let prefix: Prefix = "a/b".parse().expect("a prefix");
+        assert_eq!(prefix.key(&name), Ok("a/b/db.t.sql".into()));
+        let root: Prefix = "".parse().expect("a prefix");
+        assert_eq!(root.key(&name), Ok("db.t.sql".into()));
+        assert_eq!(root.directory(), "");
+        assert_eq!(
+            root.key(&MANIFEST.parse().expect("a name")),
+            Err(BadName::Reserved)
+        );
+        let long: Prefix = "p".repeat(1000).parse().expect("a prefix");
+        assert_eq!(
+            long.key(&"x".repeat(30).parse().expect("a name")),
+            Err(BadName::TooLong)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parsers_panic(text in ".*") {
+            let _ = text.parse::<Prefix>();
+            let _ = text.parse::<PrefixTemplate>();
+        }
+    }
+}
