@@ -1,2 +1,4 @@
 //! map
+pub mod cli;
 pub mod model;
+pub mod report;

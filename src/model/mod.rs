@@ -1,3 +1,4 @@
+pub mod child_arguments;
 pub mod destination;
 pub mod file_name;
 pub mod object_key;
