@@ -16,7 +16,7 @@ mod values;
 use std::ffi::OsString;
 use std::path::Path;
 
-use clap::error::{ContextKind, ErrorKind};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, FromArgMatches, Subcommand};
 
 pub use after::{DeleteArgs, EtagArgs, ListArgs, PruneArgs, RestoreArgs, RestoreFrom, VerifyArgs};
@@ -122,7 +122,8 @@ pub fn parse_from(
             UploadArgs::from_arg_matches(&matches).map(|upload| Command::Upload(Box::new(upload)))
         }
     };
-    let command = parse().map_err(|error| environment::name_variable(error, &arguments))?;
+    let command =
+        parse().map_err(|error| environment::name_variable(explain_word(error), &arguments))?;
     match command {
         Command::Upload(upload) => upload
             .check(directory)
@@ -132,6 +133,28 @@ pub fn parse_from(
         command => Ok(command),
     }
     .map_err(|error| usage_error(&error))
+}
+
+/// A word where only options are expected: what was probably meant.
+fn explain_word(mut error: clap::Error) -> clap::Error {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else {
+        return error;
+    };
+    if error.kind() != ErrorKind::UnknownArgument || word.starts_with('-') {
+        return error;
+    }
+    let tip = if command().find_subcommand(word).is_some() {
+        format!("the command comes first: mydumper2s3 {word} [OPTIONS]")
+    } else if word.contains("mydumper") {
+        format!("put -- before the command that starts mydumper: -- {word}")
+    } else {
+        "the commands are verify, list, restore, delete, prune and etag; without one a dump is uploaded".into()
+    };
+    error.insert(
+        ContextKind::Suggested,
+        ContextValue::StyledStrs(vec![tip.into()]),
+    );
+    error
 }
 
 fn usage_error(error: &UsageError) -> clap::Error {

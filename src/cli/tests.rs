@@ -157,7 +157,10 @@ fn the_command_after_the_dashes_is_checked_and_completed() {
         command("-- nice mydumper -o ../../backup"),
         "nice mydumper -o ../../backup"
     );
-    refused("--dir d --bucket dumps mydumper -B shop", &["-- mydumper"]);
+    refused(
+        "--dir d --bucket dumps mydumper -B shop",
+        &["put -- before", ": -- mydumper"],
+    );
 }
 
 #[test]
@@ -181,7 +184,11 @@ fn subcommands_do_not_ask_for_the_uploads_options() {
         matches!(parse("etag a b --part-size 8MiB"), Ok(Command::Etag(etag)) if etag.files.len() == 2)
     );
     refused("verify --bucket dumps", &["--prefix"]);
-    refused("--bucket dumps verify --prefix p", &["verify"]);
+    refused(
+        "--bucket dumps verify --prefix p",
+        &["the command comes first: mydumper2s3 verify"],
+    );
+    refused("verfy", &["the commands are verify, list"]);
 }
 
 #[test]
