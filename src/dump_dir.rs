@@ -46,10 +46,7 @@ impl DumpDir {
     /// Opens the directory that stands at `path` now.
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self {
-            descriptor: rustix::fs::open(path, flags, Mode::empty())?,
-            path: path.to_owned(),
-        })
+        Ok(Self { descriptor: rustix::fs::open(path, flags, Mode::empty())?, path: path.to_owned() })
     }
 
     /// Its path as it was given.
@@ -64,10 +61,7 @@ impl DumpDir {
 
     /// Whether both are one directory.
     pub fn is_same(&self, other: &Self) -> bool {
-        let both = (
-            rustix::fs::fstat(&self.descriptor),
-            rustix::fs::fstat(&other.descriptor),
-        );
+        let both = (rustix::fs::fstat(&self.descriptor), rustix::fs::fstat(&other.descriptor));
         matches!(both, (Ok(one), Ok(two)) if (one.st_dev, one.st_ino) == (two.st_dev, two.st_ino))
     }
 
@@ -92,20 +86,14 @@ impl DumpDir {
             }
             let file_type = match entry.file_type() {
                 // Some filesystems leave the type out of the directory.
-                FileType::Unknown => {
-                    match rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) {
-                        Ok(stat) => FileType::from_raw_mode(stat.st_mode),
-                        Err(Errno::NOENT) => continue,
-                        Err(error) => return Err(error.into()),
-                    }
-                }
+                FileType::Unknown => match rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                    Err(Errno::NOENT) => continue,
+                    Err(error) => return Err(error.into()),
+                },
                 known => known,
             };
-            entries.push(Entry {
-                name: name.to_owned(),
-                inode: entry.ino(),
-                file_type,
-            });
+            entries.push(Entry { name: name.to_owned(), inode: entry.ino(), file_type });
         }
         Ok(entries)
     }
@@ -113,15 +101,10 @@ impl DumpDir {
     /// Opens a regular file for reading. Never through a symlink, and without waiting: opening a FIFO would block, or
     /// steal what its reader waits for.
     pub fn open_file(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
-        let flags =
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let file: File =
-            rustix::fs::openat(&self.descriptor, name.as_ref(), flags, Mode::empty())?.into();
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let file: File = rustix::fs::openat(&self.descriptor, name.as_ref(), flags, Mode::empty())?.into();
         if !file.metadata()?.is_file() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "it is no regular file",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
         }
         Ok(file)
     }
@@ -133,11 +116,7 @@ impl DumpDir {
     }
 
     /// Removes a file whose object is proved, but only if it is still the file that was read.
-    pub fn remove_verified(
-        &self,
-        name: impl AsRef<OsStr>,
-        read: &FileIdentity,
-    ) -> io::Result<Removal> {
+    pub fn remove_verified(&self, name: impl AsRef<OsStr>, read: &FileIdentity) -> io::Result<Removal> {
         match self.identity(name.as_ref()) {
             Ok(there) if there == *read => {}
             Ok(_) => return Ok(Removal::Changed),
@@ -155,20 +134,15 @@ impl DumpDir {
     pub fn why_not_removable(&self, name: impl AsRef<OsStr>) -> Option<String> {
         let wanted = Access::WRITE_OK | Access::EXEC_OK;
         if let Err(error) = rustix::fs::accessat(&self.descriptor, ".", wanted, AtFlags::EACCESS) {
-            return Some(format!(
-                "this user may not write to the directory ({})",
-                io::Error::from(error)
-            ));
+            return Some(format!("this user may not write to the directory ({})", io::Error::from(error)));
         }
         let directory = rustix::fs::fstat(&self.descriptor).ok()?;
-        let file =
-            rustix::fs::statat(&self.descriptor, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let file = rustix::fs::statat(&self.descriptor, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
         let sticky = Mode::from_raw_mode(directory.st_mode).contains(Mode::SVTX);
         let user = rustix::process::geteuid();
         let owner = user.is_root() || [directory.st_uid, file.st_uid].contains(&user.as_raw());
-        (sticky && !owner).then(|| {
-            "the directory is sticky, and neither it nor the file belongs to this user".to_owned()
-        })
+        (sticky && !owner)
+            .then(|| "the directory is sticky, and neither it nor the file belongs to this user".to_owned())
     }
 
     /// Free space for an unprivileged writer, in bytes.
@@ -195,11 +169,7 @@ pub fn identity_of(file: &File) -> io::Result<FileIdentity> {
     })
 }
 
-#[allow(
-    clippy::useless_conversion,
-    clippy::unnecessary_cast,
-    reason = "the fields' types differ between systems"
-)]
+#[allow(clippy::useless_conversion, clippy::unnecessary_cast, reason = "the fields' types differ between systems")]
 fn identity_of_stat(stat: &rustix::fs::Stat) -> FileIdentity {
     FileIdentity {
         device: stat.st_dev as u64,

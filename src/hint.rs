@@ -30,26 +30,15 @@ pub trait HintExt<T> {
 
 impl<T, E: Into<anyhow::Error>> HintExt<T> for Result<T, E> {
     fn hint(self, hint: impl Into<String>) -> anyhow::Result<T> {
-        self.map_err(|error| {
-            anyhow::Error::new(Hinted {
-                error: error.into(),
-                hint: hint.into(),
-            })
-        })
+        self.map_err(|error| anyhow::Error::new(Hinted { error: error.into(), hint: hint.into() }))
     }
 }
 
 /// The hint nearest to the top of an error's chain.
 pub fn hint_of(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {
-        let own = cause
-            .downcast_ref::<Hinted>()
-            .map(|hinted| hinted.hint.clone());
-        own.or_else(|| {
-            cause
-                .downcast_ref::<crate::s3::StoreError>()
-                .and_then(crate::s3::StoreError::hint)
-        })
+        let own = cause.downcast_ref::<Hinted>().map(|hinted| hinted.hint.clone());
+        own.or_else(|| cause.downcast_ref::<crate::s3::StoreError>().and_then(crate::s3::StoreError::hint))
     })
 }
 
@@ -60,9 +49,7 @@ mod tests {
 
     #[test]
     fn a_hint_is_found_under_contexts_and_said_apart() {
-        let error = Err::<(), _>(anyhow!("denied").context("cannot list"))
-            .hint("ask")
-            .context("no start");
+        let error = Err::<(), _>(anyhow!("denied").context("cannot list")).hint("ask").context("no start");
         let error = error.expect_err("an error");
         assert_eq!(format!("{error:#}"), "no start: cannot list: denied");
         assert_eq!(hint_of(&error).as_deref(), Some("ask"));

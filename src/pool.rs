@@ -29,10 +29,7 @@ impl<J: Send + 'static> Pool<J> {
         for _ in 0..workers {
             tasks.spawn(run(Arc::clone(&jobs), work.clone()));
         }
-        Self {
-            queue,
-            workers: tasks,
-        }
+        Self { queue, workers: tasks }
     }
 
     /// The queue's end where jobs go in; it holds its sender back when the queue is full.

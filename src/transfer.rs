@@ -109,9 +109,7 @@ impl Transfer {
         let file = match self.open(job) {
             Ok(file) => Arc::new(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Outcome::Withdrawn {
-                    object_left: self.earlier.contains_key(name),
-                };
+                return Outcome::Withdrawn { object_left: self.earlier.contains_key(name) };
             }
             Err(error) => return Outcome::Failed(format!("cannot read it: {error}")),
         };
@@ -144,10 +142,7 @@ impl Transfer {
     /// Brings the file into the bucket, unless it is there.
     async fn bring(&self, job: &UploadJob, file: &Arc<File>) -> Result<ObjectRecord, Trouble> {
         let name = job.name();
-        let key = self
-            .prefix
-            .key(name)
-            .map_err(|error| Trouble::Local(error.to_string()))?;
+        let key = self.prefix.key(name).map_err(|error| Trouble::Local(error.to_string()))?;
         if let Some(object) = self.already_there(&key, job, file).await? {
             debug!(file = %name, "the bucket has it already");
             return Ok(object);
@@ -157,8 +152,8 @@ impl Transfer {
             return Err(Trouble::Local(why.to_owned()));
         }
         let size = job.identity().size;
-        let plan = PartPlan::new(size, self.part_size, self.max_parts)
-            .map_err(|error| Trouble::Local(error.to_string()))?;
+        let plan =
+            PartPlan::new(size, self.part_size, self.max_parts).map_err(|error| Trouble::Local(error.to_string()))?;
         let mut tries = 1;
         loop {
             let result = if plan.is_multipart() {
@@ -168,8 +163,7 @@ impl Transfer {
             };
             match result {
                 Err(Trouble::Store(error))
-                    if tries < TRIES
-                        && matches!(error.kind, ErrorKind::BadDigest | ErrorKind::NoSuchUpload) =>
+                    if tries < TRIES && matches!(error.kind, ErrorKind::BadDigest | ErrorKind::NoSuchUpload) =>
                 {
                     tracing::warn!(file = %name, "{error} (will be retried)");
                     tries += 1;
@@ -188,62 +182,37 @@ impl Transfer {
         file: &Arc<File>,
     ) -> Result<Option<ObjectRecord>, Trouble> {
         let size = job.identity().size;
-        let Some(listed) = self
-            .earlier
-            .get(job.name())
-            .filter(|listed| listed.size == size)
-        else {
+        let Some(listed) = self.earlier.get(job.name()).filter(|listed| listed.size == size) else {
             return Ok(None);
         };
         let Some(etag) = listed.etag.clone() else {
             return Ok(None);
         };
         let hash = match etag.part_count() {
-            None if etag.as_md5().is_some() => ContentHash::Whole {
-                md5: hash(file, 0, size).await?,
-            },
+            None if etag.as_md5().is_some() => ContentHash::Whole { md5: hash(file, 0, size).await? },
             None => return Ok(None),
             Some(count) => {
                 let head = self.store.head(key).await?;
                 let part_size = head.and_then(|head| head.metadata.get(PART_SIZE)?.parse().ok());
-                let Some(part_size) = part_size.filter(|part_size| {
-                    *part_size > 0 && size.div_ceil(*part_size) == u64::from(count)
-                }) else {
+                let Some(part_size) =
+                    part_size.filter(|part_size| *part_size > 0 && size.div_ceil(*part_size) == u64::from(count))
+                else {
                     return Ok(None);
                 };
-                let plan = PartPlan::new(size, part_size, count)
-                    .map_err(|error| Trouble::Local(error.to_string()))?;
-                ContentHash::Parts {
-                    part_size,
-                    part_md5s: self.hash_parts(file, plan).await?,
-                }
+                let plan = PartPlan::new(size, part_size, count).map_err(|error| Trouble::Local(error.to_string()))?;
+                ContentHash::Parts { part_size, part_md5s: self.hash_parts(file, plan).await? }
             }
         };
         if hash.etag().as_ref() != Some(&etag) {
             return Ok(None);
         }
-        let proof = if matches!(hash, ContentHash::Whole { .. }) {
-            Proof::EtagMd5
-        } else {
-            Proof::EtagComposite
-        };
-        Ok(Some(ObjectRecord {
-            size,
-            hash,
-            etag: Some(etag),
-            version_id: None,
-            sha256: None,
-            proof,
-        }))
+        let proof = if matches!(hash, ContentHash::Whole { .. }) { Proof::EtagMd5 } else { Proof::EtagComposite };
+        Ok(Some(ObjectRecord { size, hash, etag: Some(etag), version_id: None, sha256: None, proof }))
     }
 
     async fn hash_parts(&self, file: &Arc<File>, plan: PartPlan) -> io::Result<Vec<Md5Digest>> {
         let hashes = futures_util::stream::iter(plan.parts());
-        hashes
-            .map(|part| hash(file, part.offset, part.length))
-            .buffered(self.workers)
-            .try_collect()
-            .await
+        hashes.map(|part| hash(file, part.offset, part.length)).buffered(self.workers).try_collect().await
     }
 
     async fn put_whole(
@@ -253,18 +222,10 @@ impl Transfer {
         plan: PartPlan,
         identity: &FileIdentity,
     ) -> Result<ObjectRecord, Trouble> {
-        let _permit = self
-            .requests
-            .acquire()
-            .await
-            .map_err(|error| Trouble::Local(error.to_string()))?;
+        let _permit = self.requests.acquire().await.map_err(|error| Trouble::Local(error.to_string()))?;
         let size = plan.size();
         let md5 = hash(file, 0, size).await?;
-        let range = FileRange {
-            file: Arc::clone(file),
-            offset: 0,
-            length: size,
-        };
+        let range = FileRange { file: Arc::clone(file), offset: 0, length: size };
         let metadata = self.user_metadata(identity, None);
         let answer = self
             .store
@@ -272,8 +233,7 @@ impl Transfer {
             .await
             .map_err(|error| unless_changed(error, file, identity))?;
         self.sent.fetch_add(size, Ordering::Relaxed);
-        self.prove(key, size, ContentHash::Whole { md5 }, answer)
-            .await
+        self.prove(key, size, ContentHash::Whole { md5 }, answer).await
     }
 
     async fn put_parts(
@@ -295,8 +255,7 @@ impl Transfer {
             Ok(sent) => sent,
             Err(trouble) => {
                 // Where the store is out of reach the parts must stay: they may still be continued.
-                if !matches!(&trouble, Trouble::Store(error) if error.is_outage() || error.is_about_rights())
-                {
+                if !matches!(&trouble, Trouble::Store(error) if error.is_outage() || error.is_about_rights()) {
                     self.abort(upload.as_open()).await;
                 }
                 return Err(trouble);
@@ -304,20 +263,13 @@ impl Transfer {
         };
         let part_md5s: Vec<_> = sent.iter().map(|(md5, _)| *md5).collect();
         let etags: Vec<_> = (1..).zip(sent.into_iter().map(|(_, etag)| etag)).collect();
-        let hash = ContentHash::Parts {
-            part_size: plan.part_size(),
-            part_md5s,
-        };
+        let hash = ContentHash::Parts { part_size: plan.part_size(), part_md5s };
         let answer = match self.store.end_upload(&upload, &etags).await {
             Ok(answer) => answer,
             // The answer to an earlier try may have been lost after the object was made: HEAD decides.
             Err(error) if matches!(error.kind, ErrorKind::NoSuchUpload | ErrorKind::NoSuchKey) => {
                 self.forget(&upload.as_open());
-                PutAnswer {
-                    etag: None,
-                    version_id: None,
-                    etag_is_no_md5: false,
-                }
+                PutAnswer { etag: None, version_id: None, etag_is_no_md5: false }
             }
             Err(error) => {
                 if !error.is_outage() && !error.is_about_rights() {
@@ -337,17 +289,9 @@ impl Transfer {
         file: &Arc<File>,
         identity: &FileIdentity,
     ) -> Result<(Md5Digest, String), Trouble> {
-        let _permit = self
-            .requests
-            .acquire()
-            .await
-            .map_err(|error| Trouble::Local(error.to_string()))?;
+        let _permit = self.requests.acquire().await.map_err(|error| Trouble::Local(error.to_string()))?;
         let md5 = hash(file, part.offset, part.length).await?;
-        let range = FileRange {
-            file: Arc::clone(file),
-            offset: part.offset,
-            length: part.length,
-        };
+        let range = FileRange { file: Arc::clone(file), offset: part.offset, length: part.length };
         let etag = self
             .store
             .put_part(upload, part, range, md5)
@@ -359,27 +303,10 @@ impl Transfer {
     }
 
     /// The verdict: does the store hold the bytes that were hashed?
-    async fn prove(
-        &self,
-        key: &str,
-        size: u64,
-        hash: ContentHash,
-        answer: PutAnswer,
-    ) -> Result<ObjectRecord, Trouble> {
+    async fn prove(&self, key: &str, size: u64, hash: ContentHash, answer: PutAnswer) -> Result<ObjectRecord, Trouble> {
         let expected = hash.etag();
-        let by_etag = if matches!(hash, ContentHash::Whole { .. }) {
-            Proof::EtagMd5
-        } else {
-            Proof::EtagComposite
-        };
-        let record = |etag, version_id, proof| ObjectRecord {
-            size,
-            hash,
-            etag,
-            version_id,
-            sha256: None,
-            proof,
-        };
+        let by_etag = if matches!(hash, ContentHash::Whole { .. }) { Proof::EtagMd5 } else { Proof::EtagComposite };
+        let record = |etag, version_id, proof| ObjectRecord { size, hash, etag, version_id, sha256: None, proof };
         if !answer.etag_is_no_md5 && answer.etag.is_some() && answer.etag == expected {
             return Ok(record(answer.etag, answer.version_id, by_etag));
         }
@@ -395,81 +322,46 @@ impl Transfer {
         })?;
         if head.size != size {
             let detail = format!("{} bytes are there, {size} were sent", head.size);
-            return Err(
-                StoreError::of_answer(ErrorKind::BadDigest, "HeadObject", &uri, detail).into(),
-            );
+            return Err(StoreError::of_answer(ErrorKind::BadDigest, "HeadObject", &uri, detail).into());
         }
         let version = answer.version_id.or(head.version_id);
         if answer.etag_is_no_md5 || head.etag_is_no_md5 || self.store.has_no_md5_etags() {
-            return Ok(record(
-                head.etag.or(answer.etag),
-                version,
-                Proof::ContentMd5,
-            ));
+            return Ok(record(head.etag.or(answer.etag), version, Proof::ContentMd5));
         }
         if head.etag.is_some() && head.etag == expected {
             return Ok(record(head.etag, version, by_etag));
         }
         let text = |etag: Option<&ETag>| etag.map_or("none".to_owned(), ToString::to_string);
-        let detail = format!(
-            "its ETag is {}, and must be {}",
-            text(head.etag.as_ref()),
-            text(expected.as_ref())
-        );
+        let detail = format!("its ETag is {}, and must be {}", text(head.etag.as_ref()), text(expected.as_ref()));
         Err(StoreError::of_answer(ErrorKind::BadDigest, "PutObject", &uri, detail).into())
     }
 
     /// Removes the local file, now that its object is proved, if it is still the file that was read.
     fn dispose(&self, job: &UploadJob, object: ObjectRecord) -> Outcome {
-        let kept = Uploaded {
-            object: object.clone(),
-            local: Local::Kept(*job.identity()),
-        };
+        let kept = Uploaded { object: object.clone(), local: Local::Kept(*job.identity()) };
         // `metadata` goes last, when the commit is known to stand.
         if self.keep || job.name().is_metadata() {
             return match self.directory.identity(job.name().as_str()) {
-                Ok(there) if there == *job.identity() => Outcome::Uploaded {
-                    uploaded: kept,
-                    removal: None,
-                },
+                Ok(there) if there == *job.identity() => Outcome::Uploaded { uploaded: kept, removal: None },
                 Ok(_) => Outcome::Failed("it changed while it was uploaded".to_owned()),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    Outcome::Withdrawn { object_left: true }
-                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Outcome::Withdrawn { object_left: true },
                 Err(error) => Outcome::Failed(format!("cannot look at it again: {error}")),
             };
         }
-        match self
-            .directory
-            .remove_verified(job.name().as_str(), job.identity())
-        {
-            Ok(Removal::Removed) => Outcome::Uploaded {
-                uploaded: Uploaded {
-                    object,
-                    local: Local::Removed,
-                },
-                removal: None,
-            },
+        match self.directory.remove_verified(job.name().as_str(), job.identity()) {
+            Ok(Removal::Removed) => {
+                Outcome::Uploaded { uploaded: Uploaded { object, local: Local::Removed }, removal: None }
+            }
             Ok(Removal::Absent) => Outcome::Withdrawn { object_left: true },
             Ok(Removal::Changed) => Outcome::Failed("it changed while it was uploaded".to_owned()),
-            Err(error) => Outcome::Uploaded {
-                uploaded: kept,
-                removal: Some(error.to_string()),
-            },
+            Err(error) => Outcome::Uploaded { uploaded: kept, removal: Some(error.to_string()) },
         }
     }
 
-    fn user_metadata(
-        &self,
-        identity: &FileIdentity,
-        part_size: Option<u64>,
-    ) -> HashMap<String, String> {
+    fn user_metadata(&self, identity: &FileIdentity, part_size: Option<u64>) -> HashMap<String, String> {
         let mut metadata = HashMap::from([
             (DUMP_ID.to_owned(), self.dump_id.clone()),
-            (
-                MTIME.to_owned(),
-                (identity.modified / 1_000_000_000).to_string(),
-            ),
+            (MTIME.to_owned(), (identity.modified / 1_000_000_000).to_string()),
         ]);
         if let Some(part_size) = part_size {
             metadata.insert(PART_SIZE.to_owned(), part_size.to_string());
@@ -478,17 +370,11 @@ impl Transfer {
     }
 
     fn remember(&self, upload: OpenUpload) {
-        self.open_uploads
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(upload);
+        self.open_uploads.lock().unwrap_or_else(PoisonError::into_inner).insert(upload);
     }
 
     fn forget(&self, upload: &OpenUpload) {
-        self.open_uploads
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(upload);
+        self.open_uploads.lock().unwrap_or_else(PoisonError::into_inner).remove(upload);
     }
 
     /// Gives an upload up. Its parts cost storage until then, but nothing is lost with them: a failure is only noted.
@@ -501,13 +387,7 @@ impl Transfer {
 
     /// Aborts all that was begun and not ended: for an orderly stop.
     pub async fn abort_all(&self) {
-        let open: Vec<_> = self
-            .open_uploads
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .cloned()
-            .collect();
+        let open: Vec<_> = self.open_uploads.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
         for upload in open {
             self.abort(upload).await;
         }
@@ -541,9 +421,7 @@ async fn hash(file: &Arc<File>, offset: u64, length: u64) -> io::Result<Md5Diges
         return hash_now(file, offset, length);
     }
     let file = Arc::clone(file);
-    tokio::task::spawn_blocking(move || hash_now(&file, offset, length))
-        .await
-        .map_err(io::Error::other)?
+    tokio::task::spawn_blocking(move || hash_now(&file, offset, length)).await.map_err(io::Error::other)?
 }
 
 fn hash_now(file: &File, mut offset: u64, length: u64) -> io::Result<Md5Digest> {

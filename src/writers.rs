@@ -27,14 +27,7 @@ pub fn choose(partial: &File, dumper_is_visible: bool) -> (ClosedBy, &'static st
 }
 
 fn without_lease(dumper_is_visible: bool, why: &'static str) -> (ClosedBy, &'static str) {
-    (
-        if dumper_is_visible {
-            ClosedBy::Proc
-        } else {
-            ClosedBy::End
-        },
-        why,
-    )
+    (if dumper_is_visible { ClosedBy::Proc } else { ClosedBy::End }, why)
 }
 
 /// What one scan can ask about writers.
@@ -61,11 +54,7 @@ impl WriterTable {
     /// Who writes this file.
     pub fn writers(&self, file: &File) -> Writers {
         // Where nothing can be told, the dump's end must do.
-        let unknown = if self.ended {
-            Writers::Ended
-        } else {
-            Writers::Some
-        };
+        let unknown = if self.ended { Writers::Ended } else { Writers::Some };
         if self.lease {
             return match platform::probe_lease(file) {
                 Lease::NoWriter => Writers::None,
@@ -85,9 +74,5 @@ impl WriterTable {
 /// Every file that a visible process has open for writing. Processes that do not let us look are left out: the caller
 /// proves by `metadata.partial` that the dumper is not among them.
 fn written_files() -> HashSet<(u64, u64)> {
-    platform::processes()
-        .iter()
-        .filter_map(|process| process.written_files().ok())
-        .flatten()
-        .collect()
+    platform::processes().iter().filter_map(|process| process.written_files().ok()).flatten().collect()
 }

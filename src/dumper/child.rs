@@ -31,26 +31,14 @@ impl Child {
     /// Its output is ours: it is inherited, not piped, so that it outlives us. Standard input is `/dev/null`: there is
     /// nobody to answer a question.
     pub fn start(settings: &ChildSettings) -> anyhow::Result<Self> {
-        let (program, arguments) = settings
-            .command
-            .split_first()
-            .context("no command to start")?;
+        let (program, arguments) = settings.command.split_first().context("no command to start")?;
         let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .process_group(0);
+        command.args(arguments).stdin(Stdio::null()).process_group(0);
         let mut child = command.spawn().with_context(|| {
             let path = std::env::var("PATH").unwrap_or_default();
-            format!(
-                "cannot start '{}' (PATH is '{path}')",
-                program.to_string_lossy()
-            )
+            format!("cannot start '{}' (PATH is '{path}')", program.to_string_lossy())
         })?;
-        let pid = child
-            .id()
-            .and_then(|pid| Pid::from_raw(pid.cast_signed()))
-            .context("the child has no pid")?;
+        let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())).context("the child has no pid")?;
         let (sender, exit) = watch::channel(None);
         tokio::spawn(async move {
             let exit = child.wait().await.map_or(Exit::Status(255), exit_of);

@@ -30,13 +30,11 @@ impl ExitSources<'_> {
                 return Some(seen);
             }
         }
-        self.file
-            .and_then(ExitStatusFile::read)
-            .map(|status| DumperExit {
-                status: Some(status),
-                signal: None,
-                seen: ExitSeen::File,
-            })
+        self.file.and_then(ExitStatusFile::read).map(|status| DumperExit {
+            status: Some(status),
+            signal: None,
+            seen: ExitSeen::File,
+        })
     }
 
     /// Whether waiting a little may still tell more.
@@ -47,16 +45,8 @@ impl ExitSources<'_> {
 
 fn dumper_exit(exit: Exit, seen: ExitSeen) -> DumperExit {
     match exit {
-        Exit::Status(status) => DumperExit {
-            status: Some(status),
-            signal: None,
-            seen,
-        },
-        Exit::Signal(signal) => DumperExit {
-            status: None,
-            signal: Some(signal),
-            seen,
-        },
+        Exit::Status(status) => DumperExit { status: Some(status), signal: None, seen },
+        Exit::Signal(signal) => DumperExit { status: None, signal: Some(signal), seen },
     }
 }
 
@@ -71,18 +61,13 @@ pub struct ExitStatusFile {
 impl ExitStatusFile {
     /// The file, of which only what was written since `dump_started` counts.
     pub fn new(path: PathBuf, dump_started: SystemTime) -> Self {
-        Self {
-            path,
-            not_before: dump_started,
-        }
+        Self { path, not_before: dump_started }
     }
 
     /// The status in it; `None` while it is missing, old, empty or half written. Anything that is no number counts as
     /// a failure.
     fn read(&self) -> Option<i32> {
-        let modified = std::fs::metadata(&self.path)
-            .and_then(|metadata| metadata.modified())
-            .ok()?;
+        let modified = std::fs::metadata(&self.path).and_then(|metadata| metadata.modified()).ok()?;
         if modified < self.not_before {
             return None;
         }

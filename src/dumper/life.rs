@@ -48,21 +48,10 @@ impl LivingDump {
     /// Starts to follow a dump. `pid` is what the user says of mydumper's process.
     pub fn follow(sighted: Sighted, directory: &DumpDir, pid: Option<i32>) -> Self {
         let process = find_process(&sighted, directory, pid);
-        let visible = process
-            .as_ref()
-            .is_some_and(|process| writes(process, sighted.inode));
+        let visible = process.as_ref().is_some_and(|process| writes(process, sighted.inode));
         let (closed_by, closed_by_reason) = writers::choose(&sighted.lead, visible);
-        let handle = process
-            .as_ref()
-            .and_then(|process| ProcessHandle::open(process.pid).ok());
-        Self {
-            sighted,
-            closed_by,
-            closed_by_reason,
-            process,
-            handle,
-            silent_since: None,
-        }
+        let handle = process.as_ref().and_then(|process| ProcessHandle::open(process.pid).ok());
+        Self { sighted, closed_by, closed_by_reason, process, handle, silent_since: None }
     }
 
     /// mydumper's process, where it could be found.
@@ -77,19 +66,12 @@ impl LivingDump {
 
     /// One look at the dump's life. `child` says whether mydumper is our child, and then whether it has exited.
     pub fn probe(&mut self, directory: &DumpDir, child: Option<bool>, now: Instant) -> Life {
-        let stands_as = |name| {
-            directory
-                .identity(name)
-                .is_ok_and(|there| (there.device, there.inode) == self.sighted.inode)
-        };
+        let stands_as =
+            |name| directory.identity(name).is_ok_and(|there| (there.device, there.inode) == self.sighted.inode);
         if stands_as(METADATA) {
             // Renamed, and the process exits about a millisecond later.
             let running = child == Some(false) || self.writer() == Some(true);
-            return if running {
-                Life::Alive { known: true }
-            } else {
-                Life::Ended(Ending::Renamed)
-            };
+            return if running { Life::Alive { known: true } } else { Life::Ended(Ending::Renamed) };
         }
         if stands_as(METADATA_PARTIAL) {
             return match (child, self.writer()) {
@@ -101,14 +83,7 @@ impl LivingDump {
             };
         }
         let overwritten = directory.identity(METADATA_PARTIAL).is_ok();
-        self.silent(
-            now,
-            if overwritten {
-                Ending::Overwritten
-            } else {
-                Ending::Vanished
-            },
-        )
+        self.silent(now, if overwritten { Ending::Overwritten } else { Ending::Vanished })
     }
 
     fn alive(&mut self, known: bool) -> Life {
@@ -119,11 +94,7 @@ impl LivingDump {
     /// It looks as if it had ended; it counts when it still does after [`SILENCE`].
     fn silent(&mut self, now: Instant, ending: Ending) -> Life {
         let since = *self.silent_since.get_or_insert(now);
-        if now.saturating_duration_since(since) >= SILENCE {
-            Life::Ended(ending)
-        } else {
-            Life::Silent
-        }
+        if now.saturating_duration_since(since) >= SILENCE { Life::Ended(ending) } else { Life::Silent }
     }
 
     /// Whether somebody has `metadata.partial` open for writing; `None` where nothing tells.
@@ -141,9 +112,7 @@ impl LivingDump {
 }
 
 fn writes(process: &Process, inode: (u64, u64)) -> bool {
-    process
-        .written_files()
-        .is_ok_and(|written| written.contains(&inode))
+    process.written_files().is_ok_and(|written| written.contains(&inode))
 }
 
 /// mydumper's process: the one that was named; else one called mydumper that writes this dump's `metadata.partial`;
@@ -154,16 +123,8 @@ fn find_process(sighted: &Sighted, directory: &DumpDir, pid: Option<i32>) -> Opt
     }
     let mut candidates = platform::processes();
     candidates.retain(|process| process.name.starts_with("mydumper"));
-    let writer = candidates
-        .iter()
-        .find(|process| writes(process, sighted.inode));
-    writer
-        .or_else(|| {
-            candidates
-                .iter()
-                .find(|process| dumps_into(process, directory))
-        })
-        .cloned()
+    let writer = candidates.iter().find(|process| writes(process, sighted.inode));
+    writer.or_else(|| candidates.iter().find(|process| dumps_into(process, directory))).cloned()
 }
 
 /// Whether a process's command line names this directory as its output directory.
@@ -173,10 +134,7 @@ fn dumps_into(process: &Process, directory: &DumpDir) -> bool {
         let argument = argument.to_str()?;
         match argument {
             "-o" | "--outputdir" => arguments.get(index + 1)?.to_str().map(str::to_owned),
-            _ => argument
-                .strip_prefix("--outputdir=")
-                .or_else(|| argument.strip_prefix("-o"))
-                .map(str::to_owned),
+            _ => argument.strip_prefix("--outputdir=").or_else(|| argument.strip_prefix("-o")).map(str::to_owned),
         }
     });
     let Some(named) = named else {

@@ -83,12 +83,7 @@ fn open_if_there(directory: &DumpDir, name: &str) -> anyhow::Result<Option<File>
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => {
             let hint = "run mydumper2s3 as the user that runs mydumper";
-            Err(error).with_context(|| {
-                format!(
-                    "cannot read '{}' ({hint})",
-                    directory.path().join(name).display()
-                )
-            })
+            Err(error).with_context(|| format!("cannot read '{}' ({hint})", directory.path().join(name).display()))
         }
     }
 }
@@ -100,18 +95,8 @@ fn sighted(mut lead: File, host: &str) -> anyhow::Result<Option<Sighted>> {
         return Ok(None);
     };
     let inode = platform::device_and_inode(&lead)?;
-    let identity = DumpIdentity {
-        host: host.to_owned(),
-        started,
-        inode: inode.1,
-        born: platform::birth_time(&lead),
-    };
-    Ok(Some(Sighted {
-        lead,
-        inode,
-        identity,
-        metadata,
-    }))
+    let identity = DumpIdentity { host: host.to_owned(), started, inode: inode.1, born: platform::birth_time(&lead) };
+    Ok(Some(Sighted { lead, inode, identity, metadata }))
 }
 
 impl Sighted {
@@ -140,11 +125,9 @@ fn read_text(file: &mut File) -> io::Result<Vec<u8>> {
 
 fn is_daemon_directory(directory: &DumpDir) -> bool {
     let is = |name: &str, wanted: rustix::fs::FileType| {
-        directory.list().is_ok_and(|entries| {
-            entries
-                .iter()
-                .any(|entry| entry.name == name && entry.file_type == wanted)
-        })
+        directory
+            .list()
+            .is_ok_and(|entries| entries.iter().any(|entry| entry.name == name && entry.file_type == wanted))
     };
     is("last_dump", rustix::fs::FileType::Symlink)
         || (is("0", rustix::fs::FileType::Directory) && is("1", rustix::fs::FileType::Directory))

@@ -226,12 +226,7 @@ impl Parser {
         if let Some((database, file_table, quote)) = quoted_pair(section) {
             let key = (database, file_table);
             let (database, file_table) = key.clone();
-            let fresh = TableSection {
-                database,
-                table: file_table.clone(),
-                file_table,
-                ..TableSection::default()
-            };
+            let fresh = TableSection { database, table: file_table.clone(), file_table, ..TableSection::default() };
             let tables = &mut self.metadata.tables;
             let index = *self.table_index.entry(key).or_insert(tables.len());
             match tables.get_mut(index) {
@@ -275,18 +270,10 @@ impl Parser {
         };
         let value = unquote(value);
         match key.trim_end().to_ascii_lowercase().as_str() {
-            "log"
-            | "file"
-            | "source_log_file"
-            | "relay_master_log_file"
-            | "relay_source_log_file" => {
+            "log" | "file" | "source_log_file" | "relay_master_log_file" | "relay_source_log_file" => {
                 source.file.offer(value, commented);
             }
-            "pos"
-            | "position"
-            | "source_log_pos"
-            | "exec_master_log_pos"
-            | "exec_source_log_pos" => {
+            "pos" | "position" | "source_log_pos" | "exec_master_log_pos" | "exec_source_log_pos" => {
                 source.position.offer(value, commented);
             }
             "gtid" | "executed_gtid_set" | "gtid_slave_pos" | "gtid_source_pos" => {
@@ -325,11 +312,7 @@ impl Parser {
     }
 
     fn finish(mut self) -> DumpMetadata {
-        self.metadata.sources = self
-            .sources
-            .into_iter()
-            .filter_map(DraftSource::finish)
-            .collect();
+        self.metadata.sources = self.sources.into_iter().filter_map(DraftSource::finish).collect();
         self.metadata
     }
 }
@@ -348,10 +331,7 @@ impl Draft {
         let nothing = value.is_empty() || value == "(null)" || value == "NULL";
         let take = !nothing && (self.value.is_none() || (self.commented && !commented));
         if take {
-            *self = Self {
-                value: Some(value.to_owned()),
-                commented,
-            };
+            *self = Self { value: Some(value.to_owned()), commented };
         }
         take
     }
@@ -375,14 +355,7 @@ struct DraftSource {
 impl DraftSource {
     fn new(role: SourceRole) -> Self {
         let [channel, host, file, position, gtid] = Default::default();
-        Self {
-            role,
-            channel,
-            host,
-            file,
-            position,
-            gtid,
-        }
+        Self { role, channel, host, file, position, gtid }
     }
 
     /// A section without any coordinate, like the bare `[source]` of 1.x without `--source-data`, says nothing.
@@ -392,10 +365,7 @@ impl DraftSource {
             channel: self.channel.value,
             host: self.host.value,
             file: self.file.value,
-            position: self
-                .position
-                .value
-                .and_then(|position| position.parse().ok()),
+            position: self.position.value.and_then(|position| position.parse().ok()),
             gtid: self.gtid.value,
         };
         let known = source.file.is_some() || source.position.is_some() || source.gtid.is_some();
@@ -405,19 +375,14 @@ impl DraftSource {
 
 /// Whether a line is a comment, and what it says.
 fn uncomment(line: &str) -> (bool, &str) {
-    line.strip_prefix('#')
-        .map_or((false, line), |rest| (true, rest.trim_start()))
+    line.strip_prefix('#').map_or((false, line), |rest| (true, rest.trim_start()))
 }
 
 /// The text of a `Started` or `Finished` line; the `#` before it is what tells the generations apart.
 fn moment<'a>(line: &'a str, words: &str) -> Option<(Generation, &'a str)> {
     let (commented, line) = uncomment(line);
     let text = line.strip_prefix(words)?.trim();
-    let generation = if commented {
-        Generation::Ini
-    } else {
-        Generation::FreeText
-    };
+    let generation = if commented { Generation::Ini } else { Generation::FreeText };
     (!text.is_empty()).then_some((generation, text))
 }
 
@@ -441,10 +406,7 @@ fn unquote(value: &str) -> &str {
     let value = value.trim();
     for quote in ['\'', '"'] {
         if let Some(inner) = value.strip_prefix(quote) {
-            return inner
-                .split_once(quote)
-                .map_or(inner, |(inside, _)| inside)
-                .trim();
+            return inner.split_once(quote).map_or(inner, |(inside, _)| inside).trim();
         }
     }
     value
@@ -452,10 +414,7 @@ fn unquote(value: &str) -> &str {
 
 /// Database, table and quote of a section's name like `` `shop`.`orders` ``; `None` for any other section.
 fn quoted_pair(section: &str) -> Option<(String, String, char)> {
-    let quote = section
-        .chars()
-        .next()
-        .filter(|quote| matches!(quote, '`' | '"'))?;
+    let quote = section.chars().next().filter(|quote| matches!(quote, '`' | '"'))?;
     let strict = || {
         let (database, rest) = quoted_identifier(section, quote)?;
         let (table, rest) = quoted_identifier(rest.strip_prefix('.')?, quote)?;
@@ -478,10 +437,7 @@ fn quoted_identifier(text: &str, quote: char) -> Option<(String, &str)> {
     while let Some((at, character)) = characters.next() {
         // A doubled quote is a quote inside the name.
         if character == quote && characters.next_if(|(_, next)| *next == quote).is_none() {
-            return Some((
-                undouble(&inner[..at], quote),
-                &inner[at + quote.len_utf8()..],
-            ));
+            return Some((undouble(&inner[..at], quote), &inner[at + quote.len_utf8()..]));
         }
     }
     None

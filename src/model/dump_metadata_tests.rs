@@ -79,18 +79,9 @@ fn parse(text: &str) -> DumpMetadata {
 type SourceRow<'a> = (SourceRole, &'a str, &'a str, &'a str, Option<u64>, &'a str);
 
 fn rows(metadata: &DumpMetadata) -> Vec<SourceRow<'_>> {
-    let text =
-        |value: &'_ Option<String>| value.as_deref().unwrap_or_default().to_owned().leak() as &str;
-    let row = |s: &ReplicationSource| {
-        (
-            s.role,
-            text(&s.channel),
-            text(&s.host),
-            text(&s.file),
-            s.position,
-            text(&s.gtid),
-        )
-    };
+    let text = |value: &'_ Option<String>| value.as_deref().unwrap_or_default().to_owned().leak() as &str;
+    let row =
+        |s: &ReplicationSource| (s.role, text(&s.channel), text(&s.host), text(&s.file), s.position, text(&s.gtid));
     metadata.sources.iter().map(row).collect()
 }
 
@@ -120,37 +111,16 @@ fn ini_gives_sections_and_coordinates_with_or_without_a_comment_sign() {
     assert_eq!(metadata.generation, Some(Generation::Ini));
     let expected = [
         (OWN, "", "127.0.0.1", "own-bin.000003", Some(2_999_911), ""),
-        (
-            REPLICA,
-            "north.eu",
-            "db-north",
-            "primary-bin.000003",
-            Some(2063),
-            "57846b4f:1-13,57a1fa5f:1-5",
-        ),
+        (REPLICA, "north.eu", "db-north", "primary-bin.000003", Some(2063), "57846b4f:1-13,57a1fa5f:1-5"),
     ];
     assert_eq!(rows(&metadata), expected);
 
-    let [odd, orders, sequence] = metadata.tables.as_slice() else {
-        panic!("{:?}", metadata.tables)
-    };
-    assert_eq!(
-        (odd.file_table.as_str(), odd.table.as_str()),
-        ("mydumper_0", "a.b [x] #1 ` ü")
-    );
-    assert_eq!(
-        (orders.database.as_str(), orders.rows),
-        ("shop", Some(120_000))
-    );
+    let [odd, orders, sequence] = metadata.tables.as_slice() else { panic!("{:?}", metadata.tables) };
+    assert_eq!((odd.file_table.as_str(), odd.table.as_str()), ("mydumper_0", "a.b [x] #1 ` ü"));
+    assert_eq!((orders.database.as_str(), orders.rows), ("shop", Some(120_000)));
     assert_eq!(orders.schema_checksum.as_deref(), Some("acf496de"));
-    assert_eq!(
-        (sequence.is_sequence, sequence.is_view, sequence.rows),
-        (true, false, Some(0))
-    );
-    assert_eq!(
-        sequence.schema_checksum, None,
-        "the checksum of [`shop`] is not of the table before it"
-    );
+    assert_eq!((sequence.is_sequence, sequence.is_view, sequence.rows), (true, false, Some(0)));
+    assert_eq!(sequence.schema_checksum, None, "the checksum of [`shop`] is not of the table before it");
 }
 
 #[test]
@@ -197,11 +167,7 @@ fn coordinates_of_every_version() {
     for (case, text, expected) in cases {
         assert_eq!(rows(&parse(text)), [expected], "{case}");
     }
-    assert_eq!(
-        parse("[source]\n# Channel_Name = '' # It can\n").sources,
-        [],
-        "1.x without --source-data"
-    );
+    assert_eq!(parse("[source]\n# Channel_Name = '' # It can\n").sources, [], "1.x without --source-data");
 }
 
 #[test]
@@ -230,63 +196,33 @@ fn section_names_keep_quotes_dots_and_brackets() {
         let table = metadata.tables.first();
         let names = table.map(|table| (table.database.as_str(), table.file_table.as_str()));
         assert_eq!(names, expected, "{line}");
-        assert_eq!(
-            table.and_then(|table| table.rows),
-            expected.map(|_| 5),
-            "{line}"
-        );
+        assert_eq!(table.and_then(|table| table.rows), expected.map(|_| 5), "{line}");
     }
 }
 
 #[test]
 fn the_last_start_counts() {
     let dead = INI.split("# Finished").next().expect("a start");
-    let dirty = parse(&format!(
-        "{dead}# Started dump at: 2026-11-23 01:00:00\n[config]\n"
-    ));
+    let dirty = parse(&format!("{dead}# Started dump at: 2026-11-23 01:00:00\n[config]\n"));
     assert_eq!(dirty.started.as_deref(), Some("2026-11-23 01:00:00"));
-    assert_eq!(
-        (dirty.finished, dirty.sources, dirty.tables),
-        (None, vec![], vec![])
-    );
+    assert_eq!((dirty.finished, dirty.sources, dirty.tables), (None, vec![], vec![]));
 
-    let again =
-        "# Started dump at: 2026-11-23 01:00:00\n[`shop`.`orders`]\nrows = 7\n[`shop`.`new`]\n";
+    let again = "# Started dump at: 2026-11-23 01:00:00\n[`shop`.`orders`]\nrows = 7\n[`shop`.`new`]\n";
     let merged = parse(&format!("{INI}{again}"));
     assert_eq!((merged.finished, merged.sources.len()), (None, 0));
-    let tables: Vec<_> = merged
-        .tables
-        .iter()
-        .map(|t| (t.file_table.as_str(), t.rows))
-        .collect();
-    assert_eq!(
-        tables,
-        [
-            ("mydumper_0", Some(1)),
-            ("orders", Some(7)),
-            ("s", Some(0)),
-            ("new", None)
-        ]
-    );
+    let tables: Vec<_> = merged.tables.iter().map(|t| (t.file_table.as_str(), t.rows)).collect();
+    assert_eq!(tables, [("mydumper_0", Some(1)), ("orders", Some(7)), ("s", Some(0)), ("new", None)]);
 }
 
 #[test]
 fn a_start_exists_only_when_its_line_is_whole() {
-    for text in [
-        "",
-        "# Started dump at: 2026-11-22 09:08:2",
-        "# Started dump at: 2026-11-22 09:08:21",
-        "Started dump at:\n",
-    ] {
+    for text in
+        ["", "# Started dump at: 2026-11-22 09:08:2", "# Started dump at: 2026-11-22 09:08:21", "Started dump at:\n"]
+    {
         assert_eq!(parse(text).started, None, "{text:?}");
     }
     assert_eq!(parse("").generation, None);
-    assert_eq!(
-        parse("Started dump at: 2026-11-22 09:08:21\r\n")
-            .started
-            .as_deref(),
-        Some("2026-11-22 09:08:21")
-    );
+    assert_eq!(parse("Started dump at: 2026-11-22 09:08:21\r\n").started.as_deref(), Some("2026-11-22 09:08:21"));
 }
 
 #[test]
@@ -299,16 +235,10 @@ fn cut_at_any_byte_it_says_nothing_untrue() {
             assert_eq!(cut.finished, None, "at {end}");
             assert!(cut.tables.len() <= complete.tables.len());
             for (table, complete) in cut.tables.iter().zip(&complete.tables) {
-                assert!(
-                    table.rows.is_none() || table.rows == complete.rows,
-                    "at {end}"
-                );
+                assert!(table.rows.is_none() || table.rows == complete.rows, "at {end}");
             }
             for (source, complete) in cut.sources.iter().zip(&complete.sources) {
-                assert!(
-                    source.position.is_none() || source.position == complete.position,
-                    "at {end}"
-                );
+                assert!(source.position.is_none() || source.position == complete.position, "at {end}");
             }
         }
     }
@@ -316,27 +246,12 @@ fn cut_at_any_byte_it_says_nothing_untrue() {
 
 #[test]
 fn local_times() {
-    let good = [
-        "2026-11-22 09:08:21",
-        " 2026-11-22T09:08:21 ",
-        "2026-11-22 09:08:21.123456",
-        "2026-11-22 09:08:21,5",
-    ];
-    let time = LocalTime {
-        year: 2026,
-        month: 11,
-        day: 22,
-        hour: 9,
-        minute: 8,
-        second: 21,
-    };
+    let good = ["2026-11-22 09:08:21", " 2026-11-22T09:08:21 ", "2026-11-22 09:08:21.123456", "2026-11-22 09:08:21,5"];
+    let time = LocalTime { year: 2026, month: 11, day: 22, hour: 9, minute: 8, second: 21 };
     for text in good {
         assert_eq!(LocalTime::parse(text), Some(time), "{text:?}");
     }
-    assert_eq!(
-        parse(FREE_TEXT).started_local().map(|time| time.second),
-        Some(32)
-    );
+    assert_eq!(parse(FREE_TEXT).started_local().map(|time| time.second), Some(32));
     assert!(LocalTime::parse("2024-02-29 23:59:59").is_some());
     let odd = [
         "",
@@ -378,11 +293,7 @@ fn large_input_is_linear() {
     for number in 0..100_000 {
         text += &format!("[`d`.`t{number}`]\nrows = 1\n");
     }
-    text += &format!(
-        "[`{}`.`t`]\n[{}\n",
-        "``".repeat(500_000),
-        "`.".repeat(500_000)
-    );
+    text += &format!("[`{}`.`t`]\n[{}\n", "``".repeat(500_000), "`.".repeat(500_000));
     assert_eq!(parse(&text).tables.len(), 100_001);
 }
 

@@ -47,14 +47,9 @@ fn base64(digest: &[u8; 16]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(24);
     for chunk in digest.chunks(3) {
-        let word = chunk
-            .iter()
-            .fold(0_u32, |word, byte| word << 8 | u32::from(*byte))
-            << (8 * (3 - chunk.len()));
+        let word = chunk.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
         for digit in 0..=chunk.len() {
-            text.push(char::from(
-                ALPHABET[(word >> (18 - 6 * digit)) as usize & 63],
-            ));
+            text.push(char::from(ALPHABET[(word >> (18 - 6 * digit)) as usize & 63]));
         }
     }
     text.push_str("==");
@@ -63,9 +58,7 @@ fn base64(digest: &[u8; 16]) -> String {
 
 impl fmt::Display for Md5Digest {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .iter()
-            .try_for_each(|byte| write!(formatter, "{byte:02x}"))
+        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
     }
 }
 
@@ -156,10 +149,7 @@ mod tests {
         // printf '' | openssl md5 -binary | base64
         assert_eq!(Md5Digest::of(b"").content_md5(), "1B2M2Y8AsgTpgAmY7PhCfg==");
         // printf 'hello' | openssl md5 -binary | base64
-        assert_eq!(
-            Md5Digest::of(b"hello").content_md5(),
-            "XUFAKrxLKna5cZ2REBfFkg=="
-        );
+        assert_eq!(Md5Digest::of(b"hello").content_md5(), "XUFAKrxLKna5cZ2REBfFkg==");
     }
 
     #[test]
@@ -182,13 +172,7 @@ mod tests {
 
     #[test]
     fn other_etags_are_neither() {
-        for text in [
-            "abc",
-            "0123456789abcdef0123456789abcdef-",
-            "0123456789abcdef0123456789abcdef-0",
-            "x-3",
-            "-",
-        ] {
+        for text in ["abc", "0123456789abcdef0123456789abcdef-", "0123456789abcdef0123456789abcdef-0", "x-3", "-"] {
             let tag = ETag::from_store(text).expect("an etag");
             assert_eq!((tag.as_md5(), tag.part_count()), (None, None), "{text}");
         }

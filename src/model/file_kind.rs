@@ -95,13 +95,7 @@ const SCHEMA_SUFFIXES: [(&str, FileKind); 8] = [
 impl<'a> NameParts<'a> {
     /// Takes a name apart. Without the help of `known` a dot ends the database, as myloader reads it.
     pub fn parse(name: &'a str, known: &KnownNames) -> Self {
-        let whole = |kind| Self {
-            kind,
-            compression: Compression::None,
-            database: None,
-            file_table: None,
-            chunk: None,
-        };
+        let whole = |kind| Self { kind, compression: Compression::None, database: None, file_table: None, chunk: None };
         match name {
             "metadata" => return whole(FileKind::Metadata),
             "metadata.header" => return whole(FileKind::MetadataHeader),
@@ -113,30 +107,16 @@ impl<'a> NameParts<'a> {
             _ => {}
         }
         let (stem, text, compression) = match Extension::split(name) {
-            Some(Extension {
-                stem,
-                text,
-                compression,
-            }) => (stem, text, compression),
+            Some(Extension { stem, text, compression }) => (stem, text, compression),
             None => return Self::without_extension(name, known).unwrap_or(whole(FileKind::Other)),
         };
         if !text && stem == "all-schema-create-tablespace" {
-            return Self {
-                compression,
-                ..whole(FileKind::Tablespace)
-            };
+            return Self { compression, ..whole(FileKind::Tablespace) };
         }
-        let schema = if text {
-            None
-        } else {
-            Self::schema(stem, known)
-        };
+        let schema = if text { None } else { Self::schema(stem, known) };
         schema
             .or_else(|| Self::data(stem, text, known))
-            .map_or(whole(FileKind::Other), |file| Self {
-                compression,
-                ..file
-            })
+            .map_or(whole(FileKind::Other), |file| Self { compression, ..file })
     }
 
     fn schema(stem: &'a str, known: &KnownNames) -> Option<Self> {
@@ -167,35 +147,17 @@ impl<'a> NameParts<'a> {
         // The longest table that is known wins: all of the stem, or without one number, or without two.
         let (once, last) = without_number(stem).unzip();
         let (twice, first) = once.and_then(without_number).unzip();
-        let part = last.map(|part| Chunk {
-            part,
-            sub_part: None,
-        });
-        let parts = first.map(|part| Chunk {
-            part,
-            sub_part: last,
-        });
+        let part = last.map(|part| Chunk { part, sub_part: None });
+        let parts = first.map(|part| Chunk { part, sub_part: last });
         let readings = [(Some(stem), None), (once, part), (twice, parts)];
-        let readings = || {
-            readings
-                .iter()
-                .filter_map(|(table, chunk)| Some(((*table)?, *chunk)))
-        };
+        let readings = || readings.iter().filter_map(|(table, chunk)| Some(((*table)?, *chunk)));
         // Of unknown tables, the one with the most numbers that still has a table's name.
         let (table, chunk) = readings()
             .find(|(table, _)| known.is_table(table))
-            .or_else(|| {
-                readings()
-                    .rev()
-                    .find(|(table, _)| known.split(table).is_some())
-            })?;
+            .or_else(|| readings().rev().find(|(table, _)| known.split(table).is_some()))?;
         let (database, file_table) = known.split(table)?;
         Some(Self {
-            kind: if text {
-                FileKind::DataText
-            } else {
-                FileKind::Data
-            },
+            kind: if text { FileKind::DataText } else { FileKind::Data },
             compression: Compression::None,
             database: Some(database),
             file_table: Some(file_table),
@@ -210,21 +172,12 @@ impl<'a> NameParts<'a> {
             .map(|base| (base, FileKind::TableMetadata))
             .or_else(|| Some((name.strip_suffix("-checksum")?, FileKind::Checksum)))?;
         let of_schema = schema_suffix(base).filter(|_| kind == FileKind::Checksum);
-        let (database, file_table) = match (
-            known.split(of_schema.map_or(base, |(base, _)| base)),
-            of_schema,
-        ) {
+        let (database, file_table) = match (known.split(of_schema.map_or(base, |(base, _)| base)), of_schema) {
             (Some((database, table)), _) => (database, Some(table)),
             (None, Some((database, _))) if !database.is_empty() => (database, None),
             _ => return None,
         };
-        Some(Self {
-            kind,
-            compression: Compression::None,
-            database: Some(database),
-            file_table,
-            chunk: None,
-        })
+        Some(Self { kind, compression: Compression::None, database: Some(database), file_table, chunk: None })
     }
 }
 
@@ -253,9 +206,7 @@ pub fn could_be_dump_file(name: &str) -> bool {
         FileKind::Other => false,
         FileKind::Private => name.starts_with("metadata."),
         FileKind::DataText => file.chunk.is_some(),
-        FileKind::Data => {
-            file.chunk.is_some() || !matches!(file.compression, Compression::Other(_))
-        }
+        FileKind::Data => file.chunk.is_some() || !matches!(file.compression, Compression::Other(_)),
         _ => true,
     }
 }
@@ -271,10 +222,7 @@ pub struct KnownNames {
 impl KnownNames {
     /// Learns from the sections of a 1.x `metadata` and from the schema files: `odd.db-schema-create.sql` names a
     /// database, `shop.t.00001-schema.sql` a table of the longest database that fits.
-    pub fn new<'a>(
-        metadata: Option<&DumpMetadata>,
-        names: impl IntoIterator<Item = &'a str>,
-    ) -> Self {
+    pub fn new<'a>(metadata: Option<&DumpMetadata>, names: impl IntoIterator<Item = &'a str>) -> Self {
         let mut known = Self::default();
         for table in metadata.into_iter().flat_map(|metadata| &metadata.tables) {
             known.databases.insert(table.database.clone());
@@ -282,20 +230,12 @@ impl KnownNames {
         }
         let mut bases = HashSet::new();
         let mut table_stems = Vec::new();
-        for stem in names
-            .into_iter()
-            .filter_map(Extension::split)
-            .filter(|name| !name.text)
-            .map(|name| name.stem)
-        {
+        for stem in names.into_iter().filter_map(Extension::split).filter(|name| !name.text).map(|name| name.stem) {
             match schema_suffix(stem) {
                 Some((database, FileKind::SchemaCreate)) => {
                     known.databases.insert(database.to_owned());
                 }
-                Some((
-                    base,
-                    FileKind::Schema | FileKind::SchemaView | FileKind::SchemaSequence,
-                )) => {
+                Some((base, FileKind::Schema | FileKind::SchemaView | FileKind::SchemaSequence)) => {
                     bases.insert(base);
                     table_stems.push((stem, base));
                 }
@@ -325,11 +265,7 @@ impl KnownNames {
             .tables
             .get(base)
             .copied()
-            .or_else(|| {
-                dots()
-                    .rev()
-                    .find(|at| self.databases.contains(&base[..*at]))
-            })
+            .or_else(|| dots().rev().find(|at| self.databases.contains(&base[..*at])))
             .or_else(|| dots().next())?;
         let (database, table) = (base.get(..at)?, base.get(at + 1..)?);
         (!database.is_empty() && !table.is_empty()).then_some((database, table))
@@ -337,9 +273,7 @@ impl KnownNames {
 }
 
 pub(super) fn schema_suffix(stem: &str) -> Option<(&str, FileKind)> {
-    SCHEMA_SUFFIXES
-        .iter()
-        .find_map(|(suffix, kind)| Some((stem.strip_suffix(suffix)?, *kind)))
+    SCHEMA_SUFFIXES.iter().find_map(|(suffix, kind)| Some((stem.strip_suffix(suffix)?, *kind)))
 }
 
 /// The stem without the number at its end, of at least five digits as `%05d` writes it, and the number.
@@ -374,11 +308,7 @@ impl<'a> Extension<'a> {
                 (_, Some(other)) if !other.is_empty() => Compression::Other(other),
                 _ => continue,
             };
-            return Some(Self {
-                stem,
-                text,
-                compression,
-            });
+            return Some(Self { stem, text, compression });
         }
         None
     }

@@ -2,24 +2,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-type Row<'a> = (
-    FileKind,
-    Compression<'a>,
-    &'a str,
-    &'a str,
-    Option<(u64, Option<u64>)>,
-);
+type Row<'a> = (FileKind, Compression<'a>, &'a str, &'a str, Option<(u64, Option<u64>)>);
 
 fn row<'a>(name: &'a str, known: &KnownNames) -> Row<'a> {
     let file = NameParts::parse(name, known);
     let chunk = file.chunk.map(|chunk| (chunk.part, chunk.sub_part));
-    (
-        file.kind,
-        file.compression,
-        file.database.unwrap_or(""),
-        file.file_table.unwrap_or(""),
-        chunk,
-    )
+    (file.kind, file.compression, file.database.unwrap_or(""), file.file_table.unwrap_or(""), chunk)
 }
 
 #[test]
@@ -32,92 +20,32 @@ fn names_of_every_kind() {
         ("metadata.partial", (Private, Plain, "", "", None)),
         ("metadata.partial.3", (Private, Plain, "", "", None)),
         ("resume", (Private, Plain, "", "", None)),
-        (
-            "not_updated_tables",
-            (NotUpdatedTables, Plain, "", "", None),
-        ),
+        ("not_updated_tables", (NotUpdatedTables, Plain, "", "", None)),
         ("mydumper2s3.json", (Manifest, Plain, "", "", None)),
-        (
-            "all-schema-create-tablespace.sql.gz",
-            (Tablespace, Gzip, "", "", None),
-        ),
-        (
-            "shop-schema-create.sql",
-            (SchemaCreate, Plain, "shop", "", None),
-        ),
-        (
-            "odd.db-x-schema-create.sql.zst",
-            (SchemaCreate, Zstd, "odd.db-x", "", None),
-        ),
+        ("all-schema-create-tablespace.sql.gz", (Tablespace, Gzip, "", "", None)),
+        ("shop-schema-create.sql", (SchemaCreate, Plain, "shop", "", None)),
+        ("odd.db-x-schema-create.sql.zst", (SchemaCreate, Zstd, "odd.db-x", "", None)),
         ("shop.t-schema.sql", (Schema, Plain, "shop", "t", None)),
-        (
-            "shop.t x-schema.sql.gz",
-            (Schema, Gzip, "shop", "t x", None),
-        ),
-        (
-            "shop.mydumper_0-schema.sql",
-            (Schema, Plain, "shop", "mydumper_0", None),
-        ),
-        (
-            "shop.v-schema-view.sql",
-            (SchemaView, Plain, "shop", "v", None),
-        ),
-        (
-            "shop.s-schema-sequence.sql",
-            (SchemaSequence, Plain, "shop", "s", None),
-        ),
-        (
-            "shop.t-schema-triggers.sql",
-            (SchemaTriggers, Plain, "shop", "t", None),
-        ),
-        (
-            "shop-schema-triggers.sql",
-            (SchemaTriggers, Plain, "shop", "", None),
-        ),
-        (
-            "shop-schema-post.sql",
-            (SchemaPost, Plain, "shop", "", None),
-        ),
-        (
-            "shop-schema-routines.sql",
-            (SchemaPost, Plain, "shop", "", None),
-        ),
-        (
-            "shop-schema-events.sql.zst",
-            (SchemaPost, Zstd, "shop", "", None),
-        ),
+        ("shop.t x-schema.sql.gz", (Schema, Gzip, "shop", "t x", None)),
+        ("shop.mydumper_0-schema.sql", (Schema, Plain, "shop", "mydumper_0", None)),
+        ("shop.v-schema-view.sql", (SchemaView, Plain, "shop", "v", None)),
+        ("shop.s-schema-sequence.sql", (SchemaSequence, Plain, "shop", "s", None)),
+        ("shop.t-schema-triggers.sql", (SchemaTriggers, Plain, "shop", "t", None)),
+        ("shop-schema-triggers.sql", (SchemaTriggers, Plain, "shop", "", None)),
+        ("shop-schema-post.sql", (SchemaPost, Plain, "shop", "", None)),
+        ("shop-schema-routines.sql", (SchemaPost, Plain, "shop", "", None)),
+        ("shop-schema-events.sql.zst", (SchemaPost, Zstd, "shop", "", None)),
         ("shop.t-checksum", (Checksum, Plain, "shop", "t", None)),
-        (
-            "shop.t-schema-checksum",
-            (Checksum, Plain, "shop", "t", None),
-        ),
-        (
-            "shop-schema-create-checksum",
-            (Checksum, Plain, "shop", "", None),
-        ),
+        ("shop.t-schema-checksum", (Checksum, Plain, "shop", "t", None)),
+        ("shop-schema-create-checksum", (Checksum, Plain, "shop", "", None)),
         ("shop.t-metadata", (TableMetadata, Plain, "shop", "t", None)),
         ("shop.t.sql", (Data, Plain, "shop", "t", None)),
         ("shop.t.sql.gz", (Data, Gzip, "shop", "t", None)),
-        (
-            "shop.t.00002.sql",
-            (Data, Plain, "shop", "t", Some((2, None))),
-        ),
-        (
-            "shop.t.00002.00001.sql.zst",
-            (Data, Zstd, "shop", "t", Some((2, Some(1)))),
-        ),
-        (
-            "shop.t.123456789.dat.gz",
-            (DataText, Gzip, "shop", "t", Some((123_456_789, None))),
-        ),
-        (
-            "shop.t.00002.sql.enc",
-            (Data, Unknown("enc"), "shop", "t", Some((2, None))),
-        ),
-        (
-            "shop.t-schema.sql.gz.gpg",
-            (Schema, Unknown("gz.gpg"), "shop", "t", None),
-        ),
+        ("shop.t.00002.sql", (Data, Plain, "shop", "t", Some((2, None)))),
+        ("shop.t.00002.00001.sql.zst", (Data, Zstd, "shop", "t", Some((2, Some(1))))),
+        ("shop.t.123456789.dat.gz", (DataText, Gzip, "shop", "t", Some((123_456_789, None)))),
+        ("shop.t.00002.sql.enc", (Data, Unknown("enc"), "shop", "t", Some((2, None)))),
+        ("shop.t-schema.sql.gz.gpg", (Schema, Unknown("gz.gpg"), "shop", "t", None)),
         ("shop.ünï#%.sql", (Data, Plain, "shop", "ünï#%", None)),
         ("notes.sql", (Other, Plain, "", "", None)),
         ("README.txt", (Other, Plain, "", "", None)),
@@ -146,61 +74,27 @@ fn dots_and_suffixes_in_names_are_read_with_the_help_of_the_other_files() {
     let known = KnownNames::new(None, names);
     let cases = [
         ("odd.db-x.t.sql", (FileKind::Data, "odd.db-x", "t", None)),
-        (
-            "odd.db-x.new.00003.sql",
-            (FileKind::Data, "odd.db-x", "new", Some((3, None))),
-        ),
+        ("odd.db-x.new.00003.sql", (FileKind::Data, "odd.db-x", "new", Some((3, None)))),
         ("shop.a.b.sql", (FileKind::Data, "shop", "a.b", None)),
-        (
-            "shop.a.b.00002.sql",
-            (FileKind::Data, "shop", "a.b", Some((2, None))),
-        ),
-        (
-            "shop.t.00001.sql",
-            (FileKind::Data, "shop", "t.00001", None),
-        ),
-        (
-            "shop.t.00001.00002.sql",
-            (FileKind::Data, "shop", "t.00001", Some((2, None))),
-        ),
-        (
-            "shop.t.00002.sql",
-            (FileKind::Data, "shop", "t", Some((2, None))),
-        ),
-        (
-            "shop.x-schema.sql",
-            (FileKind::Data, "shop", "x-schema", None),
-        ),
-        (
-            "shop.x-schema-schema.sql",
-            (FileKind::Schema, "shop", "x-schema", None),
-        ),
+        ("shop.a.b.00002.sql", (FileKind::Data, "shop", "a.b", Some((2, None)))),
+        ("shop.t.00001.sql", (FileKind::Data, "shop", "t.00001", None)),
+        ("shop.t.00001.00002.sql", (FileKind::Data, "shop", "t.00001", Some((2, None)))),
+        ("shop.t.00002.sql", (FileKind::Data, "shop", "t", Some((2, None)))),
+        ("shop.x-schema.sql", (FileKind::Data, "shop", "x-schema", None)),
+        ("shop.x-schema-schema.sql", (FileKind::Schema, "shop", "x-schema", None)),
     ];
     for (name, (kind, database, table, chunk)) in cases {
-        assert_eq!(
-            row(name, &known),
-            (kind, Compression::None, database, table, chunk),
-            "{name}"
-        );
+        assert_eq!(row(name, &known), (kind, Compression::None, database, table, chunk), "{name}");
     }
     // The sections of a 1.x metadata know that both `x` and `x-schema` are tables.
     let both = metadata("[`shop`.`x`]\n[`shop`.`x-schema`]\n");
     let known = KnownNames::new(Some(&both), names);
-    assert_eq!(
-        NameParts::parse("shop.x-schema.sql", &known).kind,
-        FileKind::Schema
-    );
+    assert_eq!(NameParts::parse("shop.x-schema.sql", &known).kind, FileKind::Schema);
 }
 
 #[test]
 fn what_is_never_data() {
-    for name in [
-        "metadata.partial",
-        "metadata.partial.0",
-        "metadata.partial.12.aB3xYz",
-        "resume",
-        "resume.partial",
-    ] {
+    for name in ["metadata.partial", "metadata.partial.0", "metadata.partial.12.aB3xYz", "resume", "resume.partial"] {
         assert!(is_never_data(name), "{name}");
     }
     for name in [

@@ -44,24 +44,16 @@ mod birth {
         serializer.collect_str(&born.unwrap_or_default())
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<i128>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i128>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| text.parse().map_err(serde::de::Error::custom))
-            .transpose()
+        text.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
     }
 }
 
 impl DumpIdentity {
     /// A short form for user metadata of objects and for logs.
     pub fn id(&self) -> String {
-        let Self {
-            host,
-            started,
-            inode,
-            born,
-        } = self;
+        let Self { host, started, inode, born } = self;
         Md5Digest::of(format!("{host}\n{started}\n{inode}\n{born:?}").as_bytes()).to_string()
     }
 
@@ -71,34 +63,19 @@ impl DumpIdentity {
     /// The birth of `metadata.partial` is the same moment in UTC, so their difference, a whole number of quarters of
     /// an hour, is mydumper's offset. Where that does not fit (a copied directory, no birth time) our own zone is
     /// taken; where the line cannot be read, the birth time; `now` is the last resort.
-    pub fn started_at(
-        &self,
-        local: Option<civil::DateTime>,
-        zone: &TimeZone,
-        now: Timestamp,
-    ) -> Timestamp {
-        let born = self
-            .born
-            .and_then(|born| Timestamp::from_nanosecond(born).ok());
+    pub fn started_at(&self, local: Option<civil::DateTime>, zone: &TimeZone, now: Timestamp) -> Timestamp {
+        let born = self.born.and_then(|born| Timestamp::from_nanosecond(born).ok());
         let Some(local) = local else {
             return born.unwrap_or(now);
         };
-        let as_utc = local
-            .to_zoned(TimeZone::UTC)
-            .map(|zoned| zoned.timestamp())
-            .ok();
+        let as_utc = local.to_zoned(TimeZone::UTC).map(|zoned| zoned.timestamp()).ok();
         if let (Some(born), Some(as_utc)) = (born, as_utc)
             && let Some(offset) = quarter_hour_offset(as_utc.as_second() - born.as_second())
             && let Ok(started) = Timestamp::from_second(as_utc.as_second() - offset)
         {
             return started;
         }
-        local
-            .to_zoned(zone.clone())
-            .map(|zoned| zoned.timestamp())
-            .ok()
-            .or(born)
-            .unwrap_or(now)
+        local.to_zoned(zone.clone()).map(|zoned| zoned.timestamp()).ok().or(born).unwrap_or(now)
     }
 }
 
@@ -118,12 +95,7 @@ mod tests {
 
     fn identity(born: Option<&str>) -> DumpIdentity {
         let born = born.map(|born| born.parse::<Timestamp>().expect("a time").as_nanosecond());
-        DumpIdentity {
-            host: "db1".into(),
-            started: "2026-11-22 02:00:01".into(),
-            inode: 7,
-            born,
-        }
+        DumpIdentity { host: "db1".into(), started: "2026-11-22 02:00:01".into(), inode: 7, born }
     }
 
     fn started_at(born: Option<&str>, local: Option<civil::DateTime>) -> String {
@@ -136,25 +108,13 @@ mod tests {
     fn the_start_in_utc_comes_from_line_and_birth_together() {
         let line = Some(civil::date(2026, 11, 22).at(2, 0, 1, 0));
         // mydumper in India, we elsewhere
-        assert_eq!(
-            started_at(Some("2026-11-21T20:30:00.9Z"), line),
-            "2026-11-21T20:30:01Z"
-        );
-        assert_eq!(
-            started_at(Some("2026-11-22T02:00:01Z"), line),
-            "2026-11-22T02:00:01Z"
-        );
+        assert_eq!(started_at(Some("2026-11-21T20:30:00.9Z"), line), "2026-11-21T20:30:01Z");
+        assert_eq!(started_at(Some("2026-11-22T02:00:01Z"), line), "2026-11-22T02:00:01Z");
         // a copied directory, or no birth time: our zone
-        assert_eq!(
-            started_at(Some("2026-11-29T02:07:01Z"), line),
-            "2026-11-22T01:00:01Z"
-        );
+        assert_eq!(started_at(Some("2026-11-29T02:07:01Z"), line), "2026-11-22T01:00:01Z");
         assert_eq!(started_at(None, line), "2026-11-22T01:00:01Z");
         // an unreadable line
-        assert_eq!(
-            started_at(Some("2026-11-22T02:00:01Z"), None),
-            "2026-11-22T02:00:01Z"
-        );
+        assert_eq!(started_at(Some("2026-11-22T02:00:01Z"), None), "2026-11-22T02:00:01Z");
         assert_eq!(started_at(None, None), "2026-12-24T00:00:00Z");
     }
 
@@ -162,20 +122,11 @@ mod tests {
     fn the_identity_survives_json_and_each_of_its_parts_counts() {
         let one = identity(Some("2026-11-22T02:00:01.123456789Z"));
         let text = serde_json::to_string(&one).expect("json");
-        assert_eq!(
-            serde_json::from_str::<DumpIdentity>(&text).expect("an identity"),
-            one
-        );
-        let other = DumpIdentity {
-            inode: 8,
-            ..one.clone()
-        };
+        assert_eq!(serde_json::from_str::<DumpIdentity>(&text).expect("an identity"), one);
+        let other = DumpIdentity { inode: 8, ..one.clone() };
         assert_ne!(one.id(), other.id());
         assert_ne!(one.id(), identity(None).id());
         let text = serde_json::to_string(&identity(None)).expect("json");
-        assert_eq!(
-            serde_json::from_str::<DumpIdentity>(&text).expect("an identity"),
-            identity(None)
-        );
+        assert_eq!(serde_json::from_str::<DumpIdentity>(&text).expect("an identity"), identity(None));
     }
 }

@@ -71,11 +71,7 @@ pub struct DumperExit {
 
 impl DumperExit {
     /// Nobody told us.
-    pub const NOT_SEEN: Self = Self {
-        status: None,
-        signal: None,
-        seen: ExitSeen::NotSeen,
-    };
+    pub const NOT_SEEN: Self = Self { status: None, signal: None, seen: ExitSeen::NotSeen };
 
     /// Whether it is known to have failed.
     pub fn is_failure(self) -> bool {
@@ -181,9 +177,7 @@ impl ContentHash {
     pub fn etag(&self) -> Option<ETag> {
         match self {
             Self::Whole { md5 } => Some(ETag::of_single_put(*md5)),
-            Self::Parts { part_md5s, .. } if !part_md5s.is_empty() => {
-                Some(ETag::of_parts(part_md5s))
-            }
+            Self::Parts { part_md5s, .. } if !part_md5s.is_empty() => Some(ETag::of_parts(part_md5s)),
             Self::Parts { .. } | Self::Unknown {} => None,
         }
     }
@@ -284,18 +278,11 @@ impl std::error::Error for BadManifest {
 }
 
 /// Reads a manifest as a stream: `each` gets every file as it comes, the header is returned at the end.
-pub fn read(
-    reader: impl Read,
-    each: impl FnMut(ManifestFile),
-) -> Result<ManifestHeader, BadManifest> {
+pub fn read(reader: impl Read, each: impl FnMut(ManifestFile)) -> Result<ManifestHeader, BadManifest> {
     let mut fields = serde_json::Map::new();
     let mut deserializer = serde_json::Deserializer::from_reader(reader);
-    let result = Document {
-        fields: &mut fields,
-        each,
-    }
-    .deserialize(&mut deserializer)
-    .and_then(|()| deserializer.end());
+    let result =
+        Document { fields: &mut fields, each }.deserialize(&mut deserializer).and_then(|()| deserializer.end());
     // The format is looked at first: what a newer one holds may well look damaged to us.
     if let Some(format) = fields.get("format").and_then(serde_json::Value::as_u64)
         && format > u64::from(FORMAT)
@@ -330,10 +317,7 @@ impl<'de, F: FnMut(ManifestFile)> Visitor<'de> for Document<'_, F> {
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<String>()? {
             if key == "files" {
-                let newer = self
-                    .fields
-                    .get("format")
-                    .and_then(serde_json::Value::as_u64);
+                let newer = self.fields.get("format").and_then(serde_json::Value::as_u64);
                 if newer.is_some_and(|format| format > u64::from(FORMAT)) {
                     return Err(A::Error::custom("a newer format"));
                 }

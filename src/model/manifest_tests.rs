@@ -6,22 +6,13 @@ fn header() -> ManifestHeader {
         format: FORMAT,
         state: DumpStateWord::Complete,
         reason: None,
-        identity: DumpIdentity {
-            host: "db1".into(),
-            started: "2026-11-22 02:00:01".into(),
-            inode: 7,
-            born: Some(5),
-        },
+        identity: DumpIdentity { host: "db1".into(), started: "2026-11-22 02:00:01".into(), inode: 7, born: Some(5) },
         dump_id: "id".into(),
         started: Timestamp::UNIX_EPOCH,
         finished: None,
         dumper_finished: None,
         dumper_version: None,
-        dumper_exit: DumperExit {
-            status: Some(0),
-            signal: None,
-            seen: ExitSeen::Child,
-        },
+        dumper_exit: DumperExit { status: Some(0), signal: None, seen: ExitSeen::Child },
         directory: "/backup".into(),
         closed_by: ClosedBy::Lease,
         seen_alive: true,
@@ -35,14 +26,7 @@ fn header() -> ManifestHeader {
 
 fn files() -> Vec<ManifestFile> {
     let md5 = Md5Digest::of(b"hello");
-    let object = |hash, proof| ObjectRecord {
-        size: 6,
-        hash,
-        etag: None,
-        version_id: None,
-        sha256: None,
-        proof,
-    };
+    let object = |hash, proof| ObjectRecord { size: 6, hash, etag: None, version_id: None, sha256: None, proof };
     let file = |name: &str, object| ManifestFile {
         name: name.parse().expect("a name"),
         kind: "data".into(),
@@ -52,20 +36,8 @@ fn files() -> Vec<ManifestFile> {
         object,
     };
     vec![
-        file(
-            "a\"b.sql",
-            object(ContentHash::Whole { md5 }, Proof::EtagMd5),
-        ),
-        file(
-            "c.sql",
-            object(
-                ContentHash::Parts {
-                    part_size: 5,
-                    part_md5s: vec![md5, md5],
-                },
-                Proof::EtagComposite,
-            ),
-        ),
+        file("a\"b.sql", object(ContentHash::Whole { md5 }, Proof::EtagMd5)),
+        file("c.sql", object(ContentHash::Parts { part_size: 5, part_md5s: vec![md5, md5] }, Proof::EtagComposite)),
         file("d.sql", object(ContentHash::Unknown {}, Proof::ContentMd5)),
     ]
 }
@@ -93,20 +65,13 @@ fn what_was_written_is_read_back() {
 #[test]
 fn one_file_is_one_line() {
     let text = String::from_utf8(written()).expect("text");
-    assert_eq!(
-        text.lines()
-            .filter(|line| line.contains("\"name\""))
-            .count(),
-        3
-    );
+    assert_eq!(text.lines().filter(|line| line.contains("\"name\"")).count(), 3);
 }
 
 #[test]
 fn unknown_fields_are_ignored() {
     let text = String::from_utf8(written()).expect("text");
-    let text = text
-        .replacen('{', "{\"colour\": {\"deep\": [1]},", 1)
-        .replace("\"kind\"", "\"new\":[{}],\"kind\"");
+    let text = text.replacen('{', "{\"colour\": {\"deep\": [1]},", 1).replace("\"kind\"", "\"new\":[{}],\"kind\"");
     assert_eq!(read_all(text.as_bytes()).expect("a manifest").1, files());
 }
 
@@ -125,10 +90,7 @@ fn a_newer_format_is_refused_by_name() {
 fn every_shorter_text_is_damaged() {
     let text = written();
     for length in 0..text.len() - 2 {
-        assert!(
-            matches!(read_all(&text[..length]), Err(BadManifest::Damaged(_))),
-            "{length}"
-        );
+        assert!(matches!(read_all(&text[..length]), Err(BadManifest::Damaged(_))), "{length}");
     }
 }
 

@@ -35,10 +35,7 @@ pub struct MissingSchema {
 ///
 /// One case stays: `object_to_export` that leaves out the schema of empty tables only, or both schema and data, and no
 /// schema of a table with rows, looks like a dump that was stopped.
-pub fn missing_schema<'a>(
-    metadata: &DumpMetadata,
-    names: impl IntoIterator<Item = &'a str>,
-) -> Vec<MissingSchema> {
+pub fn missing_schema<'a>(metadata: &DumpMetadata, names: impl IntoIterator<Item = &'a str>) -> Vec<MissingSchema> {
     if metadata.generation != Some(Generation::Ini) {
         return Vec::new();
     }
@@ -60,11 +57,7 @@ pub fn missing_schema<'a>(
     }
 
     let mut missing = Vec::new();
-    let mut unclaimed: HashSet<&str> = schemas
-        .iter()
-        .copied()
-        .filter(|base| has_masked_part(base))
-        .collect();
+    let mut unclaimed: HashSet<&str> = schemas.iter().copied().filter(|base| has_masked_part(base)).collect();
     let mut without_known_name = 0;
     let mut schemas_were_chosen = false;
     for table in &metadata.tables {
@@ -111,9 +104,8 @@ fn has_masked_part(base: &str) -> bool {
 }
 
 fn is_masked(name: &str) -> bool {
-    name.strip_prefix("mydumper_").is_some_and(|number| {
-        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
-    })
+    name.strip_prefix("mydumper_")
+        .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 #[cfg(test)]

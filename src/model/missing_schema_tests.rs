@@ -11,37 +11,13 @@ const VIEW: &str = "[`shop`.`v`]\nreal_table_name=v\nrows = 0\n";
 #[test]
 fn a_good_dump_misses_no_schema() {
     let cases: [(&str, String, &[&str]); 13] = [
-        (
-            "plain",
-            [TABLE, VIEW].concat(),
-            &[
-                "shop.t-schema.sql",
-                "shop.v-schema.sql",
-                "shop.v-schema-view.sql",
-            ],
-        ),
-        (
-            "compressed",
-            [TABLE, VIEW].concat(),
-            &["shop.t-schema.sql.zst", "shop.v-schema-view.sql.enc"],
-        ),
-        (
-            "--no-schemas",
-            [TABLE, EMPTY_TABLE].concat(),
-            &["shop-schema-create.sql", "shop.t.00000.sql"],
-        ),
+        ("plain", [TABLE, VIEW].concat(), &["shop.t-schema.sql", "shop.v-schema.sql", "shop.v-schema-view.sql"]),
+        ("compressed", [TABLE, VIEW].concat(), &["shop.t-schema.sql.zst", "shop.v-schema-view.sql.enc"]),
+        ("--no-schemas", [TABLE, EMPTY_TABLE].concat(), &["shop-schema-create.sql", "shop.t.00000.sql"]),
         ("--no-data", EMPTY_TABLE.into(), &["shop.empty-schema.sql"]),
         ("--views-as-tables", VIEW.into(), &["shop.v-schema.sql"]),
-        (
-            "a sequence",
-            "[`shop`.`s`]\nrows = 0\nis_sequence = 1\n".into(),
-            &["shop.s-schema-sequence.sql"],
-        ),
-        (
-            "a sequence as a table",
-            "[`shop`.`s`]\nRows = 1\n".into(),
-            &["shop.s-schema.sql"],
-        ),
+        ("a sequence", "[`shop`.`s`]\nrows = 0\nis_sequence = 1\n".into(), &["shop.s-schema-sequence.sql"]),
+        ("a sequence as a table", "[`shop`.`s`]\nRows = 1\n".into(), &["shop.s-schema.sql"]),
         (
             "object_to_export=DATA for some tables",
             [TABLE, EMPTY_TABLE, VIEW].concat(),
@@ -54,9 +30,7 @@ fn a_good_dump_misses_no_schema() {
         ),
         (
             "a masked name without it, a table called like one, and an odd database",
-            format!(
-                "{TABLE}[`shop`.`a.b`]\nreal_table_name=a.b\n[`shop`.`mydumper_7`]\n[`odd.db`.`x`]\nrows = 0\n"
-            ),
+            format!("{TABLE}[`shop`.`a.b`]\nreal_table_name=a.b\n[`shop`.`mydumper_7`]\n[`odd.db`.`x`]\nrows = 0\n"),
             &[
                 "shop.t-schema.sql",
                 "shop.mydumper_0-schema.sql",
@@ -78,18 +52,10 @@ fn a_good_dump_misses_no_schema() {
             "[`mydumper_0`.`mydumper_1`]\nreal_table_name=t\nrows = 0\n".into(),
             &["mydumper_0.mydumper_1-schema.sql"],
         ),
-        (
-            "only databases",
-            "[`shop`]\nschema_checksum = 1\n".into(),
-            &["shop.t-schema.sql"],
-        ),
+        ("only databases", "[`shop`]\nschema_checksum = 1\n".into(), &["shop.t-schema.sql"]),
     ];
     for (case, sections, names) in cases {
-        assert_eq!(
-            missing_schema(&metadata(&sections), names.iter().copied()),
-            [],
-            "{case}"
-        );
+        assert_eq!(missing_schema(&metadata(&sections), names.iter().copied()), [], "{case}");
     }
     let free_text = DumpMetadata::parse(b"Started dump at: 2026-11-22 09:08:21\n");
     assert_eq!(missing_schema(&free_text, ["shop.t-schema.sql"]), []);
@@ -100,12 +66,7 @@ fn a_stopped_dump_misses_the_schema_of_its_view() {
     let odd = "[`shop`.`a.b`]\nreal_table_name=a.b\nrows = 1\n";
     type Case<'a> = (&'a str, String, &'a [&'a str], (&'a str, bool));
     let cases: [Case<'_>; 4] = [
-        (
-            "SIGTERM",
-            [TABLE, VIEW].concat(),
-            &["shop.t-schema.sql", "shop.t.00000.sql"],
-            ("v", false),
-        ),
+        ("SIGTERM", [TABLE, VIEW].concat(), &["shop.t-schema.sql", "shop.t.00000.sql"], ("v", false)),
         (
             "SIGTERM, beside an odd name",
             [TABLE, odd, VIEW].concat(),
@@ -127,10 +88,7 @@ fn a_stopped_dump_misses_the_schema_of_its_view() {
     ];
     for (case, sections, names, (table, proven)) in cases {
         let missing = missing_schema(&metadata(&sections), names.iter().copied());
-        let found: Vec<_> = missing
-            .iter()
-            .map(|missing| (missing.table.as_str(), missing.proven))
-            .collect();
+        let found: Vec<_> = missing.iter().map(|missing| (missing.table.as_str(), missing.proven)).collect();
         assert_eq!(found, [(table, proven)], "{case}");
     }
     let missing = missing_schema(&metadata(&[TABLE, VIEW].concat()), ["shop.t-schema.sql"]);

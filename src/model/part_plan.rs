@@ -58,18 +58,11 @@ impl PartPlan {
     /// until `max_parts` are enough.
     pub fn new(size: u64, part_size: u64, max_parts: u32) -> Result<Self, TooLarge> {
         let needed = size.div_ceil(u64::from(max_parts.max(1)));
-        let grown = if needed <= part_size {
-            part_size
-        } else {
-            needed.next_multiple_of(MIB)
-        };
+        let grown = if needed <= part_size { part_size } else { needed.next_multiple_of(MIB) };
         if grown > PART_SIZE_MAX {
             return Err(TooLarge { size, max_parts });
         }
-        Ok(Self {
-            size,
-            part_size: grown.max(1),
-        })
+        Ok(Self { size, part_size: grown.max(1) })
     }
 
     /// The file's size in bytes.
@@ -97,11 +90,7 @@ impl PartPlan {
     pub fn parts(self) -> impl Iterator<Item = Part> {
         (0..self.count()).map(move |index| {
             let offset = u64::from(index) * self.part_size;
-            Part {
-                number: index + 1,
-                offset,
-                length: self.part_size.min(self.size - offset),
-            }
+            Part { number: index + 1, offset, length: self.part_size.min(self.size - offset) }
         })
     }
 }
@@ -118,14 +107,7 @@ mod tests {
         for size in [0, 1, SIZE - 1, SIZE] {
             let plan = PartPlan::new(size, SIZE, PARTS_MAX).expect("a plan");
             assert!(!plan.is_multipart(), "{size}");
-            assert_eq!(
-                plan.parts().collect::<Vec<_>>(),
-                [Part {
-                    number: 1,
-                    offset: 0,
-                    length: size
-                }]
-            );
+            assert_eq!(plan.parts().collect::<Vec<_>>(), [Part { number: 1, offset: 0, length: size }]);
         }
     }
 
@@ -133,14 +115,7 @@ mod tests {
     fn one_byte_more_makes_a_second_part() {
         let plan = PartPlan::new(SIZE + 1, SIZE, PARTS_MAX).expect("a plan");
         assert!(plan.is_multipart());
-        assert_eq!(
-            plan.parts().last(),
-            Some(Part {
-                number: 2,
-                offset: SIZE,
-                length: 1
-            })
-        );
+        assert_eq!(plan.parts().last(), Some(Part { number: 2, offset: SIZE, length: 1 }));
     }
 
     #[test]

@@ -188,21 +188,11 @@ impl DumpState {
     /// The listed files that need a closer look: all that are neither on their way nor done.
     pub fn unfinished<'a>(&self, listing: &'a [Listed]) -> Vec<&'a FileName> {
         let unfinished = |listed: &&Listed| match self.uploaded.get(&listed.name) {
-            Some(Uploaded {
-                local: Local::Kept(identity),
-                ..
-            }) => identity.inode != listed.inode,
-            Some(Uploaded {
-                local: Local::Removed,
-                ..
-            }) => true,
+            Some(Uploaded { local: Local::Kept(identity), .. }) => identity.inode != listed.inode,
+            Some(Uploaded { local: Local::Removed, .. }) => true,
             None => !self.uploading.contains_key(&listed.name),
         };
-        listing
-            .iter()
-            .filter(unfinished)
-            .map(|listed| &listed.name)
-            .collect()
+        listing.iter().filter(unfinished).map(|listed| &listed.name).collect()
     }
 
     /// Takes one look at the directory in: marks what is ready as uploading and returns it as jobs.
@@ -219,10 +209,7 @@ impl DumpState {
             if self.uploading.contains_key(&name) || !self.present.contains_key(&name) {
                 continue;
             }
-            if let Some(Uploaded {
-                local: Local::Kept(identity),
-                ..
-            }) = self.uploaded.get(&name)
+            if let Some(Uploaded { local: Local::Kept(identity), .. }) = self.uploaded.get(&name)
                 && *identity == probe.identity
             {
                 continue;
@@ -235,50 +222,30 @@ impl DumpState {
     }
 
     /// The heart: is this file ready?
-    fn consider(
-        &mut self,
-        name: FileName,
-        probe: Probe,
-        now: Instant,
-        phase: Phase,
-    ) -> Option<UploadJob> {
-        let same = self
-            .open
-            .get(&name)
-            .filter(|waiting| waiting.identity == probe.identity);
+    fn consider(&mut self, name: FileName, probe: Probe, now: Instant, phase: Phase) -> Option<UploadJob> {
+        let same = self.open.get(&name).filter(|waiting| waiting.identity == probe.identity);
         let closed_since = match (probe.writers, same.and_then(|waiting| waiting.closed_since)) {
             (Writers::Some, _) => None,
             (_, Some(since)) => Some(since),
             (_, None) => Some(now),
         };
         let at_once = phase != Phase::Writing && probe.writers == Writers::None;
-        let settled = closed_since
-            .is_some_and(|since| at_once || now.saturating_duration_since(since) >= self.settle);
+        let settled = closed_since.is_some_and(|since| at_once || now.saturating_duration_since(since) >= self.settle);
         let turn = !name.is_metadata() || phase == Phase::Committing;
         if settled && turn && !self.held_back(&name, now, phase) {
             self.open.remove(&name);
             self.forget_uploaded(&name);
             self.uploading.insert(name.clone(), probe.identity);
-            return Some(UploadJob {
-                name,
-                identity: probe.identity,
-            });
+            return Some(UploadJob { name, identity: probe.identity });
         }
-        self.open.insert(
-            name,
-            Waiting {
-                identity: probe.identity,
-                closed_since,
-            },
-        );
+        self.open.insert(name, Waiting { identity: probe.identity, closed_since });
         None
     }
 
     /// Whether an earlier failure says: not yet, or never.
     fn held_back(&self, name: &FileName, now: Instant, phase: Phase) -> bool {
         self.setbacks.get(name).is_some_and(|setback| {
-            now < setback.not_before
-                || (phase != Phase::Writing && setback.attempts >= ATTEMPTS_MAX)
+            now < setback.not_before || (phase != Phase::Writing && setback.attempts >= ATTEMPTS_MAX)
         })
     }
 
@@ -288,8 +255,7 @@ impl DumpState {
         let present = &self.present;
         self.open.retain(|name, _| present.contains_key(name));
         let uploading = &self.uploading;
-        self.setbacks
-            .retain(|name, _| present.contains_key(name) || uploading.contains_key(name));
+        self.setbacks.retain(|name, _| present.contains_key(name) || uploading.contains_key(name));
     }
 
     /// Uploaded files that vanished although we did not remove them: mydumper took them back.
@@ -333,27 +299,10 @@ impl DumpState {
     /// The job failed: the file becomes ready again after a delay that doubles from one second.
     pub fn fail(&mut self, job: UploadJob, now: Instant, reason: String) {
         self.uploading.remove(&job.name);
-        let attempts = self
-            .setbacks
-            .get(&job.name)
-            .map_or(0, |setback| setback.attempts)
-            + 1;
+        let attempts = self.setbacks.get(&job.name).map_or(0, |setback| setback.attempts) + 1;
         let delay = Duration::from_secs(1 << (attempts - 1).min(6)).min(RETRY_DELAY_MAX);
-        self.open.insert(
-            job.name.clone(),
-            Waiting {
-                identity: job.identity,
-                closed_since: None,
-            },
-        );
-        self.setbacks.insert(
-            job.name,
-            Setback {
-                attempts,
-                not_before: now + delay,
-                reason,
-            },
-        );
+        self.open.insert(job.name.clone(), Waiting { identity: job.identity, closed_since: None });
+        self.setbacks.insert(job.name, Setback { attempts, not_before: now + delay, reason });
     }
 
     /// The file was gone when the job came to it: mydumper withdrew it. `object_left` says whether an object of it may
@@ -390,16 +339,9 @@ impl DumpState {
     /// What keeps the dump from being done: files that wait (other than `metadata` and those that failed for good),
     /// that are on their way, and objects that must still go.
     pub fn outstanding(&self) -> usize {
-        let exhausted = |name: &FileName| {
-            self.setbacks
-                .get(name)
-                .is_some_and(|setback| setback.attempts >= ATTEMPTS_MAX)
-        };
-        let waiting = self
-            .open
-            .keys()
-            .filter(|name| !name.is_metadata() && !exhausted(name))
-            .count();
+        let exhausted =
+            |name: &FileName| self.setbacks.get(name).is_some_and(|setback| setback.attempts >= ATTEMPTS_MAX);
+        let waiting = self.open.keys().filter(|name| !name.is_metadata() && !exhausted(name)).count();
         waiting + self.uploading.len() + self.withdrawn.len()
     }
 

@@ -14,23 +14,12 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self {
-            state: DumpState::new(SETTLE),
-            now: Instant::now(),
-            files: Default::default(),
-            inodes: 0,
-        }
+        Self { state: DumpState::new(SETTLE), now: Instant::now(), files: Default::default(), inodes: 0 }
     }
 
     fn put(&mut self, name: &str, closed: bool) {
         self.inodes += 1;
-        let identity = FileIdentity {
-            device: 1,
-            inode: self.inodes,
-            size: 10,
-            modified: 0,
-            changed: 0,
-        };
+        let identity = FileIdentity { device: 1, inode: self.inodes, size: 10, modified: 0, changed: 0 };
         self.files.insert(name.to_owned(), (identity, closed));
     }
 
@@ -45,31 +34,13 @@ impl World {
     fn scan(&mut self, phase: Phase, seconds: u64) -> Vec<UploadJob> {
         self.now += Duration::from_secs(seconds);
         let listing = self.listing();
-        let unfinished: Vec<_> = self
-            .state
-            .unfinished(&listing)
-            .into_iter()
-            .cloned()
-            .collect();
+        let unfinished: Vec<_> = self.state.unfinished(&listing).into_iter().cloned().collect();
         let probe = |name: FileName| {
             let (identity, closed) = self.files[name.as_str()];
-            (
-                name,
-                Probe {
-                    identity,
-                    writers: if closed { Writers::None } else { Writers::Some },
-                },
-            )
+            (name, Probe { identity, writers: if closed { Writers::None } else { Writers::Some } })
         };
         let probes = unfinished.into_iter().map(probe).collect();
-        self.state
-            .observe(Scan {
-                now: self.now,
-                phase,
-                listing,
-                probes,
-            })
-            .jobs
+        self.state.observe(Scan { now: self.now, phase, listing, probes }).jobs
     }
 }
 
@@ -80,9 +51,7 @@ fn names(jobs: &[UploadJob]) -> Vec<&str> {
 fn uploaded(local: Local) -> Uploaded {
     let object = ObjectRecord {
         size: 10,
-        hash: ContentHash::Whole {
-            md5: Md5Digest::of(b""),
-        },
+        hash: ContentHash::Whole { md5: Md5Digest::of(b"") },
         etag: None,
         version_id: None,
         sha256: None,
@@ -169,10 +138,7 @@ fn after_the_end_a_file_fails_for_good() {
     }
     assert!(world.scan(Phase::Ended, 600).is_empty());
     assert_eq!(world.state.outstanding(), 0);
-    assert_eq!(
-        world.state.failed(),
-        [("a.sql".parse().expect("a name"), "refused".to_owned())]
-    );
+    assert_eq!(world.state.failed(), [("a.sql".parse().expect("a name"), "refused".to_owned())]);
 }
 
 #[test]
@@ -211,22 +177,9 @@ fn a_stale_look_at_a_finished_file_changes_nothing() {
     world.put("a.sql", true);
     let listing = world.listing();
     let job = world.scan(Phase::Ended, 0).pop().expect("a job");
-    let stale = (
-        job.name().clone(),
-        Probe {
-            identity: *job.identity(),
-            writers: Writers::None,
-        },
-    );
-    world
-        .state
-        .complete(job, uploaded(Local::Kept(stale.1.identity)));
-    let observed = world.state.observe(Scan {
-        now: world.now,
-        phase: Phase::Ended,
-        listing,
-        probes: vec![stale],
-    });
+    let stale = (job.name().clone(), Probe { identity: *job.identity(), writers: Writers::None });
+    world.state.complete(job, uploaded(Local::Kept(stale.1.identity)));
+    let observed = world.state.observe(Scan { now: world.now, phase: Phase::Ended, listing, probes: vec![stale] });
     assert_eq!(observed.jobs, []);
     assert_eq!(world.state.counts().uploaded, 1);
 }
@@ -276,10 +229,7 @@ fn random_history(seed: u64) {
     }
     for name in world.files.keys() {
         let name: FileName = name.parse().expect("a name");
-        assert!(
-            world.state.uploaded().contains_key(&name),
-            "seed {seed}: {name} was lost"
-        );
+        assert!(world.state.uploaded().contains_key(&name), "seed {seed}: {name} was lost");
     }
 }
 
@@ -288,10 +238,7 @@ fn finish_one(world: &mut World, running: &mut Vec<UploadJob>, how: u64, which: 
         return;
     }
     let job = running.swap_remove(which % running.len());
-    let there = world
-        .files
-        .get(job.name().as_str())
-        .is_some_and(|file| file.0 == *job.identity());
+    let there = world.files.get(job.name().as_str()).is_some_and(|file| file.0 == *job.identity());
     let identity = *job.identity();
     match how {
         _ if !there => world.state.fail(job, world.now, "it changed".into()),
@@ -312,23 +259,13 @@ fn check(world: &World, running: &[UploadJob], seed: u64) {
     let counts = world.state.counts();
     assert_eq!(counts.uploading, running.len(), "seed {seed}");
     for job in running {
-        assert!(
-            !world.state.uploaded.contains_key(job.name()),
-            "seed {seed}: {} is done and on its way",
-            job.name()
-        );
-        assert!(
-            !world.state.open.contains_key(job.name()),
-            "seed {seed}: {} waits and is on its way",
-            job.name()
-        );
+        assert!(!world.state.uploaded.contains_key(job.name()), "seed {seed}: {} is done and on its way", job.name());
+        assert!(!world.state.open.contains_key(job.name()), "seed {seed}: {} waits and is on its way", job.name());
     }
     for name in world.state.uploaded.keys() {
         let waits_again = world.state.open.get(name);
         assert!(
-            waits_again
-                .is_none_or(|waiting| waiting.closed_since.is_none()
-                    || world.files.contains_key(name.as_str())),
+            waits_again.is_none_or(|waiting| waiting.closed_since.is_none() || world.files.contains_key(name.as_str())),
             "seed {seed}: {name}"
         );
     }

@@ -61,9 +61,7 @@ fn why_ended_badly(evidence: &Evidence) -> Option<String> {
             return Some("metadata.partial is gone, and no metadata took its place".to_owned());
         }
         Ending::Died if !exit.is_failure() => {
-            return Some(
-                "mydumper is gone and left metadata.partial: it was killed or crashed".to_owned(),
-            );
+            return Some("mydumper is gone and left metadata.partial: it was killed or crashed".to_owned());
         }
         Ending::Died | Ending::Renamed => {}
     }
@@ -89,17 +87,9 @@ fn why_content_is_bad(evidence: &Evidence) -> Option<String> {
     }
     let missing = missing_schema(evidence.metadata, evidence.names.iter().copied());
     if !missing.is_empty() {
-        let names: Vec<_> = missing
-            .iter()
-            .take(NAMED_MAX)
-            .map(|missing| missing.expected.as_str())
-            .collect();
+        let names: Vec<_> = missing.iter().take(NAMED_MAX).map(|missing| missing.expected.as_str()).collect();
         let more = missing.len().saturating_sub(NAMED_MAX);
-        let more = if more > 0 {
-            format!(" and {more} more")
-        } else {
-            String::new()
-        };
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         return Some(format!(
             "metadata names tables or views without a schema file ({}{more}): mydumper was stopped before its end",
             names.join(", ")
@@ -123,19 +113,14 @@ fn has_content(names: &[&str]) -> bool {
 mod tests {
     use super::*;
 
-    const GOOD: &str =
-        "Started dump at: 2026-11-22 02:00:01\nFinished dump at: 2026-11-22 02:00:09\n";
+    const GOOD: &str = "Started dump at: 2026-11-22 02:00:01\nFinished dump at: 2026-11-22 02:00:09\n";
 
     fn verdict(change: impl FnOnce(&mut Evidence)) -> Option<String> {
         let metadata = DumpMetadata::parse(GOOD.as_bytes());
         let mut evidence = Evidence {
             ending: Ending::Renamed,
             metadata: &metadata,
-            exit: DumperExit {
-                status: Some(0),
-                signal: None,
-                seen: ExitSeen::Child,
-            },
+            exit: DumperExit { status: Some(0), signal: None, seen: ExitSeen::Child },
             exit_is_required: false,
             stopped_by_us: false,
             allow_empty: false,
@@ -149,10 +134,7 @@ mod tests {
     #[test]
     fn a_dump_that_ended_well_has_no_reason() {
         assert_eq!(verdict(|_| {}), None);
-        assert_eq!(
-            verdict(|evidence| evidence.exit = DumperExit::NOT_SEEN),
-            None
-        );
+        assert_eq!(verdict(|evidence| evidence.exit = DumperExit::NOT_SEEN), None);
     }
 
     #[test]
@@ -161,34 +143,13 @@ mod tests {
         let broken = [("a.zst".to_owned(), "cut short".to_owned())];
         type Change<'a> = Box<dyn FnOnce(&mut Evidence<'a>) + 'a>;
         let cases: Vec<(&str, Change)> = vec![
-            (
-                "told to stop",
-                Box::new(|evidence| evidence.stopped_by_us = true),
-            ),
-            (
-                "signal 9",
-                Box::new(|evidence| evidence.exit.signal = Some(9)),
-            ),
-            (
-                "status was 1",
-                Box::new(|evidence| evidence.exit.status = Some(1)),
-            ),
-            (
-                "another dump",
-                Box::new(|evidence| evidence.ending = Ending::Overwritten),
-            ),
-            (
-                "gone, and no metadata",
-                Box::new(|evidence| evidence.ending = Ending::Vanished),
-            ),
-            (
-                "killed or crashed",
-                Box::new(|evidence| evidence.ending = Ending::Died),
-            ),
-            (
-                "no line",
-                Box::new(|evidence| evidence.metadata = &unfinished),
-            ),
+            ("told to stop", Box::new(|evidence| evidence.stopped_by_us = true)),
+            ("signal 9", Box::new(|evidence| evidence.exit.signal = Some(9))),
+            ("status was 1", Box::new(|evidence| evidence.exit.status = Some(1))),
+            ("another dump", Box::new(|evidence| evidence.ending = Ending::Overwritten)),
+            ("gone, and no metadata", Box::new(|evidence| evidence.ending = Ending::Vanished)),
+            ("killed or crashed", Box::new(|evidence| evidence.ending = Ending::Died)),
+            ("no line", Box::new(|evidence| evidence.metadata = &unfinished)),
             (
                 "not seen",
                 Box::new(|evidence| {
@@ -196,14 +157,8 @@ mod tests {
                     evidence.exit_is_required = true;
                 }),
             ),
-            (
-                "neither",
-                Box::new(|evidence| evidence.names = &["metadata"]),
-            ),
-            (
-                "'a.zst' is broken: cut short",
-                Box::new(|evidence| evidence.broken = &broken),
-            ),
+            ("neither", Box::new(|evidence| evidence.names = &["metadata"])),
+            ("'a.zst' is broken: cut short", Box::new(|evidence| evidence.broken = &broken)),
         ];
         for (wanted, change) in cases {
             let reason = verdict(change).expect(wanted);
@@ -222,12 +177,7 @@ mod tests {
     fn a_view_that_metadata_names_must_have_its_schema() {
         let text = b"# Started dump at: 2026-11-22 02:00:01\n[`shop`.`t`]\nrows = 3\n[`shop`.`v`]\n# Finished dump at: 2026-11-22 02:00:09\n";
         let metadata = DumpMetadata::parse(text);
-        let names = [
-            "shop-schema-create.sql",
-            "shop.t-schema.sql",
-            "shop.t.00000.sql",
-            "metadata",
-        ];
+        let names = ["shop-schema-create.sql", "shop.t-schema.sql", "shop.t.00000.sql", "metadata"];
         let evidence = Evidence {
             ending: Ending::Renamed,
             metadata: &metadata,
@@ -238,10 +188,6 @@ mod tests {
             names: &names,
             broken: &[],
         };
-        assert!(
-            why_incomplete(&evidence)
-                .expect("a reason")
-                .contains("shop.v-schema.sql")
-        );
+        assert!(why_incomplete(&evidence).expect("a reason").contains("shop.v-schema.sql"));
     }
 }

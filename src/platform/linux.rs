@@ -93,19 +93,14 @@ impl Process {
     /// The process of that number, if `/proc` shows it.
     pub fn find(pid: i32) -> Option<Self> {
         let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
-        Some(Self {
-            pid,
-            name: String::from_utf8_lossy(&name).trim_end().to_owned(),
-        })
+        Some(Self { pid, name: String::from_utf8_lossy(&name).trim_end().to_owned() })
     }
 
     /// Its command line; empty if we may not see it.
     pub fn arguments(&self) -> Vec<OsString> {
         let line = std::fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
         let line = line.strip_suffix(b"\0").unwrap_or(&line);
-        line.split(|byte| *byte == 0)
-            .map(|argument| OsString::from_vec(argument.to_vec()))
-            .collect()
+        line.split(|byte| *byte == 0).map(|argument| OsString::from_vec(argument.to_vec())).collect()
     }
 
     /// Its working directory; fails where we may not look.
@@ -134,9 +129,7 @@ impl Process {
     fn written_file(&self, number: &str) -> io::Result<Option<(u64, u64)>> {
         // Flags before the file: a descriptor that is closed and opened again in between then shows the newer file.
         let information = std::fs::read_to_string(format!("/proc/{}/fdinfo/{number}", self.pid))?;
-        let flags = information
-            .lines()
-            .find_map(|line| line.strip_prefix("flags:"));
+        let flags = information.lines().find_map(|line| line.strip_prefix("flags:"));
         let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
         if flags.is_some_and(|flags| flags & libc::O_ACCMODE == libc::O_RDONLY) {
             return Ok(None);
@@ -164,8 +157,7 @@ struct PidfdInfo {
 /// Ask for the exit code; kept in the mask of the answer if it is known.
 const PIDFD_INFO_EXIT: u64 = 1 << 3;
 /// `_IOWR(0xFF, 11, struct pidfd_info)`.
-const PIDFD_GET_INFO: libc::c_ulong =
-    (3 << 30) | ((size_of::<PidfdInfo>() as libc::c_ulong) << 16) | (0xFF << 8) | 11;
+const PIDFD_GET_INFO: libc::c_ulong = (3 << 30) | ((size_of::<PidfdInfo>() as libc::c_ulong) << 16) | (0xFF << 8) | 11;
 
 impl ProcessHandle {
     /// Takes hold of a process. It need not be ours: any user may hold any process that it can name.
@@ -176,14 +168,8 @@ impl ProcessHandle {
 
     /// Whether it has ended: a pidfd becomes readable then.
     pub fn has_ended(&self) -> bool {
-        let mut descriptors = [rustix::event::PollFd::new(
-            &self.0,
-            rustix::event::PollFlags::IN,
-        )];
-        let now = rustix::event::Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+        let mut descriptors = [rustix::event::PollFd::new(&self.0, rustix::event::PollFlags::IN)];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         matches!(rustix::event::poll(&mut descriptors, Some(&now)), Ok(ready) if ready > 0)
     }
 
@@ -192,18 +178,9 @@ impl ProcessHandle {
     /// Not from `/proc/PID/stat`: another user's zombie reads status 0 there whatever it was.
     #[allow(unsafe_code, reason = "no crate has PIDFD_GET_INFO")]
     pub fn exit(&self) -> Option<Exit> {
-        let mut information = PidfdInfo {
-            mask: PIDFD_INFO_EXIT,
-            ..PidfdInfo::default()
-        };
+        let mut information = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
         // SAFETY: the request's size field says 64 bytes, the size of the structure, which lives through the call.
-        let answer = unsafe {
-            libc::ioctl(
-                self.0.as_fd().as_raw_fd(),
-                PIDFD_GET_INFO as _,
-                &raw mut information,
-            )
-        };
+        let answer = unsafe { libc::ioctl(self.0.as_fd().as_raw_fd(), PIDFD_GET_INFO as _, &raw mut information) };
         if answer != 0 || information.mask & PIDFD_INFO_EXIT == 0 {
             return None;
         }

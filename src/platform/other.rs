@@ -83,11 +83,7 @@ impl ProcessHandle {
 /// A file without a name: from the system's temporary directory.
 pub fn memory_file(name: &str) -> io::Result<File> {
     let path = std::env::temp_dir().join(format!("{name}.{}", std::process::id()));
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)?;
+    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
     std::fs::remove_file(path)?;
     Ok(file)
 }

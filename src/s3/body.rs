@@ -31,11 +31,7 @@ impl FileRange {
     /// The body of a request. It has a known length, so no chunked encoding, which several stores refuse.
     pub(super) fn into_byte_stream(self, limiter: Option<Arc<RateLimiter>>) -> ByteStream {
         let body = SdkBody::retryable(move || {
-            let reader = FileBody {
-                range: self.clone(),
-                limiter: limiter.clone(),
-                pause: None,
-            };
+            let reader = FileBody { range: self.clone(), limiter: limiter.clone(), pause: None };
             SdkBody::from_body_1_x(reader)
         });
         ByteStream::new(body)
@@ -53,10 +49,7 @@ impl Body for FileBody {
     type Error = io::Error;
 
     /// Reads on the network's own thread: the bytes were hashed a moment ago, so they come from the page cache.
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if let Some(pause) = self.pause.as_mut() {
             std::task::ready!(pause.as_mut().poll(context));
             self.pause = None;
@@ -71,11 +64,7 @@ impl Body for FileBody {
         }
         self.range.offset += length as u64;
         self.range.length -= length as u64;
-        if let Some(wait) = self
-            .limiter
-            .as_ref()
-            .and_then(|limiter| limiter.take(length as u64, Instant::now()))
-        {
+        if let Some(wait) = self.limiter.as_ref().and_then(|limiter| limiter.take(length as u64, Instant::now())) {
             self.pause = Some(Box::pin(tokio::time::sleep(wait)));
         }
         Poll::Ready(Some(Ok(Frame::data(piece.into()))))
@@ -101,18 +90,12 @@ pub struct RateLimiter {
 impl RateLimiter {
     /// A limit for all bodies that share it.
     pub fn new(bytes_per_second: u64) -> Self {
-        Self {
-            bytes_per_second: bytes_per_second.max(1),
-            paid: Mutex::new(None),
-        }
+        Self { bytes_per_second: bytes_per_second.max(1), paid: Mutex::new(None) }
     }
 
     /// Takes `bytes` and says how long to wait before the next are taken.
     fn take(&self, bytes: u64, now: Instant) -> Option<Duration> {
-        let mut paid = self
-            .paid
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut paid = self.paid.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
         let until = paid.filter(|paid| *paid > now).unwrap_or(now) + cost;
         *paid = Some(until);

@@ -57,8 +57,7 @@ pub(super) async fn connect(settings: &ConnectionSettings) -> anyhow::Result<Cli
         .force_path_style(settings.path_style || endpoint.as_deref().is_some_and(needs_path_style));
     if shared.region().is_none() {
         if endpoint.is_none() {
-            return Err(anyhow!("no region is known"))
-                .hint("set --region, AWS_REGION, or a region in the profile");
+            return Err(anyhow!("no region is known")).hint("set --region, AWS_REGION, or a region in the profile");
         }
         config = config.region(Region::new(REGION_OF_OTHER_STORES));
     }
@@ -68,9 +67,7 @@ pub(super) async fn connect(settings: &ConnectionSettings) -> anyhow::Result<Cli
 /// Finds credentials once, so that a missing secret shows now and not at the first file.
 pub(super) async fn check_credentials(settings: &ConnectionSettings) -> anyhow::Result<()> {
     let shared = load(settings).await?;
-    let provider = shared
-        .credentials_provider()
-        .context("no credentials are configured")?;
+    let provider = shared.credentials_provider().context("no credentials are configured")?;
     let found = tokio::time::timeout(CREDENTIALS_TIMEOUT, provider.provide_credentials()).await;
     let why = match found {
         Ok(Ok(_)) => return Ok(()),
@@ -110,49 +107,34 @@ async fn load(settings: &ConnectionSettings) -> anyhow::Result<SdkConfig> {
 /// One HTTP client for S3 and for finding credentials. The SDK's own has no proxy.
 fn http_client(settings: &ConnectionSettings) -> anyhow::Result<SharedHttpClient> {
     let trust = trust_store(settings)?;
-    let tls = TlsContext::builder()
-        .with_trust_store(trust)
-        .build()
-        .context("cannot set up TLS")?;
-    Ok(
-        Builder::new().build_with_connector_fn(move |connection, runtime| {
-            let mut connector = Connector::builder()
-                .proxy_config(ProxyConfig::from_env())
-                .tls_provider(Provider::Rustls(CryptoMode::Ring))
-                .tls_context(tls.clone());
-            connector.set_connector_settings(connection.cloned());
-            connector.set_sleep_impl(runtime.and_then(|runtime| runtime.sleep_impl()));
-            connector.build()
-        }),
-    )
+    let tls = TlsContext::builder().with_trust_store(trust).build().context("cannot set up TLS")?;
+    Ok(Builder::new().build_with_connector_fn(move |connection, runtime| {
+        let mut connector = Connector::builder()
+            .proxy_config(ProxyConfig::from_env())
+            .tls_provider(Provider::Rustls(CryptoMode::Ring))
+            .tls_context(tls.clone());
+        connector.set_connector_settings(connection.cloned());
+        connector.set_sleep_impl(runtime.and_then(|runtime| runtime.sleep_impl()));
+        connector.build()
+    }))
 }
 
 fn trust_store(settings: &ConnectionSettings) -> anyhow::Result<TrustStore> {
-    let from_environment = || {
-        std::env::var_os("AWS_CA_BUNDLE")
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from)
-    };
+    let from_environment = || std::env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty()).map(PathBuf::from);
     let Some(path) = settings.ca_bundle.clone().or_else(from_environment) else {
         return Ok(TrustStore::default());
     };
-    let pem = std::fs::read(&path)
-        .with_context(|| format!("cannot read the certificates in '{}'", path.display()))?;
+    let pem = std::fs::read(&path).with_context(|| format!("cannot read the certificates in '{}'", path.display()))?;
     if !pem.windows(11).any(|window| window == b"-----BEGIN ") {
-        return Err(anyhow!(
-            "'{}' holds no certificate in PEM form",
-            path.display()
-        ))
-        .hint("a PEM file has lines like -----BEGIN CERTIFICATE-----");
+        return Err(anyhow!("'{}' holds no certificate in PEM form", path.display()))
+            .hint("a PEM file has lines like -----BEGIN CERTIFICATE-----");
     }
     Ok(TrustStore::empty().with_pem_certificate(pem))
 }
 
 /// A bucket cannot be a host name below an IP address or `localhost`.
 fn needs_path_style(endpoint: &str) -> bool {
-    let rest = endpoint
-        .split_once("://")
-        .map_or(endpoint, |(_, rest)| rest);
+    let rest = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
     let host = match authority.strip_prefix('[') {
         Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
@@ -167,12 +149,7 @@ mod tests {
 
     #[test]
     fn a_bucket_cannot_be_a_host_name_below_an_address() {
-        for endpoint in [
-            "http://127.0.0.1:9000",
-            "http://[::1]:9000/",
-            "https://localhost",
-            "http://minio:9000",
-        ] {
+        for endpoint in ["http://127.0.0.1:9000", "http://[::1]:9000/", "https://localhost", "http://minio:9000"] {
             assert!(needs_path_style(endpoint), "{endpoint}");
         }
         assert!(!needs_path_style("https://s3.example.com"));

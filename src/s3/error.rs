@@ -49,36 +49,17 @@ pub struct StoreError {
 
 impl StoreError {
     /// An error that we found ourselves in the store's answer.
-    pub fn of_answer(
-        kind: ErrorKind,
-        operation: &'static str,
-        object: &str,
-        detail: impl Into<String>,
-    ) -> Self {
-        Self {
-            kind,
-            operation,
-            object: object.to_owned(),
-            detail: detail.into(),
-        }
+    pub fn of_answer(kind: ErrorKind, operation: &'static str, object: &str, detail: impl Into<String>) -> Self {
+        Self { kind, operation, object: object.to_owned(), detail: detail.into() }
     }
 
     /// Sorts an error of the SDK.
-    pub(super) fn of_sdk<E>(
-        operation: &'static str,
-        object: &str,
-        error: SdkError<E, HttpResponse>,
-    ) -> Self
+    pub(super) fn of_sdk<E>(operation: &'static str, object: &str, error: SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
         let kind = classify(&error);
-        Self {
-            kind,
-            operation,
-            object: object.to_owned(),
-            detail: describe(&error),
-        }
+        Self { kind, operation, object: object.to_owned(), detail: describe(&error) }
     }
 
     /// Whether waiting may help by itself: the store is busy, broken or out of reach.
@@ -107,9 +88,13 @@ impl StoreError {
                 "check the access key and its secret (environment, --profile, or the role of this machine)".to_owned()
             }
             ErrorKind::Expired => "the credentials have expired; renew them".to_owned(),
-            ErrorKind::NoSuchBucket => "check --bucket and --endpoint-url, or create it with --create-bucket".to_owned(),
+            ErrorKind::NoSuchBucket => {
+                "check --bucket and --endpoint-url, or create it with --create-bucket".to_owned()
+            }
             ErrorKind::WrongRegion => "the bucket is in another region; set --region".to_owned(),
-            ErrorKind::Certificate => "the store's certificate is not trusted; give its authority with --ca-bundle".to_owned(),
+            ErrorKind::Certificate => {
+                "the store's certificate is not trusted; give its authority with --ca-bundle".to_owned()
+            }
             _ => return None,
         };
         Some(hint)
@@ -118,11 +103,7 @@ impl StoreError {
 
 impl fmt::Display for StoreError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "{} of {} failed: {}",
-            self.operation, self.object, self.detail
-        )
+        write!(formatter, "{} of {} failed: {}", self.operation, self.object, self.detail)
     }
 }
 
@@ -153,11 +134,7 @@ where
         }
         SdkError::ResponseError(_) | SdkError::TimeoutError(_) => ErrorKind::Unavailable,
         SdkError::DispatchFailure(failure) => {
-            let text = chain(
-                failure
-                    .as_connector_error()
-                    .map(|error| error as &dyn StdError),
-            );
+            let text = chain(failure.as_connector_error().map(|error| error as &dyn StdError));
             classify_dispatch(&text)
         }
         SdkError::ConstructionFailure(_) => classify_construction(&chain(error.source())),
@@ -170,18 +147,14 @@ fn classify_answer(status: u16, code: &str) -> ErrorKind {
     match code {
         "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => ErrorKind::AccessDenied,
         "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" => ErrorKind::Credentials,
-        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "RequestExpired" => {
-            ErrorKind::Expired
-        }
+        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "RequestExpired" => ErrorKind::Expired,
         "NoSuchBucket" => ErrorKind::NoSuchBucket,
-        "PermanentRedirect"
-        | "AuthorizationHeaderMalformed"
-        | "IllegalLocationConstraintException" => ErrorKind::WrongRegion,
+        "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
+            ErrorKind::WrongRegion
+        }
         "NoSuchKey" | "NotFound" => ErrorKind::NoSuchKey,
         "NoSuchUpload" => ErrorKind::NoSuchUpload,
-        "BadDigest" | "IncompleteBody" | "XAmzContentSHA256Mismatch" | "InvalidPart" => {
-            ErrorKind::BadDigest
-        }
+        "BadDigest" | "IncompleteBody" | "XAmzContentSHA256Mismatch" | "InvalidPart" => ErrorKind::BadDigest,
         "PreconditionFailed" => ErrorKind::Precondition,
         "NotImplemented" | "MethodNotAllowed" => ErrorKind::NotImplemented,
         "RequestTimeout"
@@ -225,11 +198,7 @@ fn classify_dispatch(text: &str) -> ErrorKind {
 
 /// A request that could not even be built: mostly because credentials could not be loaded.
 fn classify_construction(text: &str) -> ErrorKind {
-    if text.to_ascii_lowercase().contains("credential") {
-        ErrorKind::Credentials
-    } else {
-        ErrorKind::Invalid
-    }
+    if text.to_ascii_lowercase().contains("credential") { ErrorKind::Credentials } else { ErrorKind::Invalid }
 }
 
 fn describe<E>(error: &SdkError<E, HttpResponse>) -> String
@@ -248,11 +217,7 @@ where
             }
         }
         SdkError::TimeoutError(_) => "no answer in time".to_owned(),
-        SdkError::DispatchFailure(failure) => chain(
-            failure
-                .as_connector_error()
-                .map(|error| error as &dyn StdError),
-        ),
+        SdkError::DispatchFailure(failure) => chain(failure.as_connector_error().map(|error| error as &dyn StdError)),
         _ => chain(error.source()),
     }
 }
@@ -271,11 +236,7 @@ fn chain(error: Option<&dyn StdError>) -> String {
         }
         next = error.source();
     }
-    if text.is_empty() {
-        "unknown error".to_owned()
-    } else {
-        text
-    }
+    if text.is_empty() { "unknown error".to_owned() } else { text }
 }
 
 #[cfg(test)]
@@ -284,28 +245,13 @@ mod tests {
 
     #[test]
     fn codes_say_more_than_the_status() {
-        assert_eq!(
-            classify_answer(403, "SignatureDoesNotMatch"),
-            ErrorKind::Credentials
-        );
-        assert_eq!(
-            classify_answer(403, "RequestTimeTooSkewed"),
-            ErrorKind::Unavailable
-        );
+        assert_eq!(classify_answer(403, "SignatureDoesNotMatch"), ErrorKind::Credentials);
+        assert_eq!(classify_answer(403, "RequestTimeTooSkewed"), ErrorKind::Unavailable);
         assert_eq!(classify_answer(400, "ExpiredToken"), ErrorKind::Expired);
         assert_eq!(classify_answer(400, "BadDigest"), ErrorKind::BadDigest);
-        assert_eq!(
-            classify_answer(404, "NoSuchBucket"),
-            ErrorKind::NoSuchBucket
-        );
-        assert_eq!(
-            classify_answer(404, "NoSuchUpload"),
-            ErrorKind::NoSuchUpload
-        );
-        assert_eq!(
-            classify_answer(409, "OperationAborted"),
-            ErrorKind::Unavailable
-        );
+        assert_eq!(classify_answer(404, "NoSuchBucket"), ErrorKind::NoSuchBucket);
+        assert_eq!(classify_answer(404, "NoSuchUpload"), ErrorKind::NoSuchUpload);
+        assert_eq!(classify_answer(409, "OperationAborted"), ErrorKind::Unavailable);
     }
 
     #[test]

@@ -81,13 +81,7 @@ pub enum Change {
 impl Gate {
     /// The store counts as up. While settings are tried nothing is waited for.
     pub fn new() -> Self {
-        Self {
-            state: Mutex::new(State {
-                patience: Patience::None,
-                outage: None,
-            }),
-            changed: Notify::new(),
-        }
+        Self { state: Mutex::new(State { patience: Patience::None, outage: None }), changed: Notify::new() }
     }
 
     /// Changes how long outages are waited out; those that wait now look at it at once.
@@ -98,10 +92,7 @@ impl Gate {
 
     /// How long the store has been down, if it is.
     pub fn down_for(&self, now: Instant) -> Option<Duration> {
-        self.lock()
-            .outage
-            .as_ref()
-            .map(|outage| now.saturating_duration_since(outage.since))
+        self.lock().outage.as_ref().map(|outage| now.saturating_duration_since(outage.since))
     }
 
     /// Waits until a request may be made; `None` when patience ends first. `failing_since` is when this request first failed.
@@ -113,10 +104,7 @@ impl Gate {
             let wait = {
                 let mut state = self.lock();
                 let Some(since) = state.outage.as_ref().map(|outage| outage.since) else {
-                    return Some(Pass {
-                        gate: self,
-                        trying: false,
-                    });
+                    return Some(Pass { gate: self, trying: false });
                 };
                 let deadline = state.patience.deadline(failing_since.unwrap_or(since));
                 if deadline.is_some_and(|deadline| deadline <= now) {
@@ -125,10 +113,7 @@ impl Gate {
                 let outage = state.outage.as_mut()?;
                 if !outage.trying && outage.next_try <= now {
                     outage.trying = true;
-                    return Some(Pass {
-                        gate: self,
-                        trying: true,
-                    });
+                    return Some(Pass { gate: self, trying: true });
                 }
                 let turn = (!outage.trying).then_some(outage.next_try);
                 turn.into_iter().chain(deadline).min()
@@ -144,9 +129,7 @@ impl Gate {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         // A panic while it is held leaves plain values; they stay usable.
-        self.state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -177,12 +160,7 @@ impl Pass<'_> {
                 Change::None
             }
             None => {
-                state.outage = Some(Outage {
-                    since: now,
-                    tries: 0,
-                    next_try: now + delay(0),
-                    trying: false,
-                });
+                state.outage = Some(Outage { since: now, tries: 0, next_try: now + delay(0), trying: false });
                 Change::Down
             }
         };
@@ -248,14 +226,8 @@ mod tests {
     async fn patience_counts_from_the_later_of_the_failure_and_the_end() {
         let now = Instant::now();
         let second = Duration::from_secs(1);
-        assert_eq!(
-            Patience::Since(now, second).deadline(now + second * 5),
-            Some(now + second * 6)
-        );
-        assert_eq!(
-            Patience::Since(now + second * 5, second).deadline(now),
-            Some(now + second * 6)
-        );
+        assert_eq!(Patience::Since(now, second).deadline(now + second * 5), Some(now + second * 6));
+        assert_eq!(Patience::Since(now + second * 5, second).deadline(now), Some(now + second * 6));
         assert_eq!(Patience::Endless.deadline(now), None);
     }
 

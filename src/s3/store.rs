@@ -129,12 +129,7 @@ impl Store {
         loop {
             let Some(pass) = self.0.gate.enter(failing_since).await else {
                 return Err(last.unwrap_or_else(|| {
-                    StoreError::of_answer(
-                        ErrorKind::Unavailable,
-                        operation,
-                        object,
-                        "the store is out of reach",
-                    )
+                    StoreError::of_answer(ErrorKind::Unavailable, operation, object, "the store is out of reach")
                 }));
             };
             self.0.requests.fetch_add(1, Ordering::Relaxed);
@@ -175,11 +170,7 @@ impl Store {
     }
 
     pub(super) fn client(&self) -> Client {
-        self.0
-            .client
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone()
+        self.0.client.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     /// Makes the client anew, so that the credentials are looked for again: the SDK keeps those that have no known end.
@@ -189,11 +180,7 @@ impl Store {
             return;
         }
         if let Ok(client) = connect::connect(&self.0.connection).await {
-            *self
-                .0
-                .client
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner) = client;
+            *self.0.client.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = client;
         }
         *refreshed = Instant::now();
     }
@@ -203,18 +190,10 @@ impl Store {
     /// A server that takes a body and never answers would hang us for ever; and the SDK's read time-out counts the
     /// sending too. So each try has an end: a grace, and the body at the slowest rate that counts as healthy.
     pub(super) fn timeouts(&self, body: u64) -> Option<TimeoutConfig> {
-        let limit = self
-            .0
-            .limiter
-            .as_ref()
-            .map_or(u64::MAX, |limiter| limiter.bytes_per_second());
+        let limit = self.0.limiter.as_ref().map_or(u64::MAX, |limiter| limiter.bytes_per_second());
         // Under a limit the requests share it: with as many as 64 at once each gets a sixty-fourth.
         let rate = SLOWEST_RATE.min(limit / 64).max(1);
         let needed = GRACE + Duration::from_secs(body / rate);
-        (needed > REQUEST_TIMEOUT).then(|| {
-            TimeoutConfig::builder()
-                .operation_attempt_timeout(needed)
-                .build()
-        })
+        (needed > REQUEST_TIMEOUT).then(|| TimeoutConfig::builder().operation_attempt_timeout(needed).build())
     }
 }

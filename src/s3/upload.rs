@@ -4,9 +4,7 @@
 //! not signed: it is proved by that header, which is signed, and by the ETag; signing would hash every byte once more.
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::types::{
-    CompletedMultipartUpload, CompletedPart, ServerSideEncryption, StorageClass,
-};
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, ServerSideEncryption, StorageClass};
 
 use super::body::FileRange;
 use super::error::{ErrorKind, StoreError};
@@ -66,8 +64,7 @@ impl Store {
                 .customize()
                 .disable_payload_signing();
             if let Some(timeouts) = self.timeouts(range.length) {
-                customized = customized
-                    .config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts));
+                customized = customized.config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts));
             }
             customized.send().await
         };
@@ -75,19 +72,12 @@ impl Store {
         Ok(PutAnswer {
             etag: answer.e_tag().and_then(ETag::from_store),
             version_id: answer.version_id().map(str::to_owned),
-            etag_is_no_md5: is_no_md5(
-                answer.server_side_encryption(),
-                answer.sse_customer_algorithm(),
-            ),
+            etag_is_no_md5: is_no_md5(answer.server_side_encryption(), answer.sse_customer_algorithm()),
         })
     }
 
     /// Begins a multipart upload.
-    pub async fn begin_upload(
-        &self,
-        key: &str,
-        metadata: &UserMetadata,
-    ) -> Result<Upload, StoreError> {
+    pub async fn begin_upload(&self, key: &str, metadata: &UserMetadata) -> Result<Upload, StoreError> {
         let request = async |client: Client| {
             client
                 .create_multipart_upload()
@@ -101,29 +91,17 @@ impl Store {
                 .send()
                 .await
         };
-        let answer = self
-            .persist("CreateMultipartUpload", &self.uri(key), request)
-            .await?;
-        let id = answer
-            .upload_id()
-            .filter(|id| !id.is_empty())
-            .ok_or_else(|| {
-                StoreError::of_answer(
-                    ErrorKind::Unavailable,
-                    "CreateMultipartUpload",
-                    &self.uri(key),
-                    "no upload id came back",
-                )
-            })?;
-        let etag_is_no_md5 = is_no_md5(
-            answer.server_side_encryption(),
-            answer.sse_customer_algorithm(),
-        );
-        Ok(Upload {
-            key: key.to_owned(),
-            id: id.to_owned(),
-            etag_is_no_md5,
-        })
+        let answer = self.persist("CreateMultipartUpload", &self.uri(key), request).await?;
+        let id = answer.upload_id().filter(|id| !id.is_empty()).ok_or_else(|| {
+            StoreError::of_answer(
+                ErrorKind::Unavailable,
+                "CreateMultipartUpload",
+                &self.uri(key),
+                "no upload id came back",
+            )
+        })?;
+        let etag_is_no_md5 = is_no_md5(answer.server_side_encryption(), answer.sse_customer_algorithm());
+        Ok(Upload { key: key.to_owned(), id: id.to_owned(), etag_is_no_md5 })
     }
 
     /// Sends one part; returns its ETag as the store gave it.
@@ -147,30 +125,18 @@ impl Store {
                 .customize()
                 .disable_payload_signing();
             if let Some(timeouts) = self.timeouts(range.length) {
-                customized = customized
-                    .config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts));
+                customized = customized.config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts));
             }
             customized.send().await
         };
         let uri = self.uri(&upload.key);
         let answer = self.persist("UploadPart", &uri, request).await?;
         let given = answer.e_tag().unwrap_or_default().to_owned();
-        let no_md5 = upload.etag_is_no_md5
-            || is_no_md5(
-                answer.server_side_encryption(),
-                answer.sse_customer_algorithm(),
-            );
+        let no_md5 =
+            upload.etag_is_no_md5 || is_no_md5(answer.server_side_encryption(), answer.sse_customer_algorithm());
         if !no_md5 && ETag::from_store(&given) != Some(ETag::of_single_put(md5)) {
-            let detail = format!(
-                "part {} has the ETag {given} there, and the MD5 {md5} here",
-                part.number
-            );
-            return Err(StoreError::of_answer(
-                ErrorKind::BadDigest,
-                "UploadPart",
-                &uri,
-                detail,
-            ));
+            let detail = format!("part {} has the ETag {given} there, and the MD5 {md5} here", part.number);
+            return Err(StoreError::of_answer(ErrorKind::BadDigest, "UploadPart", &uri, detail));
         }
         Ok(given)
     }
@@ -179,20 +145,11 @@ impl Store {
     ///
     /// The answer may be lost although the object was made, and then a repetition finds no such upload: the caller's
     /// HEAD decides.
-    pub async fn end_upload(
-        &self,
-        upload: &Upload,
-        parts: &[(u32, String)],
-    ) -> Result<PutAnswer, StoreError> {
+    pub async fn end_upload(&self, upload: &Upload, parts: &[(u32, String)]) -> Result<PutAnswer, StoreError> {
         let completed = |(number, etag): &(u32, String)| {
-            CompletedPart::builder()
-                .part_number(number.cast_signed())
-                .e_tag(etag)
-                .build()
+            CompletedPart::builder().part_number(number.cast_signed()).e_tag(etag).build()
         };
-        let list = CompletedMultipartUpload::builder()
-            .set_parts(Some(parts.iter().map(completed).collect()))
-            .build();
+        let list = CompletedMultipartUpload::builder().set_parts(Some(parts.iter().map(completed).collect())).build();
         let request = async |client: Client| {
             client
                 .complete_multipart_upload()
@@ -203,64 +160,39 @@ impl Store {
                 .send()
                 .await
         };
-        let answer = self
-            .persist("CompleteMultipartUpload", &self.uri(&upload.key), request)
-            .await?;
+        let answer = self.persist("CompleteMultipartUpload", &self.uri(&upload.key), request).await?;
         Ok(PutAnswer {
             etag: answer.e_tag().and_then(ETag::from_store),
             version_id: answer.version_id().map(str::to_owned),
-            etag_is_no_md5: upload.etag_is_no_md5
-                || is_no_md5(answer.server_side_encryption(), None),
+            etag_is_no_md5: upload.etag_is_no_md5 || is_no_md5(answer.server_side_encryption(), None),
         })
     }
 
     /// Gives a multipart upload up, so that its parts take no space; that it is gone is fine.
     pub async fn abort_upload(&self, upload: &OpenUpload) -> Result<(), StoreError> {
         let request = async |client: Client| {
-            client
-                .abort_multipart_upload()
-                .bucket(self.bucket())
-                .key(&upload.key)
-                .upload_id(&upload.id)
-                .send()
-                .await
+            client.abort_multipart_upload().bucket(self.bucket()).key(&upload.key).upload_id(&upload.id).send().await
         };
-        match self
-            .persist("AbortMultipartUpload", &self.uri(&upload.key), request)
-            .await
-        {
+        match self.persist("AbortMultipartUpload", &self.uri(&upload.key), request).await {
             Ok(_) => Ok(()),
-            Err(error) if matches!(error.kind, ErrorKind::NoSuchUpload | ErrorKind::NoSuchKey) => {
-                Ok(())
-            }
+            Err(error) if matches!(error.kind, ErrorKind::NoSuchUpload | ErrorKind::NoSuchKey) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
     fn storage_class(&self) -> Option<StorageClass> {
-        self.0
-            .objects
-            .storage_class
-            .as_deref()
-            .map(StorageClass::from)
+        self.0.objects.storage_class.as_deref().map(StorageClass::from)
     }
 
     fn encryption(&self) -> Option<ServerSideEncryption> {
-        self.0
-            .objects
-            .encryption
-            .as_deref()
-            .map(ServerSideEncryption::from)
+        self.0.objects.encryption.as_deref().map(ServerSideEncryption::from)
     }
 }
 
 impl Upload {
     /// As something that can be aborted.
     pub fn as_open(&self) -> OpenUpload {
-        OpenUpload {
-            key: self.key.clone(),
-            id: self.id.clone(),
-        }
+        OpenUpload { key: self.key.clone(), id: self.id.clone() }
     }
 }
 

@@ -1,0 +1,251 @@
+//! The options of what is done with a dump in the bucket.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use jiff::Timestamp;
+
+use super::shared::{ConnectionArgs, OutputArgs};
+use super::values;
+use crate::model::destination::BucketName;
+use crate::model::object_key::Prefix;
+use crate::model::selection::{Sha256Hex, TablePattern, parse_time};
+use crate::model::units::ByteSize;
+use crate::model::usage_error::UsageError;
+
+#[derive(Clone, Debug, Args)]
+pub struct VerifyArgs {
+    /// Bucket that holds the dump
+    #[arg(long)]
+    pub bucket: BucketName,
+
+    /// The dump's directory in the bucket ('' is its root)
+    #[arg(long)]
+    pub prefix: Prefix,
+
+    /// Compare with the files in this directory
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+
+    /// Download and hash everything, decode .gz and .zst
+    #[arg(long)]
+    pub deep: bool,
+
+    /// The manifest must be the one with this hash
+    #[arg(long, value_name = "HASH")]
+    pub manifest_sha256: Option<Sha256Hex>,
+
+    /// A report with each file and its proof, on stdout
+    #[arg(long)]
+    pub json: bool,
+
+    /// Files looked at at once
+    #[arg(long, value_name = "N", default_value = "4", value_parser = values::workers)]
+    pub workers: usize,
+
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ListArgs {
+    /// Bucket that holds the dumps
+    #[arg(long)]
+    pub bucket: BucketName,
+
+    /// Only dumps at or under this directory
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub prefix: Prefix,
+
+    /// The files of the dump at the prefix
+    #[arg(long, conflicts_with = "max_age")]
+    pub files: bool,
+
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Status 4 if the newest complete dump is older
+    #[arg(long, value_name = "TIME", value_parser = values::positive_duration)]
+    pub max_age: Option<Duration>,
+
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct RestoreArgs {
+    /// Bucket that holds the dump
+    #[arg(long)]
+    pub bucket: BucketName,
+
+    /// The dump's directory in the bucket ('' is its root); with --latest, one above it
+    #[arg(long, required_unless_present = "latest")]
+    pub prefix: Option<Prefix>,
+
+    /// The newest complete dump under the prefix
+    #[arg(long)]
+    pub latest: bool,
+
+    /// With --latest: the newest that began before this
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub before: Option<Timestamp>,
+
+    /// Directory to download into
+    #[arg(long)]
+    pub dir: PathBuf,
+
+    /// Only these, with the schemas that they need
+    #[arg(long, value_name = "DB.TABLE,...", value_delimiter = ',')]
+    pub tables: Vec<TablePattern>,
+
+    /// Take a dump that was never completed, too
+    #[arg(long)]
+    pub incomplete: bool,
+
+    /// Replace local files that differ
+    #[arg(long)]
+    pub overwrite: bool,
+
+    /// Files in transfer at once
+    #[arg(long, value_name = "N", default_value = "4", value_parser = values::workers)]
+    pub workers: usize,
+
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Which dump is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RestoreFrom {
+    Prefix(Prefix),
+    Latest { under: Option<Prefix>, before: Option<Timestamp> },
+}
+
+impl RestoreArgs {
+    pub(super) fn check(self) -> Result<Self, UsageError> {
+        if self.before.is_some() && !self.latest {
+            return Err(UsageError::new("--before without --latest", "add --latest: a --prefix alone names one dump"));
+        }
+        Ok(self)
+    }
+
+    pub fn from(&self) -> RestoreFrom {
+        match &self.prefix {
+            Some(prefix) if !self.latest => RestoreFrom::Prefix(prefix.clone()),
+            under => RestoreFrom::Latest { under: under.clone(), before: self.before },
+        }
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct DeleteArgs {
+    /// Bucket that holds the dump
+    #[arg(long)]
+    pub bucket: BucketName,
+
+    /// The dump's directory in the bucket ('' is its root)
+    #[arg(long)]
+    pub prefix: Prefix,
+
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+
+    /// Delete the bucket, too, if it is empty then
+    #[arg(long)]
+    pub with_bucket: bool,
+
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// restic's rules: a dump stays if one of them keeps it.
+#[derive(Clone, Debug, Args)]
+pub struct PruneArgs {
+    /// Bucket that holds the dumps
+    #[arg(long)]
+    pub bucket: BucketName,
+
+    /// Only dumps under this directory ('' is the root)
+    #[arg(long)]
+    pub prefix: Prefix,
+
+    /// Keep the newest N
+    #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
+    pub keep_last: u32,
+
+    /// Keep what is at most this much older than the newest
+    #[arg(long, value_name = "TIME", value_parser = values::positive_duration)]
+    pub keep_within: Option<Duration>,
+
+    /// Keep the newest of each of the last N days
+    #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
+    pub keep_daily: u32,
+
+    /// Keep the newest of each of the last N weeks
+    #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
+    pub keep_weekly: u32,
+
+    /// Keep the newest of each of the last N months
+    #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
+    pub keep_monthly: u32,
+
+    /// Remove incomplete and damaged dumps that are older
+    #[arg(long, value_name = "TIME", value_parser = values::positive_duration)]
+    pub incomplete_older_than: Option<Duration>,
+
+    /// Show what would be removed; change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+impl PruneArgs {
+    /// Whether there is a rule for complete dumps. Without one all of them stay.
+    pub fn has_keep_rule(&self) -> bool {
+        let counts = [self.keep_last, self.keep_daily, self.keep_weekly, self.keep_monthly];
+        counts.iter().any(|count| *count > 0) || self.keep_within.is_some()
+    }
+
+    pub(super) fn check(self) -> Result<Self, UsageError> {
+        if !self.has_keep_rule() && self.incomplete_older_than.is_none() {
+            return Err(UsageError::new(
+                "no rule says what to keep",
+                "add one, like --keep-daily 7 or --keep-within 30d",
+            ));
+        }
+        Ok(self)
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct EtagArgs {
+    /// Local files
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+
+    /// Larger files have an ETag of parts of this size
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = values::positive_size)]
+    pub part_size: ByteSize,
+
+    /// Find the part size by which a file has this ETag
+    #[arg(long = "match", value_name = "ETAG")]
+    pub match_etag: Option<String>,
+
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
