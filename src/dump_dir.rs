@@ -145,6 +145,11 @@ impl DumpDir {
             .then(|| "the directory is sticky, and neither it nor the file belongs to this user".to_owned())
     }
 
+    /// The user id that owns a file.
+    pub fn owner_of(&self, name: impl AsRef<OsStr>) -> Option<u32> {
+        rustix::fs::statat(&self.descriptor, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| stat.st_uid)
+    }
+
     /// Free space for an unprivileged writer, in bytes.
     pub fn free_space(&self) -> io::Result<u64> {
         let filesystem = rustix::fs::fstatvfs(&self.descriptor)?;

@@ -30,8 +30,13 @@ pub trait HintExt<T> {
 
 impl<T, E: Into<anyhow::Error>> HintExt<T> for Result<T, E> {
     fn hint(self, hint: impl Into<String>) -> anyhow::Result<T> {
-        self.map_err(|error| anyhow::Error::new(Hinted { error: error.into(), hint: hint.into() }))
+        self.map_err(|error| hinted(error, hint))
     }
+}
+
+/// An error with what the user can do about it.
+pub fn hinted(error: impl Into<anyhow::Error>, hint: impl Into<String>) -> anyhow::Error {
+    anyhow::Error::new(Hinted { error: error.into(), hint: hint.into() })
 }
 
 /// The hint nearest to the top of an error's chain.

@@ -1,13 +1,17 @@
 //! The map of the crate.
 
 pub mod cli;
+pub mod commands;
 pub mod dump_dir;
 pub mod dumper;
+pub mod exit_status;
 pub mod hint;
 pub mod model;
 pub mod platform;
 pub mod pool;
 pub mod report;
 pub mod s3;
+pub mod scan;
+pub mod stop;
 pub mod transfer;
 pub mod writers;

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::{StreamExt, TryStreamExt};
 use md5::{Digest, Md5};
 use tokio::sync::Semaphore;
-use tracing::{debug, trace};
+use tracing::{debug, trace, warn};
 
 use crate::dump_dir::{DumpDir, Removal, identity_of};
 use crate::model::etag::{ETag, Md5Digest};
@@ -151,26 +151,55 @@ impl Transfer {
             let why = "the bucket has this dump already, and this file is not as it is there; it was left alone";
             return Err(Trouble::Local(why.to_owned()));
         }
-        let size = job.identity().size;
-        let plan =
-            PartPlan::new(size, self.part_size, self.max_parts).map_err(|error| Trouble::Local(error.to_string()))?;
+        self.put_file(&key, file, job.identity()).await
+    }
+
+    /// Puts a file that is held open under a key and proves it. Damaged bytes, a wrong ETag and a lost upload id begin
+    /// it anew a few times.
+    async fn put_file(&self, key: &str, file: &Arc<File>, identity: &FileIdentity) -> Result<ObjectRecord, Trouble> {
+        let plan = PartPlan::new(identity.size, self.part_size, self.max_parts);
+        let plan = plan.map_err(|error| Trouble::Local(error.to_string()))?;
         let mut tries = 1;
         loop {
             let result = if plan.is_multipart() {
-                self.put_parts(&key, file, plan, job.identity()).await
+                self.put_parts(key, file, plan, identity).await
             } else {
-                self.put_whole(&key, file, plan, job.identity()).await
+                self.put_whole(key, file, plan, identity).await
             };
             match result {
                 Err(Trouble::Store(error))
                     if tries < TRIES && matches!(error.kind, ErrorKind::BadDigest | ErrorKind::NoSuchUpload) =>
                 {
-                    tracing::warn!(file = %name, "{error} (will be retried)");
+                    warn!("{error} (will be retried)");
                     tries += 1;
                 }
                 result => return result,
             }
         }
+    }
+
+    /// Puts a file of ours, the manifest, under a key and proves it.
+    pub async fn put_own(&self, key: &str, file: File) -> anyhow::Result<ObjectRecord> {
+        let identity = identity_of(&file)?;
+        match self.put_file(key, &Arc::new(file), &identity).await {
+            Ok(object) => Ok(object),
+            Err(Trouble::Store(error)) => Err(error.into()),
+            Err(Trouble::Local(why)) => Err(anyhow::anyhow!("cannot upload {}: {why}", self.store.uri(key))),
+        }
+    }
+
+    /// The record that the object of a file will have, made without uploading it.
+    pub async fn foresee(&self, name: &FileName) -> io::Result<ObjectRecord> {
+        let file = Arc::new(self.directory.open_file(name.as_str())?);
+        let size = file.metadata()?.len();
+        let plan = PartPlan::new(size, self.part_size, self.max_parts).map_err(io::Error::other)?;
+        let (hash, proof) = if plan.is_multipart() {
+            let part_md5s = self.hash_parts(&file, plan).await?;
+            (ContentHash::Parts { part_size: plan.part_size(), part_md5s }, Proof::EtagComposite)
+        } else {
+            (ContentHash::Whole { md5: hash(&file, 0, size).await? }, Proof::EtagMd5)
+        };
+        Ok(ObjectRecord { size, hash, etag: None, version_id: None, sha256: None, proof })
     }
 
     /// Whether an earlier run uploaded these very bytes: same size, and the ETag that they must have with the part

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use anyhow::Context;
 use rustix::process::{Pid, Signal};
@@ -67,22 +68,24 @@ impl Child {
         }
     }
 
-    /// Asks it to stop. Always by SIGTERM: SIGINT makes mydumper 1.0.1 ask a question that nobody answers.
-    pub fn ask_to_stop(&self) {
-        self.signal(Signal::TERM);
-    }
-
-    /// Ends it and all that it started.
-    pub fn kill(&self) {
+    /// Ends it: it is asked first, and after `patience` all that it started is killed.
+    ///
+    /// Always by SIGTERM: SIGINT makes mydumper 1.0.1 ask a question that nobody answers.
+    pub async fn stop(&self, patience: Duration) {
+        // Once it is reaped its number may belong to another process.
         if self.exit().is_none() {
-            let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+            let _ = rustix::process::kill_process(self.pid, Signal::TERM);
+        }
+        if tokio::time::timeout(patience, self.wait()).await.is_err() {
+            self.kill();
+            self.wait().await;
         }
     }
 
-    fn signal(&self, signal: Signal) {
-        // Once it is reaped its number may belong to another process.
+    /// Ends it and all that it started, at once.
+    pub fn kill(&self) {
         if self.exit().is_none() {
-            let _ = rustix::process::kill_process(self.pid, signal);
+            let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
         }
     }
 }

@@ -64,6 +64,11 @@ impl LivingDump {
         self.handle.as_ref()
     }
 
+    /// Whether it looked ended at the last look.
+    pub fn is_silent(&self) -> bool {
+        self.silent_since.is_some()
+    }
+
     /// One look at the dump's life. `child` says whether mydumper is our child, and then whether it has exited.
     pub fn probe(&mut self, directory: &DumpDir, child: Option<bool>, now: Instant) -> Life {
         let stands_as =

@@ -4,7 +4,7 @@
 //! A job is a token: it is made once, and [`DumpState::complete`], [`DumpState::fail`] or [`DumpState::withdraw`]
 //! takes it back by value. So "marked before it is queued" is not a rule to remember but the only way to get a job.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::file_name::FileName;
@@ -148,8 +148,8 @@ pub struct DumpState {
     uploaded: HashMap<FileName, Uploaded>,
     /// What went wrong with a file, until it is uploaded.
     setbacks: HashMap<FileName, Setback>,
-    /// Objects that must go because mydumper took the file back, and have not gone yet.
-    withdrawn: HashSet<FileName>,
+    /// Objects that must go because mydumper took the file back, and how often that failed.
+    withdrawn: HashMap<FileName, u32>,
     scans: u64,
     uploaded_bytes: u64,
 }
@@ -179,7 +179,7 @@ impl DumpState {
             uploading: HashMap::new(),
             uploaded: HashMap::new(),
             setbacks: HashMap::new(),
-            withdrawn: HashSet::new(),
+            withdrawn: HashMap::new(),
             scans: 0,
             uploaded_bytes: 0,
         }
@@ -231,7 +231,8 @@ impl DumpState {
         };
         let at_once = phase != Phase::Writing && probe.writers == Writers::None;
         let settled = closed_since.is_some_and(|since| at_once || now.saturating_duration_since(since) >= self.settle);
-        let turn = !name.is_metadata() || phase == Phase::Committing;
+        // The old object of a withdrawn name goes before a new one comes, or its deletion would hit the new one.
+        let turn = !self.withdrawn.contains_key(&name) && (!name.is_metadata() || phase == Phase::Committing);
         if settled && turn && !self.held_back(&name, now, phase) {
             self.open.remove(&name);
             self.forget_uploaded(&name);
@@ -269,9 +270,10 @@ impl DumpState {
         let gone: Vec<_> = self.uploaded.iter().filter_map(gone).collect();
         for name in &gone {
             self.forget_uploaded(name);
-            self.withdrawn.insert(name.clone());
+            self.withdrawn.insert(name.clone(), 0);
         }
-        self.withdrawn.iter().cloned().collect()
+        let due = |(name, attempts): (&FileName, &u32)| (*attempts < ATTEMPTS_MAX).then(|| name.clone());
+        self.withdrawn.iter().filter_map(due).collect()
     }
 
     fn forget_uploaded(&mut self, name: &FileName) {
@@ -290,8 +292,6 @@ impl DumpState {
     /// Takes in what an earlier run uploaded and proved.
     pub fn adopt(&mut self, name: FileName, uploaded: Uploaded) {
         self.forget_uploaded(&name);
-        // The same name may have been withdrawn before: its new object replaces the old one.
-        self.withdrawn.remove(&name);
         self.uploaded_bytes += uploaded.object.size;
         self.uploaded.insert(name, uploaded);
     }
@@ -312,13 +312,25 @@ impl DumpState {
         self.setbacks.remove(&job.name);
         self.forget_uploaded(&job.name);
         if object_left {
-            self.withdrawn.insert(job.name);
+            self.withdrawn.insert(job.name, 0);
         }
     }
 
     /// The object of a withdrawn file is gone from the bucket.
     pub fn withdrawal_done(&mut self, name: &FileName) {
         self.withdrawn.remove(name);
+    }
+
+    /// The object of a withdrawn file could not be deleted this time.
+    pub fn withdrawal_failed(&mut self, name: &FileName) {
+        if let Some(attempts) = self.withdrawn.get_mut(name) {
+            *attempts += 1;
+        }
+    }
+
+    /// A kept file turned out to have changed since it was uploaded: it counts as not uploaded.
+    pub fn reopen(&mut self, name: &FileName) {
+        self.forget_uploaded(name);
     }
 
     /// A kept file was removed after all.
@@ -328,12 +340,13 @@ impl DumpState {
         }
     }
 
-    /// The files that were tried often enough, each with the last reason.
+    /// What was tried often enough, each with the last reason.
     pub fn failed(&self) -> Vec<(FileName, String)> {
-        let exhausted = |(name, setback): (&FileName, &Setback)| {
-            (setback.attempts >= ATTEMPTS_MAX).then(|| (name.clone(), setback.reason.clone()))
-        };
-        self.setbacks.iter().filter_map(exhausted).collect()
+        let uploads = self.setbacks.iter().filter(|(_, setback)| setback.attempts >= ATTEMPTS_MAX);
+        let uploads = uploads.map(|(name, setback)| (name.clone(), setback.reason.clone()));
+        let withdrawals = self.withdrawn.iter().filter(|(_, attempts)| **attempts >= ATTEMPTS_MAX);
+        let why = "mydumper took it back, and its object cannot be deleted";
+        uploads.chain(withdrawals.map(|(name, _)| (name.clone(), why.to_owned()))).collect()
     }
 
     /// What keeps the dump from being done: files that wait (other than `metadata` and those that failed for good),
@@ -342,7 +355,8 @@ impl DumpState {
         let exhausted =
             |name: &FileName| self.setbacks.get(name).is_some_and(|setback| setback.attempts >= ATTEMPTS_MAX);
         let waiting = self.open.keys().filter(|name| !name.is_metadata() && !exhausted(name)).count();
-        waiting + self.uploading.len() + self.withdrawn.len()
+        let withdrawn = self.withdrawn.values().filter(|attempts| **attempts < ATTEMPTS_MAX).count();
+        waiting + self.uploading.len() + withdrawn
     }
 
     /// The files that wait, for messages.
@@ -352,12 +366,29 @@ impl DumpState {
 
     /// Objects that must go and have not gone yet.
     pub fn withdrawn(&self) -> impl Iterator<Item = &FileName> {
-        self.withdrawn.iter()
+        self.withdrawn.keys()
     }
 
     /// The verified files.
     pub fn uploaded(&self) -> &HashMap<FileName, Uploaded> {
         &self.uploaded
+    }
+
+    /// Bytes of the dump's files that are on the local disk, as far as they were looked at.
+    pub fn local_bytes(&self) -> u64 {
+        let kept = self.uploaded.values().filter(|uploaded| matches!(uploaded.local, Local::Kept(_)));
+        let waiting = self.open.values().map(|waiting| waiting.identity.size);
+        let uploading = self.uploading.values().map(|identity| identity.size);
+        waiting.chain(uploading).chain(kept.map(|uploaded| uploaded.object.size)).sum()
+    }
+
+    /// The kept files and what they were when they were read.
+    pub fn kept(&self) -> Vec<(FileName, FileIdentity)> {
+        let kept = |(name, uploaded): (&FileName, &Uploaded)| match uploaded.local {
+            Local::Kept(identity) => Some((name.clone(), identity)),
+            Local::Removed => None,
+        };
+        self.uploaded.iter().filter_map(kept).collect()
     }
 
     /// The sizes of the sets.

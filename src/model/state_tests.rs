@@ -40,7 +40,8 @@ impl World {
             (name, Probe { identity, writers: if closed { Writers::None } else { Writers::Some } })
         };
         let probes = unfinished.into_iter().map(probe).collect();
-        self.state.observe(Scan { now: self.now, phase, listing, probes }).jobs
+        let observed = self.state.observe(Scan { now: self.now, phase, listing, probes });
+        observed.jobs
     }
 }
 
@@ -212,6 +213,7 @@ fn random_history(seed: u64) {
                 }
             }
             3 | 4 => {
+                withdraw_all(&mut world);
                 let seconds = next(3);
                 running.extend(world.scan(Phase::Writing, seconds));
             }
@@ -222,6 +224,7 @@ fn random_history(seed: u64) {
     // Whatever happened: once all are closed, every file ends up uploaded.
     world.files.values_mut().for_each(|file| file.1 = true);
     for _ in 0..200 {
+        withdraw_all(&mut world);
         running.extend(world.scan(Phase::Writing, 60));
         while !running.is_empty() {
             finish_one(&mut world, &mut running, 0, 0);
@@ -231,6 +234,11 @@ fn random_history(seed: u64) {
         let name: FileName = name.parse().expect("a name");
         assert!(world.state.uploaded().contains_key(&name), "seed {seed}: {name} was lost");
     }
+}
+
+fn withdraw_all(world: &mut World) {
+    let names: Vec<_> = world.state.withdrawn().cloned().collect();
+    names.iter().for_each(|name| world.state.withdrawal_done(name));
 }
 
 fn finish_one(world: &mut World, running: &mut Vec<UploadJob>, how: u64, which: usize) {

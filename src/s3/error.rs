@@ -80,6 +80,11 @@ impl StoreError {
         )
     }
 
+    /// Whether it happened in an upload itself, whose rights were proved at the start.
+    pub fn is_of_upload(&self) -> bool {
+        matches!(self.operation, "PutObject" | "CreateMultipartUpload" | "UploadPart" | "CompleteMultipartUpload")
+    }
+
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         let hint = match self.kind {

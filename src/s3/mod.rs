@@ -14,6 +14,6 @@ mod upload;
 pub use body::{FileRange, RateLimiter};
 pub use connect::ConnectionSettings;
 pub use error::{ErrorKind, StoreError};
-pub use objects::{ListedObject, ObjectHead, OpenUpload};
+pub use objects::{DELETE_BATCH, ListedObject, ObjectHead, OpenUpload};
 pub use store::{ObjectSettings, Store};
 pub use upload::{PutAnswer, Upload};

@@ -154,9 +154,12 @@ impl Store {
         }
     }
 
-    /// Rights that are refused are a wrong setting before the first success, and an outage after it.
+    /// What is refused is a wrong setting before the first success, and an outage after it. But a right that only
+    /// tidying up needs may never have been there: its lack is for the caller.
     fn is_worth_waiting(&self, error: &StoreError) -> bool {
-        error.is_outage() || (error.is_about_rights() && self.0.proven.load(Ordering::Relaxed))
+        let proven = self.0.proven.load(Ordering::Relaxed);
+        let was_allowed = error.kind != ErrorKind::AccessDenied || error.is_of_upload();
+        error.is_outage() || (proven && error.is_about_rights() && was_allowed)
     }
 
     fn log(&self, change: Change, why: &str) {

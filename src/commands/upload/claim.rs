@@ -1,0 +1,211 @@
+//! The claim: a prefix belongs to one dump, and the first object under it says to which.
+
+use std::collections::HashMap;
+
+use anyhow::anyhow;
+use tracing::{debug, info, warn};
+
+use crate::cli::DestinationArgs;
+use crate::exit_status::Failure;
+use crate::hint::hinted;
+use crate::model::etag::{ETag, Md5Digest};
+use crate::model::file_kind::could_be_dump_file;
+use crate::model::file_name::{FileName, MANIFEST, METADATA};
+use crate::model::identity::DumpIdentity;
+use crate::model::manifest::{self, DumpStateWord, ManifestHeader};
+use crate::model::object_key::Prefix;
+use crate::platform;
+use crate::s3::{ErrorKind, FileRange, ListedObject, Store, StoreError};
+
+/// The largest manifest that is read, in bytes; 100,000 files need some 20 MB.
+const MANIFEST_SIZE_MAX: u64 = 512 * 1024 * 1024;
+
+/// A prefix that is ours.
+#[derive(Debug)]
+pub struct Claim {
+    /// The manifest's ETag: while it stays, nobody else claimed the prefix.
+    pub etag: Option<ETag>,
+    /// What an earlier run left there.
+    pub earlier: HashMap<FileName, ListedObject>,
+    /// The manifest of an earlier run.
+    pub header: Option<ManifestHeader>,
+    /// Whether the bucket holds this dump as a whole already.
+    pub is_complete: bool,
+}
+
+/// What lies directly under a prefix.
+#[derive(Debug, Default)]
+struct Contents {
+    objects: HashMap<FileName, ListedObject>,
+    /// Keys that no file of a dump can have.
+    strangers: Vec<String>,
+}
+
+impl Contents {
+    fn is_empty(&self) -> bool {
+        self.objects.is_empty() && self.strangers.is_empty()
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.objects.keys().any(|there| there.as_str() == name)
+    }
+}
+
+async fn contents(store: &Store, prefix: &Prefix) -> Result<Contents, StoreError> {
+    let mut contents = Contents::default();
+    let directory = prefix.directory();
+    store
+        .list(&directory, |object| match object.key.strip_prefix(&directory).unwrap_or_default().parse::<FileName>() {
+            Ok(name) => {
+                contents.objects.insert(name, object);
+            }
+            // Consoles make an empty object of the directory's own name; it is no file.
+            Err(_) if object.key == directory => {}
+            Err(_) => contents.strangers.push(object.key),
+        })
+        .await?;
+    Ok(contents)
+}
+
+/// Claims a prefix for a dump, or finds it claimed by an earlier run for the same dump. `header` is what to write.
+pub async fn claim(
+    store: &Store,
+    destination: &DestinationArgs,
+    prefix: &Prefix,
+    header: &ManifestHeader,
+) -> Result<Claim, Failure> {
+    for _ in 0..2 {
+        let contents = contents(store, prefix).await.map_err(Failure::failure)?;
+        if let Some(claim) = claimed_before(store, prefix, &contents, &header.identity).await? {
+            return Ok(claim);
+        }
+        if !contents.is_empty() {
+            clear(store, destination, prefix, contents).await?;
+        }
+        match write_claim(store, prefix, header).await {
+            Ok(etag) => {
+                info!("claimed {}", store.uri(&prefix.directory()));
+                return Ok(Claim { etag, earlier: HashMap::new(), header: None, is_complete: false });
+            }
+            // Somebody was faster, or an answer to us was lost: the listing tells.
+            Err(error) if error.kind == ErrorKind::Precondition => {}
+            Err(error) => return Err(Failure::failure(error)),
+        }
+    }
+    Err(occupied(store, prefix, "another program claimed it just now"))
+}
+
+/// Whether a dump that has not begun yet could go to this prefix.
+pub async fn check_free(store: &Store, destination: &DestinationArgs, prefix: &Prefix) -> Result<(), Failure> {
+    let contents = contents(store, prefix).await.map_err(Failure::usage)?;
+    if contents.is_empty() { Ok(()) } else { may_clear(store, destination, prefix, &contents) }
+}
+
+/// The claim of an earlier run for the same dump.
+async fn claimed_before(
+    store: &Store,
+    prefix: &Prefix,
+    contents: &Contents,
+    identity: &DumpIdentity,
+) -> Result<Option<Claim>, Failure> {
+    let Some((_, listed)) = contents.objects.iter().find(|(name, _)| name.as_str() == MANIFEST) else {
+        return Ok(None);
+    };
+    let key = prefix.manifest_key();
+    let Some(bytes) = store.read(&key, MANIFEST_SIZE_MAX).await.map_err(Failure::failure)? else {
+        return Ok(None);
+    };
+    let header = match manifest::read(bytes.as_slice(), drop) {
+        Ok(header) if header.identity == *identity => header,
+        Ok(_) => return Ok(None),
+        Err(error) => {
+            warn!("{} cannot be read: {error}", store.uri(&key));
+            return Ok(None);
+        }
+    };
+    let is_complete = header.state == DumpStateWord::Complete && contents.has(METADATA);
+    if !is_complete {
+        info!("going on at {}", store.uri(&prefix.directory()));
+    }
+    let mut earlier = contents.objects.clone();
+    earlier.retain(|name, _| name.as_str() != MANIFEST);
+    Ok(Some(Claim { etag: listed.etag.clone(), earlier, header: Some(header), is_complete }))
+}
+
+/// Deletes what is under the prefix, where the user allowed it: `metadata` before all else, so that half of a dump is
+/// never taken for a whole one.
+async fn clear(
+    store: &Store,
+    destination: &DestinationArgs,
+    prefix: &Prefix,
+    contents: Contents,
+) -> Result<(), Failure> {
+    may_clear(store, destination, prefix, &contents)?;
+    warn!("deleting {} objects under {}", contents.objects.len(), store.uri(&prefix.directory()));
+    let (first, rest): (Vec<_>, Vec<_>) = contents.objects.into_iter().partition(|(name, _)| name.is_metadata());
+    for (_, object) in first {
+        store.delete(&object.key).await.map_err(Failure::failure)?;
+    }
+    let keys: Vec<_> = rest.into_iter().map(|(_, object)| object.key).collect();
+    for batch in keys.chunks(crate::s3::DELETE_BATCH) {
+        let refused = store.delete_batch(batch).await.map_err(Failure::failure)?;
+        if let Some((key, why)) = refused.first() {
+            return Err(Failure::failure(anyhow!("cannot delete {}: {why}", store.uri(key))));
+        }
+    }
+    Ok(())
+}
+
+fn may_clear(
+    store: &Store,
+    destination: &DestinationArgs,
+    prefix: &Prefix,
+    contents: &Contents,
+) -> Result<(), Failure> {
+    let foreign = contents.objects.keys().find(|name| !could_be_dump_file(name.as_str()));
+    let foreign = foreign.map(|name| name.as_str().to_owned()).or_else(|| contents.strangers.first().cloned());
+    let whole = contents.has(METADATA);
+    let allowed = destination.overwrite || (destination.replace_incomplete && !whole);
+    match foreign {
+        Some(name) if allowed => {
+            let (uri, name) = (store.uri(&prefix.directory()), name.escape_debug());
+            let error = anyhow!("{uri} holds '{name}', which is no file of a dump, and is not deleted");
+            Err(Failure::usage(hinted(error, "choose another --prefix, or move it away")))
+        }
+        _ if allowed => Ok(()),
+        _ if whole => Err(occupied(store, prefix, "it holds another dump")),
+        _ => Err(occupied(store, prefix, "it holds other objects")),
+    }
+}
+
+fn occupied(store: &Store, prefix: &Prefix, why: &str) -> Failure {
+    let uri = store.uri(&prefix.directory());
+    let hint =
+        "choose another --prefix; --replace-incomplete deletes what has no metadata, --overwrite deletes all of it";
+    Failure::usage(hinted(anyhow!("{uri} is occupied: {why}"), hint))
+}
+
+/// Writes the claim, only if nothing is there on stores that know such a condition.
+async fn write_claim(store: &Store, prefix: &Prefix, header: &ManifestHeader) -> Result<Option<ETag>, StoreError> {
+    let key = prefix.manifest_key();
+    let failed = |error: std::io::Error| {
+        StoreError::of_answer(ErrorKind::Invalid, "PutObject", &store.uri(&key), error.to_string())
+    };
+    let mut text = Vec::new();
+    manifest::write(&mut text, header, std::iter::empty()).map_err(failed)?;
+    let md5 = Md5Digest::of(&text);
+    let mut file = platform::memory_file("manifest").map_err(failed)?;
+    std::io::Write::write_all(&mut file, &text).map_err(failed)?;
+    let range = FileRange { file: file.into(), offset: 0, length: text.len() as u64 };
+    let metadata = HashMap::from([(crate::transfer::DUMP_ID.to_owned(), header.dump_id.clone())]);
+    let answer = match store.put(&key, range.clone(), md5, &metadata, true).await {
+        // Some stores refuse what they do not know.
+        Err(error) if matches!(error.kind, ErrorKind::NotImplemented | ErrorKind::Invalid) => {
+            debug!("{error}; trying without a condition");
+            store.put(&key, range, md5, &metadata, false).await?
+        }
+        answer => answer?,
+    };
+    // Where the answer has none, the ETag is known all the same.
+    Ok(answer.etag.or_else(|| Some(ETag::of_single_put(md5))))
+}

@@ -1,0 +1,366 @@
+//! After the last file: how did mydumper end, is the dump whole, does the bucket hold exactly it? Then manifest, then
+//! `metadata`, the commit.
+
+use std::collections::HashMap;
+use std::io::{BufWriter, Seek, Write};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, anyhow};
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use tracing::{info, warn};
+
+use super::follow::{Shared, printable};
+use super::session::Session;
+use crate::dump_dir::Removal;
+use crate::dumper::{ExitSources, ExitStatusFile};
+use crate::exit_status::{Failure, Status};
+use crate::hint::hinted;
+use crate::model::dump_metadata::DumpMetadata;
+use crate::model::etag::ETag;
+use crate::model::file_kind::{FileKind, KnownNames, NameParts};
+use crate::model::file_name::{FileName, METADATA, METADATA_PARTIAL};
+use crate::model::manifest::{
+    self, ContentHash, DumpStateWord, DumperExit, ManifestFile, ManifestHeader, ObjectRecord, Proof,
+};
+use crate::model::state::{Local, Uploaded};
+use crate::model::verdict::{Ending, Evidence, why_incomplete};
+use crate::platform;
+use crate::s3::ListedObject;
+use crate::transfer::{DUMP_ID, PART_SIZE};
+
+/// Files that are named in a message at most.
+const NAMED_MAX: usize = 5;
+/// A process is gone about a millisecond after its last file, at most 80 ms were seen.
+const EXIT_WAIT: Duration = Duration::from_millis(20);
+
+impl Session<'_> {
+    /// How mydumper ended. Waits for whatever may still tell, no longer than `--wait`.
+    pub async fn dumper_exit(&self, found_dead: bool) -> DumperExit {
+        let born = self.dump.sighted.identity.born.and_then(|born| u64::try_from(born).ok());
+        let started = SystemTime::UNIX_EPOCH + born.map_or_else(|| self.started_since_epoch(), Duration::from_nanos);
+        let file = self.args.dump.exit_status_file.clone().map(|path| ExitStatusFile::new(path, started));
+        let deadline = Instant::now() + if found_dead { Duration::ZERO } else { self.args.dump.wait };
+        loop {
+            let sources = ExitSources {
+                child: self.child.and_then(crate::dumper::Child::exit),
+                handle: self.dump.handle(),
+                file: file.as_ref(),
+            };
+            if let Some(exit) = sources.known() {
+                return exit;
+            }
+            if !sources.may_tell() || Instant::now() >= deadline || self.stop.asked().is_some() {
+                // The handle may have told just now.
+                return sources.known().unwrap_or(DumperExit::NOT_SEEN);
+            }
+            tokio::time::sleep(EXIT_WAIT).await;
+        }
+    }
+
+    fn started_since_epoch(&self) -> Duration {
+        Duration::from_secs(u64::try_from(self.header.started.as_second()).unwrap_or_default())
+    }
+
+    /// Why the dump is not whole, if it is not.
+    pub fn why_incomplete(&self, ending: Ending, exit: DumperExit, metadata: &DumpMetadata) -> Option<String> {
+        let state = self.shared.state();
+        let names: Vec<&str> = state.uploaded().keys().chain(state.waiting()).map(FileName::as_str).collect();
+        why_incomplete(&Evidence {
+            ending,
+            metadata,
+            exit,
+            exit_is_required: self.args.dump.require_exit_status || self.args.dump.exit_status_file.is_some(),
+            stopped_by_us: self.stop.asked().is_some(),
+            allow_empty: self.args.dump.allow_empty,
+            names: &names,
+            broken: &[],
+        })
+    }
+
+    /// What went wrong beside the dump itself: each is a reason for status 1 and no commit.
+    pub fn obstacles(&self) -> Vec<(String, String)> {
+        let failed = self.shared.state().failed();
+        let failed = failed.into_iter().map(|(name, why)| (name.to_string(), why));
+        let strangers = self.strangers.iter().map(|(name, why)| (printable(name), why.clone()));
+        failed.chain(strangers).collect()
+    }
+
+    /// Every kept file is looked at once more; what changed since it was read counts as not uploaded.
+    pub fn reopen_changed(&self) -> usize {
+        let mut state = self.shared.state();
+        let changed: Vec<_> = state
+            .kept()
+            .into_iter()
+            .filter(|(name, identity)| self.directory.identity(name.as_str()).is_ok_and(|there| there != *identity))
+            .collect();
+        for (name, _) in &changed {
+            warn!(file = %name, "it changed after its upload (will be uploaded again)");
+            state.reopen(name);
+        }
+        changed.len()
+    }
+
+    /// Whether the bucket holds exactly this dump: names, sizes and ETags, and our claim.
+    pub async fn check_bucket(&self) -> anyhow::Result<()> {
+        let directory = self.shared.transfer.prefix.directory();
+        let mut listed: HashMap<String, ListedObject> = HashMap::new();
+        self.store.list(&directory, |object| drop(listed.insert(object.key.clone(), object))).await?;
+        listed.remove(&directory);
+        let manifest = listed.remove(&self.shared.transfer.prefix.manifest_key());
+        if manifest.is_none_or(|manifest| manifest.etag.is_some() && manifest.etag != self.claim_etag) {
+            return Err(anyhow!("another program has claimed {} meanwhile", self.destination()));
+        }
+        self.adopt_earlier(&listed).await?;
+        let wrong = differences(&self.shared, &mut listed)?;
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        let shown: Vec<_> = wrong.iter().take(NAMED_MAX).map(String::as_str).collect();
+        let more = wrong.len().saturating_sub(NAMED_MAX);
+        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+        Err(anyhow!("{} does not hold exactly this dump: {}{more}", self.destination(), shown.join(", ")))
+    }
+
+    /// Takes in what an earlier run uploaded and removed here. The object itself says that it is of this dump.
+    async fn adopt_earlier(&self, listed: &HashMap<String, ListedObject>) -> anyhow::Result<()> {
+        let transfer = &self.shared.transfer;
+        for (name, earlier) in &transfer.earlier {
+            let key = transfer.prefix.key(name)?;
+            let known = self.shared.state().uploaded().contains_key(name);
+            if known
+                || name.is_metadata()
+                || self.directory.identity(name.as_str()).is_ok()
+                || !listed.contains_key(&key)
+            {
+                continue;
+            }
+            let Some(head) = self.store.head(&key).await? else {
+                continue;
+            };
+            if head.metadata.get(DUMP_ID) != Some(&transfer.dump_id) {
+                continue;
+            }
+            let part_size = head.metadata.get(PART_SIZE).and_then(|text| text.parse().ok());
+            let hash = match (head.etag.as_ref().and_then(ETag::as_md5), part_size) {
+                _ if head.etag_is_no_md5 => ContentHash::Unknown {},
+                (Some(md5), _) => ContentHash::Whole { md5 },
+                (None, Some(part_size)) => ContentHash::Parts { part_size, part_md5s: Vec::new() },
+                (None, None) => ContentHash::Unknown {},
+            };
+            let proof = match hash {
+                ContentHash::Whole { .. } => Proof::EtagMd5,
+                ContentHash::Parts { .. } => Proof::EtagComposite,
+                ContentHash::Unknown {} => Proof::ContentMd5,
+            };
+            let object = ObjectRecord {
+                size: head.size,
+                hash,
+                etag: head.etag.or_else(|| earlier.etag.clone()),
+                version_id: head.version_id,
+                sha256: None,
+                proof,
+            };
+            self.shared.state().adopt(name.clone(), Uploaded { object, local: Local::Removed });
+        }
+        Ok(())
+    }
+
+    /// Writes the manifest with everything in it; returns its SHA-256.
+    pub async fn write_manifest(
+        &mut self,
+        header: ManifestHeader,
+        metadata: &DumpMetadata,
+        commit: Option<ObjectRecord>,
+    ) -> anyhow::Result<String> {
+        let file = self.manifest_file(header, metadata, commit).context("cannot write the manifest")?;
+        let mut copy = file.try_clone().context("cannot read the manifest back")?;
+        copy.rewind()?;
+        let mut hasher = HashWriter(Sha256::new());
+        std::io::copy(&mut copy, &mut hasher)?;
+        let sha256 = hasher.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let object = self.shared.transfer.put_own(&self.shared.transfer.prefix.manifest_key(), file).await?;
+        self.claim_etag = object.etag;
+        Ok(sha256)
+    }
+
+    fn manifest_file(
+        &self,
+        mut header: ManifestHeader,
+        metadata: &DumpMetadata,
+        commit: Option<ObjectRecord>,
+    ) -> std::io::Result<std::fs::File> {
+        let state = self.shared.state();
+        let mut objects: Vec<(&FileName, &ObjectRecord)> =
+            state.uploaded().iter().map(|(name, uploaded)| (name, &uploaded.object)).collect();
+        let metadata_name: Option<FileName> = METADATA.parse().ok();
+        if let (Some(name), Some(object)) = (&metadata_name, &commit) {
+            objects.push((name, object));
+        }
+        objects.sort_by_key(|(name, _)| *name);
+        header.total_files = objects.len() as u64;
+        header.total_bytes = objects.iter().map(|(_, object)| object.size).sum();
+        let describe = Describe::new(metadata, objects.iter().map(|(name, _)| name.as_str()));
+        let file = platform::memory_file("manifest")?;
+        let files = objects.iter().map(|(name, object)| describe.file(name, object));
+        manifest::write(BufWriter::new(&file), &header, files)?;
+        Ok(file)
+    }
+
+    /// Removes what is left: kept files that could not be removed before, and at the very end the dump's lead.
+    pub fn remove_leftovers(&self) -> Vec<(String, String)> {
+        if self.args.dump.keep {
+            return Vec::new();
+        }
+        let mut state = self.shared.state();
+        let mut left = state.kept();
+        // `metadata` last: while it is there, a restart finds the dump.
+        left.sort_by_key(|(name, _)| name.is_metadata());
+        let mut failed = Vec::new();
+        for (name, identity) in left {
+            match self.directory.remove_verified(name.as_str(), &identity) {
+                Ok(Removal::Removed | Removal::Absent) => state.removed(&name),
+                Ok(Removal::Changed) => failed.push((name.to_string(), "it changed after its upload".to_owned())),
+                Err(error) => {
+                    failed.push((name.to_string(), format!("it is uploaded, but cannot be removed: {error}")))
+                }
+            }
+        }
+        failed
+    }
+
+    /// Removes `metadata.partial` or `metadata` of a dump that is not committed: its text is in the manifest, and the
+    /// next night must find an empty directory.
+    pub fn remove_lead(&self) -> Vec<(String, String)> {
+        let mut failed = Vec::new();
+        if self.args.dump.keep {
+            return failed;
+        }
+        for name in [METADATA_PARTIAL, METADATA] {
+            let Ok(identity) = self.directory.identity(name) else { continue };
+            if (identity.device, identity.inode) != self.dump.sighted.inode {
+                continue;
+            }
+            if let Err(error) = self.directory.remove_verified(name, &identity) {
+                failed.push((name.to_owned(), format!("it cannot be removed: {error}")));
+            }
+        }
+        failed
+    }
+
+    /// The dump is not whole: what there is stays in the bucket without `metadata`, and the manifest says why.
+    pub async fn conclude_incomplete(
+        &mut self,
+        reason: String,
+        exit: DumperExit,
+        metadata: &DumpMetadata,
+        text: Vec<u8>,
+    ) -> Failure {
+        let mut header = self.final_header(DumpStateWord::Incomplete, exit, metadata);
+        header.reason = Some(reason.clone());
+        header.metadata_text = Some(String::from_utf8_lossy(&text).into_owned());
+        match self.write_manifest(header, metadata, None).await {
+            Ok(sha256) => self.manifest_sha256 = Some(sha256),
+            Err(error) => {
+                return Failure::failure(error.context("the dump is incomplete, and its manifest cannot be written"));
+            }
+        }
+        Failure::incomplete(anyhow!("the dump is incomplete: {reason}"))
+    }
+
+    /// The manifest's header as it is at the end.
+    pub fn final_header(&self, state: DumpStateWord, exit: DumperExit, metadata: &DumpMetadata) -> ManifestHeader {
+        let mut header = self.header.clone();
+        header.state = state;
+        header.finished = Some(Timestamp::now());
+        header.dumper_exit = exit;
+        header.dumper_finished = metadata.finished.clone();
+        header.sources = metadata.sources.clone();
+        header
+    }
+
+    /// The record that `metadata` will have; in the manifest before it is uploaded, because the manifest goes first.
+    pub async fn foresee_metadata(&self) -> anyhow::Result<ObjectRecord> {
+        let name: FileName = METADATA.parse().map_err(|error| anyhow!("{METADATA}: {error}"))?;
+        self.shared.transfer.foresee(&name).await.with_context(|| format!("cannot read '{METADATA}'"))
+    }
+}
+
+/// Where bucket and state differ, in words. Empties `listed`.
+fn differences(shared: &Shared, listed: &mut HashMap<String, ListedObject>) -> anyhow::Result<Vec<String>> {
+    let state = shared.state();
+    let mut wrong = Vec::new();
+    for (name, uploaded) in state.uploaded() {
+        match listed.remove(&shared.transfer.prefix.key(name)?) {
+            None => wrong.push(format!("'{name}' is missing")),
+            Some(there) if there.size != uploaded.object.size => wrong.push(format!("'{name}' has another size")),
+            Some(there) if there.etag.is_some() && there.etag != uploaded.object.etag => {
+                wrong.push(format!("'{name}' has another ETag"));
+            }
+            Some(_) => {}
+        }
+    }
+    wrong.extend(listed.drain().map(|(key, _)| format!("'{}' is not of this dump", key.escape_debug())));
+    wrong.sort();
+    Ok(wrong)
+}
+
+/// Says what a file is, from its name and from `metadata`.
+struct Describe<'a> {
+    known: KnownNames,
+    tables: HashMap<(&'a str, &'a str), &'a crate::model::dump_metadata::TableSection>,
+}
+
+impl<'a> Describe<'a> {
+    fn new(metadata: &'a DumpMetadata, names: impl Iterator<Item = &'a str>) -> Self {
+        let tables = metadata.tables.iter();
+        Self {
+            known: KnownNames::new(Some(metadata), names),
+            tables: tables.map(|table| ((table.database.as_str(), table.file_table.as_str()), table)).collect(),
+        }
+    }
+
+    fn file(&self, name: &FileName, object: &ObjectRecord) -> ManifestFile {
+        let parts = NameParts::parse(name.as_str(), &self.known);
+        let section = parts.database.zip(parts.file_table).and_then(|names| self.tables.get(&names));
+        ManifestFile {
+            name: name.clone(),
+            kind: kind_name(parts.kind),
+            database: section.map(|section| section.database.clone()).or(parts.database.map(str::to_owned)),
+            table: section.map(|section| section.table.clone()).or(parts.file_table.map(str::to_owned)),
+            rows: section.and_then(|section| section.rows),
+            object: object.clone(),
+        }
+    }
+}
+
+/// The kind's name as it is written into the manifest.
+fn kind_name(kind: FileKind) -> String {
+    serde_json::to_value(kind).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+struct HashWriter(Sha256);
+
+impl Write for HashWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Status 1: what could not be done, each file with its reason.
+pub fn obstructed(obstacles: &[(String, String)]) -> Failure {
+    let shown: Vec<_> = obstacles.iter().take(NAMED_MAX).map(|(name, why)| format!("'{name}': {why}")).collect();
+    let more = obstacles.len().saturating_sub(NAMED_MAX);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    let error = anyhow!("{} files stand in the way: {}{more}", obstacles.len(), shown.join("; "));
+    info!("the dump is not committed");
+    Failure {
+        status: Status::Failure,
+        error: hinted(error, "mend it, and run the same command again (without '--' and what follows)"),
+    }
+}

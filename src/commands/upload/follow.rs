@@ -1,0 +1,309 @@
+//! Following a dump: scan, enqueue what is ready, until it has ended and everything is on its way's end.
+
+use std::collections::{HashSet, VecDeque};
+use std::ffi::OsString;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tracing::{debug, info, warn};
+
+use crate::cli::UploadArgs;
+use crate::dump_dir::DumpDir;
+use crate::dumper::{Child, Life, LivingDump};
+use crate::model::file_name::FileName;
+use crate::model::state::{DumpState, Phase, Scan, UploadJob};
+use crate::model::verdict::Ending;
+use crate::pool::Pool;
+use crate::s3::StoreError;
+use crate::scan::{Look, Strangers};
+use crate::stop::Stop;
+use crate::transfer::{Outcome, Transfer};
+
+/// How often the directory is looked at when nothing but time is missing: the silence of a dead dump, a file's settling.
+const IMPATIENT: Duration = Duration::from_millis(200);
+
+/// What goes through the queue.
+#[derive(Debug)]
+pub enum Job {
+    /// Upload a file.
+    Upload(UploadJob),
+    /// Delete the object of a file that mydumper took back.
+    Withdraw(FileName),
+}
+
+/// What watcher and workers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The four sets.
+    state: Mutex<DumpState>,
+    /// One file's life.
+    pub transfer: Transfer,
+    /// Why nothing will succeed any more.
+    gave_up: Mutex<Option<StoreError>>,
+    /// Objects that are being deleted just now.
+    withdrawing: Mutex<HashSet<FileName>>,
+    /// A job has ended.
+    ended: Notify,
+}
+
+impl Shared {
+    /// For one dump.
+    pub fn new(settle: Duration, transfer: Transfer) -> Self {
+        Self {
+            state: Mutex::new(DumpState::new(settle)),
+            transfer,
+            gave_up: Mutex::new(None),
+            withdrawing: Mutex::new(HashSet::new()),
+            ended: Notify::new(),
+        }
+    }
+
+    /// The four sets, locked.
+    pub fn state(&self) -> MutexGuard<'_, DumpState> {
+        locked(&self.state)
+    }
+
+    /// Does one job.
+    pub async fn work(&self, job: Job) {
+        match job {
+            Job::Upload(job) => self.upload(job).await,
+            Job::Withdraw(name) => self.withdraw(&name).await,
+        }
+        self.ended.notify_one();
+    }
+
+    async fn upload(&self, job: UploadJob) {
+        let outcome = self.transfer.upload(&job).await;
+        let name = job.name().clone();
+        let mut state = self.state();
+        match outcome {
+            Outcome::Uploaded { uploaded, removal } => {
+                debug!(file = %name, bytes = uploaded.object.size, "uploaded and verified");
+                state.complete(job, uploaded);
+                if let Some(why) = removal {
+                    warn!(file = %name, "it is in the bucket, but cannot be removed here (will be retried): {why}");
+                }
+            }
+            Outcome::Withdrawn { object_left } => {
+                debug!(file = %name, "mydumper took it back");
+                state.withdraw(job, object_left);
+            }
+            Outcome::Failed(why) => {
+                warn!(file = %name, "cannot upload it (will be retried): {why}");
+                state.fail(job, Instant::now(), why);
+            }
+            Outcome::GaveUp(error) => {
+                state.fail(job, Instant::now(), error.to_string());
+                locked(&self.gave_up).get_or_insert(error);
+            }
+        }
+    }
+
+    async fn withdraw(&self, name: &FileName) {
+        let deleted = match self.transfer.prefix.key(name) {
+            Ok(key) => self.transfer.store.delete(&key).await,
+            Err(_) => Ok(()),
+        };
+        match deleted {
+            Ok(()) => self.state().withdrawal_done(name),
+            Err(error) => {
+                warn!(file = %name, "mydumper took it back, but its object cannot be deleted: {error}");
+                self.state().withdrawal_failed(name);
+            }
+        }
+        locked(&self.withdrawing).remove(name);
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere leaves the sets as they were: they change in single steps.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why following came to its end.
+#[derive(Debug)]
+pub enum End {
+    /// The dump has ended, and every file of it is uploaded or has failed for good.
+    Drained(Ending),
+    /// The directory is not this dump's any more: nothing more may be touched.
+    Lost(Ending),
+    /// The store cannot be had any more.
+    GaveUp(StoreError),
+    /// Nothing has changed for so long that mydumper may have died unseen.
+    Idle(Duration),
+    /// A stop was asked for.
+    Stopped(i32),
+}
+
+/// The watcher.
+pub struct Watcher<'a> {
+    /// The settings.
+    pub args: &'a UploadArgs,
+    /// The directory.
+    pub directory: Arc<DumpDir>,
+    /// The dump.
+    pub dump: &'a mut LivingDump,
+    /// What it shares with the workers.
+    pub shared: Arc<Shared>,
+    /// mydumper, if it is our child.
+    pub child: Option<&'a Child>,
+    /// A stop that was asked for.
+    pub stop: &'a Stop,
+    /// How a look is to be made; its phase moves on with the dump.
+    pub look: Look,
+    /// Names that are not the dump's, as of the last look.
+    pub strangers: Strangers,
+    /// Called after each look, with the bytes that are local.
+    pub seen: &'a mut dyn FnMut(&DumpState, u64),
+}
+
+impl Watcher<'_> {
+    /// Follows the dump to its end.
+    pub async fn follow(&mut self, pool: &Pool<Job>) -> End {
+        let mut backlog: VecDeque<Job> = VecDeque::new();
+        let mut idle = Idle::new(Instant::now());
+        let mut ending =
+            (self.look.phase != Phase::Writing).then(|| super::start::ending_of(self.dump, &self.directory));
+        loop {
+            if ending.is_none() {
+                match self.life() {
+                    Life::Ended(end @ (Ending::Overwritten | Ending::Vanished)) => return End::Lost(end),
+                    Life::Ended(end) => {
+                        info!("the dump has ended");
+                        self.shared.transfer.store.wait_for(Instant::now(), self.args.transfer.retry_for);
+                        self.look.phase = Phase::Ended;
+                        ending = Some(end);
+                    }
+                    Life::Alive { known: false } if idle.for_long(self.args.dump.idle_timeout) => {
+                        return End::Idle(self.args.dump.idle_timeout);
+                    }
+                    Life::Alive { .. } | Life::Silent => {}
+                }
+            } else if !self.directory.is_current() || self.is_overwritten() {
+                return End::Lost(Ending::Overwritten);
+            }
+            match self.scan().await {
+                Ok(scan) => {
+                    idle.compare(&scan, Instant::now());
+                    backlog.extend(self.observe(scan));
+                }
+                Err(error) => warn!("cannot look at '{}' (will be retried): {error}", self.directory.path().display()),
+            }
+            if let Some(ending) = ending
+                && self.is_drained(&backlog)
+            {
+                return End::Drained(ending);
+            }
+            if let Some(end) = self.enqueue_until_next_look(pool, &mut backlog, ending.is_some()).await {
+                return end;
+            }
+        }
+    }
+
+    fn life(&mut self) -> Life {
+        if !self.directory.is_current() {
+            return Life::Ended(Ending::Vanished);
+        }
+        let child_exited = self.child.map(|child| child.exit().is_some());
+        self.dump.probe(&self.directory, child_exited, Instant::now())
+    }
+
+    /// A new dump that comes to life while this one is still being uploaded.
+    fn is_overwritten(&self) -> bool {
+        let partial = self.directory.identity(crate::model::file_name::METADATA_PARTIAL);
+        partial.is_ok_and(|there| (there.device, there.inode) != self.look.lead)
+    }
+
+    async fn scan(&mut self) -> std::io::Result<Scan> {
+        let (look, directory, shared) = (self.look.clone(), Arc::clone(&self.directory), Arc::clone(&self.shared));
+        let scanned = tokio::task::spawn_blocking(move || look.at(&directory, &shared.state)).await;
+        let (scan, strangers) = scanned.map_err(std::io::Error::other)??;
+        for (name, why) in &strangers {
+            if self.strangers.get(name) != Some(why) {
+                warn!(file = %printable(name), "not uploaded: {why}");
+            }
+        }
+        self.strangers = strangers;
+        Ok(scan)
+    }
+
+    fn observe(&mut self, scan: Scan) -> Vec<Job> {
+        let mut state = self.shared.state();
+        let observed = state.observe(scan);
+        (self.seen)(&state, state.local_bytes());
+        let mut withdrawing = locked(&self.shared.withdrawing);
+        let withdrawals = observed.withdrawn.into_iter().filter(|name| withdrawing.insert(name.clone()));
+        withdrawals.map(Job::Withdraw).chain(observed.jobs.into_iter().map(Job::Upload)).collect()
+    }
+
+    fn is_drained(&self, backlog: &VecDeque<Job>) -> bool {
+        backlog.is_empty() && self.shared.state().outstanding() == 0
+    }
+
+    /// Pushes jobs to the queue as it takes them, until it is time for the next look.
+    async fn enqueue_until_next_look(&self, pool: &Pool<Job>, backlog: &mut VecDeque<Job>, ended: bool) -> Option<End> {
+        let interval = self.args.dump.interval;
+        let settling = ended && {
+            let state = self.shared.state();
+            state.outstanding() > state.counts().uploading
+        };
+        let wait = if settling || self.dump.is_silent() { interval.min(IMPATIENT) } else { interval };
+        let next_look = tokio::time::sleep(wait);
+        tokio::pin!(next_look);
+        loop {
+            tokio::select! {
+                permit = pool.queue().reserve(), if !backlog.is_empty() => {
+                    if let (Ok(permit), Some(job)) = (permit, backlog.pop_front()) {
+                        permit.send(job);
+                    }
+                }
+                () = self.shared.ended.notified() => {
+                    if let Some(error) = locked(&self.shared.gave_up).take() {
+                        return Some(End::GaveUp(error));
+                    }
+                    // The last job of a dump that has ended: nothing to wait for.
+                    if ended && self.is_drained(backlog) {
+                        return None;
+                    }
+                }
+                () = &mut next_look => return None,
+                signal = self.stop.wait() => return Some(End::Stopped(signal)),
+            }
+        }
+    }
+}
+
+/// A name for a log line: control characters cannot forge one.
+pub fn printable(name: &OsString) -> String {
+    name.to_string_lossy().escape_debug().to_string()
+}
+
+/// Watches for any change in the directory, where nothing else tells whether mydumper lives.
+struct Idle {
+    fingerprint: u64,
+    since: Instant,
+}
+
+impl Idle {
+    fn new(now: Instant) -> Self {
+        Self { fingerprint: 0, since: now }
+    }
+
+    fn compare(&mut self, scan: &Scan, now: Instant) {
+        use std::hash::{Hash, Hasher};
+        let mut hasher = std::hash::DefaultHasher::new();
+        for (name, probe) in &scan.probes {
+            (name, probe.identity).hash(&mut hasher);
+        }
+        scan.listing.len().hash(&mut hasher);
+        let fingerprint = hasher.finish();
+        if fingerprint != self.fingerprint {
+            *self = Self { fingerprint, since: now };
+        }
+    }
+
+    fn for_long(&self, limit: Duration) -> bool {
+        self.since.elapsed() >= limit
+    }
+}

@@ -1,0 +1,285 @@
+//! Before the first upload: the settings are tried, mydumper is started, and the dump is found.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use jiff::Timestamp;
+use tracing::{debug, info, warn};
+
+use super::claim;
+use crate::cli::UploadArgs;
+use crate::dump_dir::DumpDir;
+use crate::dumper::{self, Child, ChildSettings, Life, LivingDump, Sight, Sighted};
+use crate::exit_status::Failure;
+use crate::hint::{HintExt, hinted};
+use crate::model::file_name::METADATA_PARTIAL;
+use crate::model::identity::DumpIdentity;
+use crate::model::manifest::ClosedBy;
+use crate::model::object_key::Prefix;
+use crate::model::verdict::Ending;
+use crate::s3::{ConnectionSettings, ObjectSettings, RateLimiter, Store};
+use crate::stop::Stop;
+
+/// Between two looks for a dump.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Finds the way to the bucket and tries everything that an upload needs, so that wrong settings fail within seconds.
+pub async fn connect(args: &UploadArgs) -> anyhow::Result<Store> {
+    let destination = &args.destination;
+    let connection = ConnectionSettings::from(&args.connection);
+    if args.connection.endpoint_url.as_ref().is_some_and(|url| url.is_unencrypted_remote()) {
+        warn!("the endpoint is http://: the dump crosses the network unencrypted; use https://");
+    }
+    let objects = ObjectSettings {
+        storage_class: destination.storage_class.as_ref().map(ToString::to_string),
+        encryption: destination.sse.map(|kind| kind.as_str().to_owned()),
+        kms_key_id: destination.sse_kms_key_id.clone(),
+        tagging: (!destination.tags.is_empty()).then(|| tagging(args)),
+    };
+    let limiter = args.transfer.limit_rate.map(|rate| Arc::new(RateLimiter::new(rate.0)));
+    let store = Store::connect(connection, destination.bucket.as_str(), objects, limiter).await?;
+    if !store.bucket_exists().await.context("cannot use the bucket")? {
+        if !destination.create_bucket {
+            return Err(anyhow!("there is no bucket '{}'", store.bucket()))
+                .hint("check --bucket and --endpoint-url, or create it with --create-bucket");
+        }
+        store.create_bucket().await.context("cannot create the bucket")?;
+        info!("created the bucket '{}'", store.bucket());
+    }
+    let now = destination.prefix.expand(&crate::platform::host_name(), Timestamp::now())?;
+    try_an_upload(&store, &now).await?;
+    Ok(store)
+}
+
+/// Tags as S3's header takes them: a URL query.
+fn tagging(args: &UploadArgs) -> String {
+    let encode = |text: &str| {
+        text.bytes().fold(String::new(), |mut encoded, byte| {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' => encoded.push(char::from(byte)),
+                _ => encoded.push_str(&format!("%{byte:02X}")),
+            }
+            encoded
+        })
+    };
+    let tags = args.destination.tags.iter().map(|tag| format!("{}={}", encode(&tag.key), encode(&tag.value)));
+    tags.collect::<Vec<_>>().join("&")
+}
+
+/// A multipart upload is begun and given up: it needs the same rights and settings as a PUT, and leaves no object.
+async fn try_an_upload(store: &Store, prefix: &Prefix) -> anyhow::Result<()> {
+    let upload = store.begin_upload(&prefix.manifest_key(), &Default::default()).await;
+    let upload = upload.context("cannot upload to the bucket")?.as_open();
+    if let Err(error) = store.abort_upload(&upload).await {
+        warn!(
+            "unfinished uploads cannot be aborted, so their parts will cost storage until the bucket's rules remove them: {error}"
+        );
+    }
+    Ok(())
+}
+
+/// Starts mydumper, after all that can be checked before.
+pub async fn start_child(args: &UploadArgs, store: &Store) -> Result<Option<Child>, Failure> {
+    if !args.starts_mydumper() {
+        return Ok(None);
+    }
+    check_empty(&args.dump.dir).map_err(Failure::usage)?;
+    if args.destination.prefix.is_fixed() {
+        let host = crate::platform::host_name();
+        let prefix = args.destination.prefix.expand(&host, Timestamp::now()).map_err(Failure::usage)?;
+        claim::check_free(store, &args.destination, &prefix).await?;
+    }
+    let child = Child::start(&ChildSettings { command: args.command.clone() }).map_err(Failure::usage)?;
+    info!(pid = child.pid(), "started {}", args.command[0].to_string_lossy());
+    Ok(Some(child))
+}
+
+/// A dump of our own goes into an empty directory: what stands there is of another one.
+fn check_empty(path: &Path) -> anyhow::Result<()> {
+    let directory = match DumpDir::open(path) {
+        Ok(directory) => directory,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(cannot_open(path, error)),
+    };
+    let entries = directory.list().with_context(|| format!("cannot list '{}'", path.display()))?;
+    match entries.iter().find(|entry| entry.name != "lost+found") {
+        None => Ok(()),
+        Some(entry) => Err(anyhow!(
+            "'{}' is not empty: it holds '{}'",
+            path.display(),
+            entry.name.to_string_lossy().escape_debug()
+        ))
+        .hint("the same command without '--' and what follows uploads the dump that is there"),
+    }
+}
+
+fn cannot_open(path: &Path, error: io::Error) -> anyhow::Error {
+    let hint = "name the directory that mydumper writes into, and run as the user that runs mydumper";
+    hinted(anyhow::Error::new(error).context(format!("cannot open the dump directory '{}'", path.display())), hint)
+}
+
+/// A dump that was found.
+#[derive(Debug)]
+pub struct Found {
+    /// The directory that it was found in, locked.
+    pub directory: Arc<DumpDir>,
+    /// The dump.
+    pub dump: LivingDump,
+    /// Whether it was seen alive.
+    pub seen_alive: bool,
+}
+
+/// Looks for a dump to upload.
+pub struct Search<'a> {
+    /// The settings.
+    pub args: &'a UploadArgs,
+    /// This host.
+    pub host: &'a str,
+    /// mydumper, if it is our child.
+    pub child: Option<&'a Child>,
+    /// A stop that was asked for ends the search.
+    pub stop: &'a Stop,
+    /// A dump that is done: not found again.
+    pub done: Option<DumpIdentity>,
+    /// When the search gives up, unless mydumper is our child.
+    pub deadline: Instant,
+}
+
+impl Search<'_> {
+    /// Waits for a dump; `None` when there is none in time, or our child ended without one.
+    pub async fn run(&self) -> Result<Option<Found>, Failure> {
+        let mut directory: Option<Arc<DumpDir>> = None;
+        let mut dying: Option<LivingDump> = None;
+        info!("waiting for a dump in '{}'", self.args.dump.dir.display());
+        loop {
+            directory = self.open(directory.take())?;
+            if let Some(directory) = &directory {
+                match self.look(directory, &mut dying)? {
+                    Some((dump, seen_alive)) => return self.found(directory, dump, seen_alive).map(Some),
+                    None => debug!("no living dump yet"),
+                }
+            }
+            let given_up = match self.child {
+                Some(child) => child.exit().is_some(),
+                None => Instant::now() >= self.deadline,
+            };
+            if given_up {
+                // What is left is a dump that died, if there is one.
+                return match (directory, dying) {
+                    (Some(directory), Some(dump)) => self.found(&directory, dump, false).map(Some),
+                    _ => Ok(None),
+                };
+            }
+            tokio::select! {
+                () = tokio::time::sleep(self.args.dump.interval.min(LOOK_EVERY)) => {}
+                signal = self.stop.wait() => return Err(super::stopped(signal)),
+            }
+        }
+    }
+
+    /// The directory that stands at the path now, locked. A script may remove it and make it again before the dump.
+    fn open(&self, held: Option<Arc<DumpDir>>) -> Result<Option<Arc<DumpDir>>, Failure> {
+        let path = &self.args.dump.dir;
+        let directory = match DumpDir::open(path) {
+            Ok(directory) => directory,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Failure::usage(cannot_open(path, error))),
+        };
+        if let Some(held) = held.filter(|held| held.is_same(&directory)) {
+            return Ok(Some(held));
+        }
+        match directory.lock() {
+            Ok(true) => {}
+            Ok(false) => {
+                let error = anyhow!("another mydumper2s3 works on '{}'", path.display());
+                return Err(Failure::usage(hinted(error, "wait for it, or use one directory for each")));
+            }
+            Err(error) => {
+                warn!("'{}' cannot be locked, so a second mydumper2s3 would not be kept off: {error}", path.display())
+            }
+        }
+        Ok(Some(Arc::new(directory)))
+    }
+
+    /// A dump that is to be uploaded now. One that seems dead is put into `dying`: a living one may take its place.
+    fn look(&self, directory: &DumpDir, dying: &mut Option<LivingDump>) -> Result<Option<(LivingDump, bool)>, Failure> {
+        match dumper::look(directory, self.host).map_err(Failure::usage)? {
+            Sight::Refused(why) => Err(Failure::usage(anyhow!(why))),
+            Sight::Nothing | Sight::Starting => {
+                *dying = None;
+                Ok(None)
+            }
+            Sight::Finished(sighted) if self.done.as_ref() == Some(&sighted.identity) => Ok(None),
+            Sight::Finished(sighted) => Ok(Some((self.follow(sighted, directory), false))),
+            Sight::Partial(sighted) => {
+                let mut dump = match dying.take() {
+                    Some(dump) if dump.sighted.identity == sighted.identity => dump,
+                    _ => self.follow(sighted, directory),
+                };
+                let child_exited = self.child.map(|child| child.exit().is_some());
+                if matches!(dump.probe(directory, child_exited, Instant::now()), Life::Alive { .. }) {
+                    return Ok(Some((dump, true)));
+                }
+                *dying = Some(dump);
+                Ok(None)
+            }
+        }
+    }
+
+    fn follow(&self, sighted: Sighted, directory: &DumpDir) -> LivingDump {
+        LivingDump::follow(sighted, directory, self.args.dump.pid.map(u32::cast_signed))
+    }
+
+    fn found(&self, directory: &Arc<DumpDir>, dump: LivingDump, seen_alive: bool) -> Result<Found, Failure> {
+        if !self.args.dump.keep
+            && let Some(why) = directory.why_not_removable(METADATA_PARTIAL)
+        {
+            let error =
+                anyhow!("files in '{}' could not be removed after their upload: {why}", directory.path().display());
+            let hint = "run as the user that runs mydumper, or leave the files in place with --keep";
+            return Err(Failure::usage(hinted(error, hint)));
+        }
+        let word = if seen_alive { "running" } else { "ended" };
+        info!(started = dump.sighted.identity.started, "found a dump ({word})");
+        self.say_how_closed_files_are_known(&dump, directory);
+        Ok(Found { directory: Arc::clone(directory), dump, seen_alive })
+    }
+
+    fn say_how_closed_files_are_known(&self, dump: &LivingDump, directory: &DumpDir) {
+        let reason = dump.closed_by_reason;
+        match dump.closed_by {
+            ClosedBy::Lease => info!("closed files are known by leases: {reason}"),
+            ClosedBy::Proc => info!("closed files are known by /proc: {reason}"),
+            ClosedBy::End => {
+                let owner =
+                    directory.owner_of(METADATA_PARTIAL).map_or("unknown".to_owned(), |owner| owner.to_string());
+                let ours = rustix::process::geteuid().as_raw();
+                warn!(
+                    "nothing is uploaded before the dump has ended, because it cannot be known which files are closed \
+                     ({reason}); the dump's user id is {owner}, ours is {ours}: run as the same user"
+                );
+            }
+        }
+    }
+}
+
+/// What a dump's directory shows at its end, for a dump that was not seen alive.
+pub fn ending_of(dump: &LivingDump, directory: &DumpDir) -> Ending {
+    let is = |name| directory.identity(name).is_ok_and(|there| (there.device, there.inode) == dump.sighted.inode);
+    if is(crate::model::file_name::METADATA) { Ending::Renamed } else { Ending::Died }
+}
+
+impl From<&crate::cli::ConnectionArgs> for ConnectionSettings {
+    fn from(args: &crate::cli::ConnectionArgs) -> Self {
+        Self {
+            endpoint_url: args.endpoint_url.as_ref().map(ToString::to_string),
+            region: args.region.clone(),
+            profile: args.profile.clone(),
+            path_style: args.path_style,
+            ca_bundle: args.ca_bundle.clone(),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! One look at the dump directory, in the order that matters: list, ask who writes, stat.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use rustix::fs::FileType;
+
+use crate::dump_dir::{DumpDir, Entry, identity_of};
+use crate::model::file_kind::is_never_data;
+use crate::model::file_name::{FileName, METADATA, METADATA_PARTIAL};
+use crate::model::manifest::ClosedBy;
+use crate::model::object_key::Prefix;
+use crate::model::state::{DumpState, Listed, Phase, Probe, Scan, Writers};
+use crate::writers::WriterTable;
+
+/// What a look needs to know of the dump.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// Where the dump is in its life.
+    pub phase: Phase,
+    /// How closed files are known.
+    pub closed_by: ClosedBy,
+    /// Device and inode of `metadata.partial`, and of `metadata` after the rename.
+    pub lead: (u64, u64),
+    /// Files last changed before this moment (nanoseconds since 1970) belong to something else.
+    pub not_before: Option<i128>,
+    /// Where the dump goes: a name must make a key.
+    pub prefix: Prefix,
+}
+
+/// What a look found beside the dump's files: names that cannot be or are not the dump's, each with why.
+pub type Strangers = BTreeMap<OsString, String>;
+
+/// The directory that a filesystem keeps for itself at its top.
+const LOST_AND_FOUND: &str = "lost+found";
+
+impl Look {
+    /// Looks at the directory. Blocks.
+    pub fn at(&self, directory: &DumpDir, state: &Mutex<DumpState>) -> io::Result<(Scan, Strangers)> {
+        let mut strangers = Strangers::new();
+        let mut listing = Vec::new();
+        for entry in directory.list()? {
+            match self.sort(&entry) {
+                Ok(Some(listed)) => listing.push(listed),
+                Ok(None) => {}
+                Err(why) => {
+                    strangers.insert(entry.name, why);
+                }
+            }
+        }
+        let ended = self.phase != Phase::Writing;
+        let table = WriterTable::for_scan(self.closed_by, self.lead, ended);
+        let unfinished: Vec<FileName> = {
+            let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.unfinished(&listing).into_iter().cloned().collect()
+        };
+        let mut probes = Vec::with_capacity(unfinished.len());
+        for name in unfinished {
+            match self.probe(directory, &table, &name) {
+                Ok(Some(probe)) => probes.push((name, probe)),
+                Ok(None) => {}
+                Err(why) => {
+                    listing.retain(|listed| listed.name != name);
+                    strangers.insert((&name).into(), why);
+                }
+            }
+        }
+        Ok((Scan { now: Instant::now(), phase: self.phase, listing, probes }, strangers))
+    }
+
+    /// Whether an entry is a file of the dump; if not, why it stands in the way, or nothing if it does not.
+    fn sort(&self, entry: &Entry) -> Result<Option<Listed>, String> {
+        let text = entry.name.to_str().unwrap_or_default();
+        if text == METADATA_PARTIAL || is_never_data(text) || self.is_stale_metadata(entry) {
+            return Ok(None);
+        }
+        match entry.file_type {
+            FileType::RegularFile => {}
+            // Some versions write through FIFOs while they dump.
+            FileType::Fifo if self.phase == Phase::Writing => return Ok(None),
+            FileType::Directory if text == LOST_AND_FOUND => return Ok(None),
+            other => return Err(format!("it is {}, not a file; move it away", describe(other))),
+        }
+        let name = FileName::from_os(&entry.name).map_err(|error| error.to_string())?;
+        self.prefix.key(&name).map_err(|error| error.to_string())?;
+        Ok(Some(Listed { name, inode: entry.inode }))
+    }
+
+    /// `metadata` beside a living `metadata.partial` is of an earlier dump.
+    fn is_stale_metadata(&self, entry: &Entry) -> bool {
+        entry.name == METADATA && (self.phase == Phase::Writing || entry.inode != self.lead.1)
+    }
+
+    fn probe(&self, directory: &DumpDir, table: &WriterTable, name: &FileName) -> Result<Option<Probe>, String> {
+        let file = match directory.open_file(name.as_str()) {
+            Ok(file) => file,
+            // Taken back between listing and opening.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(format!("cannot read it: {error}")),
+        };
+        self.examine(&file, table).map_err(|error| format!("cannot look at it: {error}"))?
+    }
+
+    fn examine(&self, file: &File, table: &WriterTable) -> io::Result<Result<Option<Probe>, String>> {
+        // First who writes it, then what it is: a size taken before may be stale.
+        let writers: Writers = table.writers(file);
+        let identity = identity_of(file)?;
+        if self.not_before.is_some_and(|dump_began| identity.modified < dump_began) {
+            let why = "it is older than the dump and belongs to something else; move it away, or use --include-older";
+            return Ok(Err(why.to_owned()));
+        }
+        Ok(Ok(Some(Probe { identity, writers })))
+    }
+}
+
+fn describe(file_type: FileType) -> &'static str {
+    match file_type {
+        FileType::Directory => "a directory",
+        FileType::Symlink => "a symbolic link",
+        FileType::Fifo => "a FIFO",
+        FileType::Socket => "a socket",
+        FileType::BlockDevice | FileType::CharacterDevice => "a device",
+        _ => "something else",
+    }
+}
