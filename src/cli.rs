@@ -28,8 +28,7 @@ use crate::model::usage_error::UsageError;
 const ABOUT: &str = "Uploads a mydumper dump to S3 while it is being written: each file is verified in the bucket \
                      before the local one is removed, and `metadata` goes last.";
 
-const USAGE: &str =
-    "mydumper2s3 --dir <DIR> --bucket <BUCKET> [OPTIONS] [-- mydumper <ARGUMENTS>...]
+const USAGE: &str = "mydumper2s3 --dir <DIR> --bucket <BUCKET> [OPTIONS] [-- mydumper <ARGUMENTS>...]
        mydumper2s3 <COMMAND> [OPTIONS]";
 
 const AFTER_HELP: &str = "\
@@ -109,10 +108,7 @@ pub fn command() -> clap::Command {
 ///
 /// Help and version are errors here as well, as clap has it: `error.exit()` prints each where it belongs and ends
 /// with 0 or 2.
-pub fn parse_from(
-    arguments: impl IntoIterator<Item = OsString>,
-    directory: &Path,
-) -> Result<Command, clap::Error> {
+pub fn parse_from(arguments: impl IntoIterator<Item = OsString>, directory: &Path) -> Result<Command, clap::Error> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let parse = || {
         let matches = command().try_get_matches_from(&arguments)?;
@@ -122,12 +118,9 @@ pub fn parse_from(
             UploadArgs::from_arg_matches(&matches).map(|upload| Command::Upload(Box::new(upload)))
         }
     };
-    let command =
-        parse().map_err(|error| environment::name_variable(explain_word(error), &arguments))?;
+    let command = parse().map_err(|error| environment::name_variable(explain_word(error), &arguments))?;
     match command {
-        Command::Upload(upload) => upload
-            .check(directory)
-            .map(|upload| Command::Upload(Box::new(upload))),
+        Command::Upload(upload) => upload.check(directory).map(|upload| Command::Upload(Box::new(upload))),
         Command::Restore(restore) => restore.check().map(Command::Restore),
         Command::Prune(prune) => prune.check().map(Command::Prune),
         command => Ok(command),
@@ -150,10 +143,7 @@ fn explain_word(mut error: clap::Error) -> clap::Error {
     } else {
         "the commands are verify, list, restore, delete, prune and etag; without one a dump is uploaded".into()
     };
-    error.insert(
-        ContextKind::Suggested,
-        ContextValue::StyledStrs(vec![tip.into()]),
-    );
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     error
 }
 

@@ -126,19 +126,13 @@ pub struct RestoreArgs {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RestoreFrom {
     Prefix(Prefix),
-    Latest {
-        under: Option<Prefix>,
-        before: Option<Timestamp>,
-    },
+    Latest { under: Option<Prefix>, before: Option<Timestamp> },
 }
 
 impl RestoreArgs {
     pub(super) fn check(self) -> Result<Self, UsageError> {
         if self.before.is_some() && !self.latest {
-            return Err(UsageError::new(
-                "--before without --latest",
-                "add --latest: a --prefix alone names one dump",
-            ));
+            return Err(UsageError::new("--before without --latest", "add --latest: a --prefix alone names one dump"));
         }
         Ok(self)
     }
@@ -146,10 +140,7 @@ impl RestoreArgs {
     pub fn from(&self) -> RestoreFrom {
         match &self.prefix {
             Some(prefix) if !self.latest => RestoreFrom::Prefix(prefix.clone()),
-            under => RestoreFrom::Latest {
-                under: under.clone(),
-                before: self.before,
-            },
+            under => RestoreFrom::Latest { under: under.clone(), before: self.before },
         }
     }
 }
@@ -226,12 +217,7 @@ pub struct PruneArgs {
 impl PruneArgs {
     /// Whether there is a rule for complete dumps. Without one all of them stay.
     pub fn has_keep_rule(&self) -> bool {
-        let counts = [
-            self.keep_last,
-            self.keep_daily,
-            self.keep_weekly,
-            self.keep_monthly,
-        ];
+        let counts = [self.keep_last, self.keep_daily, self.keep_weekly, self.keep_monthly];
         counts.iter().any(|count| *count > 0) || self.keep_within.is_some()
     }
 

@@ -29,17 +29,11 @@ const SUBCOMMAND_SETTINGS: [&str; 13] = [
 
 /// Gives each option its variable.
 pub fn with_variables(command: Command) -> Command {
-    command
-        .mut_args(with_variable)
-        .mut_subcommands(|subcommand| {
-            subcommand.mut_args(|argument| {
-                if SUBCOMMAND_SETTINGS.contains(&argument.get_id().as_str()) {
-                    with_variable(argument)
-                } else {
-                    argument
-                }
-            })
+    command.mut_args(with_variable).mut_subcommands(|subcommand| {
+        subcommand.mut_args(|argument| {
+            if SUBCOMMAND_SETTINGS.contains(&argument.get_id().as_str()) { with_variable(argument) } else { argument }
         })
+    })
 }
 
 fn with_variable(argument: Arg) -> Arg {
@@ -55,11 +49,7 @@ fn with_variable(argument: Arg) -> Arg {
         _ => argument,
     };
     // Kubernetes and compose files set a variable to nothing where they mean that it is not set.
-    if value_of(&name).is_some() {
-        argument.env(name)
-    } else {
-        argument
-    }
+    if value_of(&name).is_some() { argument.env(name) } else { argument }
 }
 
 /// `part-size`: `MYDUMPER2S3_PART_SIZE`.
@@ -76,10 +66,7 @@ pub fn name_variable(mut error: clap::Error, arguments: &[OsString]) -> clap::Er
     let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
         return error;
     };
-    let Some(long) = argument
-        .strip_prefix("--")
-        .and_then(|rest| rest.split([' ', '=']).next())
-    else {
+    let Some(long) = argument.strip_prefix("--").and_then(|rest| rest.split([' ', '=']).next()) else {
         return error;
     };
     let is_typed = arguments
@@ -90,10 +77,7 @@ pub fn name_variable(mut error: clap::Error, arguments: &[OsString]) -> clap::Er
     let name = variable(long);
     if !is_typed && value_of(&name).is_some() {
         let tip = format!("the value is that of {name} in the environment");
-        error.insert(
-            ContextKind::Suggested,
-            ContextValue::StyledStrs(vec![tip.into()]),
-        );
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
     error
 }

@@ -47,13 +47,7 @@ pub struct OutputArgs {
     pub quiet: bool,
 
     /// Log lines: text or json
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        value_enum,
-        default_value_t,
-        hide_possible_values = true
-    )]
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t, hide_possible_values = true)]
     pub log_format: LogFormat,
 
     /// No live status line on a terminal

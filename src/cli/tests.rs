@@ -8,9 +8,7 @@ use super::*;
 use crate::model::units::{ByteSize, Rate};
 
 fn parse(line: &str) -> Result<Command, String> {
-    let arguments = std::iter::once("mydumper2s3")
-        .chain(line.split_whitespace())
-        .map(OsString::from);
+    let arguments = std::iter::once("mydumper2s3").chain(line.split_whitespace()).map(OsString::from);
     parse_from(arguments, Path::new("/home/me")).map_err(|error| error.to_string())
 }
 
@@ -42,10 +40,7 @@ fn the_upload_needs_no_name_and_has_its_defaults() {
     let upload = upload("");
     assert_eq!(upload.dump.dir, Path::new("/backup"));
     assert_eq!(upload.destination.bucket.as_str(), "dumps");
-    assert_eq!(
-        upload.destination.prefix.to_string(),
-        "{host}/%Y-%m-%dT%H%M%SZ"
-    );
+    assert_eq!(upload.destination.prefix.to_string(), "{host}/%Y-%m-%dT%H%M%SZ");
     assert_eq!(upload.dump.interval, Duration::from_secs(1));
     assert_eq!(upload.dump.settle, Duration::from_secs(1));
     assert_eq!(upload.dump.wait, Duration::from_secs(60));
@@ -84,24 +79,15 @@ fn without_a_subcommand_directory_and_bucket_are_asked_for() {
 #[test]
 fn wrong_values_name_the_option_and_what_is_allowed() {
     upload_refused("--interval 0", &["--interval <TIME>", "0.01 (10ms) to 1h"]);
-    upload_refused(
-        "--interval soon",
-        &["--interval <TIME>", "write a duration like"],
-    );
-    upload_refused(
-        "--part-size 1MiB",
-        &["--part-size <SIZE>", "from 5MiB to 5GiB"],
-    );
+    upload_refused("--interval soon", &["--interval <TIME>", "write a duration like"]);
+    upload_refused("--part-size 1MiB", &["--part-size <SIZE>", "from 5MiB to 5GiB"]);
     upload_refused("--workers 0", &["--workers <N>", "from 1 to 256"]);
     upload_refused("--max-parts 10001", &["from 1 to 10000"]);
     upload_refused("--limit-rate 50", &["at least 64KiB/s"]);
     upload_refused("--pid -1", &["--pid"]);
     upload_refused("--prefix {hots}", &["{host}"]);
     upload_refused("--max-pause 0", &["longer than 0s"]);
-    refused(
-        "--dir /backup --bucket s3://b/p",
-        &["--bucket b --prefix p"],
-    );
+    refused("--dir /backup --bucket s3://b/p", &["--bucket b --prefix p"]);
 }
 
 #[test]
@@ -123,24 +109,13 @@ fn what_does_not_fit_together_is_refused_with_a_hint() {
         upload_refused(line, &["hint: "]);
     }
     refused("prune --bucket dumps --prefix p", &["hint: "]);
-    refused(
-        "restore --bucket dumps --prefix p --before 2026-11-22 --dir d",
-        &["hint: "],
-    );
+    refused("restore --bucket dumps --prefix p --before 2026-11-22 --dir d", &["hint: "]);
 }
 
 #[test]
 fn usage_errors_end_with_status_2() {
-    for line in [
-        "",
-        "--bucket",
-        "nonsense",
-        "--dir d --bucket dumps --keep --max-local 1",
-        "verify",
-    ] {
-        let arguments = std::iter::once("mydumper2s3")
-            .chain(line.split_whitespace())
-            .map(OsString::from);
+    for line in ["", "--bucket", "nonsense", "--dir d --bucket dumps --keep --max-local 1", "verify"] {
+        let arguments = std::iter::once("mydumper2s3").chain(line.split_whitespace()).map(OsString::from);
         let error = parse_from(arguments, Path::new("/")).expect_err(line);
         assert_eq!(error.exit_code(), 2, "{line}");
     }
@@ -149,45 +124,21 @@ fn usage_errors_end_with_status_2() {
 #[test]
 fn the_command_after_the_dashes_is_checked_and_completed() {
     let command = |line| upload(line).command.join(std::ffi::OsStr::new(" "));
-    assert_eq!(
-        command("-- mydumper -B shop"),
-        "mydumper -B shop -o /backup"
-    );
-    assert_eq!(
-        command("-- nice mydumper -o ../../backup"),
-        "nice mydumper -o ../../backup"
-    );
-    refused(
-        "--dir d --bucket dumps mydumper -B shop",
-        &["put -- before", ": -- mydumper"],
-    );
+    assert_eq!(command("-- mydumper -B shop"), "mydumper -B shop -o /backup");
+    assert_eq!(command("-- nice mydumper -o ../../backup"), "nice mydumper -o ../../backup");
+    refused("--dir d --bucket dumps mydumper -B shop", &["put -- before", ": -- mydumper"]);
 }
 
 #[test]
 fn subcommands_do_not_ask_for_the_uploads_options() {
     let parsed = parse("verify --bucket dumps --prefix a/b --deep").expect("a command");
-    assert!(
-        matches!(parsed, Command::Verify(verify) if verify.deep && verify.prefix.as_str() == "a/b")
-    );
-    assert!(matches!(
-        parse("list --bucket dumps --max-age 26h"),
-        Ok(Command::List(_))
-    ));
-    assert!(
-        matches!(parse("delete --bucket dumps --prefix a -y"), Ok(Command::Delete(delete)) if delete.yes)
-    );
-    assert!(matches!(
-        parse("prune --bucket dumps --prefix a --keep-daily 7 --dry-run"),
-        Ok(Command::Prune(_))
-    ));
-    assert!(
-        matches!(parse("etag a b --part-size 8MiB"), Ok(Command::Etag(etag)) if etag.files.len() == 2)
-    );
+    assert!(matches!(parsed, Command::Verify(verify) if verify.deep && verify.prefix.as_str() == "a/b"));
+    assert!(matches!(parse("list --bucket dumps --max-age 26h"), Ok(Command::List(_))));
+    assert!(matches!(parse("delete --bucket dumps --prefix a -y"), Ok(Command::Delete(delete)) if delete.yes));
+    assert!(matches!(parse("prune --bucket dumps --prefix a --keep-daily 7 --dry-run"), Ok(Command::Prune(_))));
+    assert!(matches!(parse("etag a b --part-size 8MiB"), Ok(Command::Etag(etag)) if etag.files.len() == 2));
     refused("verify --bucket dumps", &["--prefix"]);
-    refused(
-        "--bucket dumps verify --prefix p",
-        &["the command comes first: mydumper2s3 verify"],
-    );
+    refused("--bucket dumps verify --prefix p", &["the command comes first: mydumper2s3 verify"]);
     refused("verfy", &["the commands are verify, list"]);
 }
 
@@ -197,24 +148,10 @@ fn restore_takes_one_dump_or_the_latest() {
         Ok(Command::Restore(restore)) => Ok(restore.from()),
         other => Err(format!("{other:?}")),
     };
-    let prefix = "a"
-        .parse::<crate::model::object_key::Prefix>()
-        .expect("a prefix");
+    let prefix = "a".parse::<crate::model::object_key::Prefix>().expect("a prefix");
     assert_eq!(from("--prefix a"), Ok(RestoreFrom::Prefix(prefix.clone())));
-    assert_eq!(
-        from("--latest"),
-        Ok(RestoreFrom::Latest {
-            under: None,
-            before: None
-        })
-    );
-    assert_eq!(
-        from("--latest --prefix a"),
-        Ok(RestoreFrom::Latest {
-            under: Some(prefix),
-            before: None
-        })
-    );
+    assert_eq!(from("--latest"), Ok(RestoreFrom::Latest { under: None, before: None }));
+    assert_eq!(from("--latest --prefix a"), Ok(RestoreFrom::Latest { under: Some(prefix), before: None }));
     assert!(from("--latest --before 2026-11-22T03:00 --tables shop.orders,crm.*").is_ok());
     refused("restore --bucket dumps --dir d", &["--prefix"]);
 }
@@ -223,10 +160,7 @@ fn restore_takes_one_dump_or_the_latest() {
 fn every_option_has_one_line_at_80_columns() {
     let help = command().term_width(80).render_help().to_string();
     // The prefix's default alone takes half a line.
-    let continued = help
-        .lines()
-        .filter(|line| line.starts_with("                 "))
-        .count();
+    let continued = help.lines().filter(|line| line.starts_with("                 ")).count();
     assert!(continued <= 1, "{help}");
     assert!(help.lines().all(|line| line.len() <= 90), "{help}");
     assert!(help.lines().count() < 100, "{help}");
@@ -235,12 +169,7 @@ fn every_option_has_one_line_at_80_columns() {
 /// Parses `line` in a child process with these variables, and gives what it printed.
 fn with_variables(variables: &[(&str, &str)], line: &str) -> String {
     let output = Process::new(std::env::current_exe().expect("this program"))
-        .args([
-            "cli::tests::print_what_was_parsed",
-            "--exact",
-            "--ignored",
-            "--nocapture",
-        ])
+        .args(["cli::tests::print_what_was_parsed", "--exact", "--ignored", "--nocapture"])
         .envs(variables.iter().copied())
         .env("CLI_TEST_LINE", line)
         .output()
@@ -263,56 +192,27 @@ const DIR: (&str, &str) = ("MYDUMPER2S3_DIR", "/env");
 
 #[test]
 fn every_option_can_come_from_the_environment_and_a_flag_wins() {
-    let printed = with_variables(
-        &[
-            DIR,
-            BUCKET,
-            ("MYDUMPER2S3_WORKERS", "7"),
-            ("MYDUMPER2S3_TAG", "a=b,c=d"),
-        ],
-        "",
-    );
+    let printed = with_variables(&[DIR, BUCKET, ("MYDUMPER2S3_WORKERS", "7"), ("MYDUMPER2S3_TAG", "a=b,c=d")], "");
     for word in ["dir: \"/env\"", "\"from-env\"", "workers: 7", "key: \"c\""] {
         assert!(printed.contains(word), "{word} is not in {printed}");
     }
-    let printed = with_variables(
-        &[DIR, BUCKET, ("MYDUMPER2S3_WORKERS", "7")],
-        "--workers 2 --bucket typed",
-    );
-    assert!(
-        printed.contains("workers: 2") && printed.contains("\"typed\""),
-        "{printed}"
-    );
+    let printed = with_variables(&[DIR, BUCKET, ("MYDUMPER2S3_WORKERS", "7")], "--workers 2 --bucket typed");
+    assert!(printed.contains("workers: 2") && printed.contains("\"typed\""), "{printed}");
 }
 
 #[test]
 fn switches_take_words_from_the_environment() {
-    for (value, expected) in [
-        ("true", true),
-        ("1", true),
-        ("yes", true),
-        ("false", false),
-        ("0", false),
-        ("no", false),
-    ] {
+    for (value, expected) in [("true", true), ("1", true), ("yes", true), ("false", false), ("0", false), ("no", false)]
+    {
         let printed = with_variables(&[DIR, BUCKET, ("MYDUMPER2S3_KEEP", value)], "");
-        assert!(
-            printed.contains(&format!(" keep: {expected}")),
-            "{value}: {printed}"
-        );
+        assert!(printed.contains(&format!(" keep: {expected}")), "{value}: {printed}");
     }
-    assert!(
-        with_variables(&[DIR, BUCKET, ("MYDUMPER2S3_VERBOSE", "2")], "").contains("verbose: 2")
-    );
+    assert!(with_variables(&[DIR, BUCKET, ("MYDUMPER2S3_VERBOSE", "2")], "").contains("verbose: 2"));
 }
 
 #[test]
 fn an_empty_variable_is_not_set() {
-    let empty = [
-        ("MYDUMPER2S3_WORKERS", ""),
-        ("MYDUMPER2S3_KEEP", ""),
-        ("MYDUMPER2S3_REGION", ""),
-    ];
+    let empty = [("MYDUMPER2S3_WORKERS", ""), ("MYDUMPER2S3_KEEP", ""), ("MYDUMPER2S3_REGION", "")];
     let printed = with_variables(&[&[DIR, BUCKET], &empty[..]].concat(), "");
     for word in ["workers: 4", " keep: false", "region: None"] {
         assert!(printed.contains(word), "{word} is not in {printed}");
@@ -322,17 +222,10 @@ fn an_empty_variable_is_not_set() {
 
 #[test]
 fn subcommands_take_settings_from_the_environment_but_not_what_they_act_on() {
-    let all = [
-        DIR,
-        BUCKET,
-        ("MYDUMPER2S3_PREFIX", "{host}/x"),
-        ("MYDUMPER2S3_REGION", "eu"),
-    ];
+    let all = [DIR, BUCKET, ("MYDUMPER2S3_PREFIX", "{host}/x"), ("MYDUMPER2S3_REGION", "eu")];
     let printed = with_variables(&all, "verify --prefix typed");
     assert!(
-        printed.contains("Verify(")
-            && printed.contains("\"from-env\"")
-            && printed.contains("Some(\"eu\")"),
+        printed.contains("Verify(") && printed.contains("\"from-env\"") && printed.contains("Some(\"eu\")"),
         "{printed}"
     );
     assert!(printed.contains("dir: None"), "{printed}");
@@ -344,13 +237,9 @@ fn a_wrong_variable_is_named() {
     let wrong = ("MYDUMPER2S3_WORKERS", "many");
     let printed = with_variables(&[DIR, BUCKET, wrong], "");
     assert!(
-        printed.contains("--workers <N>")
-            && printed.contains("MYDUMPER2S3_WORKERS in the environment"),
+        printed.contains("--workers <N>") && printed.contains("MYDUMPER2S3_WORKERS in the environment"),
         "{printed}"
     );
     let printed = with_variables(&[DIR, BUCKET, wrong], "--workers none");
-    assert!(
-        printed.contains("'none'") && !printed.contains("in the environment"),
-        "{printed}"
-    );
+    assert!(printed.contains("'none'") && !printed.contains("in the environment"), "{printed}");
 }

@@ -193,14 +193,10 @@ impl UploadArgs {
         self.check_destination()?;
         let dir = &self.dump.dir;
         if dir.as_os_str().is_empty() {
-            return Err(UsageError::new(
-                "--dir is empty",
-                "name the directory that mydumper writes into",
-            ));
+            return Err(UsageError::new("--dir is empty", "name the directory that mydumper writes into"));
         }
         let inside = |file: &Option<PathBuf>| {
-            file.as_ref()
-                .is_some_and(|file| absolute(directory, file).starts_with(absolute(directory, dir)))
+            file.as_ref().is_some_and(|file| absolute(directory, file).starts_with(absolute(directory, dir)))
         };
         if inside(&self.dump.exit_status_file) {
             return Err(UsageError::new(
@@ -214,11 +210,7 @@ impl UploadArgs {
                 "put it where node_exporter's textfile collector reads",
             ));
         }
-        if self
-            .metrics_file
-            .as_ref()
-            .is_some_and(|file| file.extension().is_none_or(|name| name != "prom"))
-        {
+        if self.metrics_file.as_ref().is_some_and(|file| file.extension().is_none_or(|name| name != "prom")) {
             return Err(UsageError::new(
                 "--metrics-file does not end in .prom",
                 "node_exporter reads no other files; name it like mydumper2s3.prom",
@@ -245,26 +237,14 @@ impl UploadArgs {
     fn check_destination(&self) -> Result<(), UsageError> {
         let destination = &self.destination;
         if destination.tags.len() > TAGS_MAX {
-            return Err(UsageError::new(
-                format!("more than {TAGS_MAX} tags"),
-                "S3 allows no more for an object",
-            ));
+            return Err(UsageError::new(format!("more than {TAGS_MAX} tags"), "S3 allows no more for an object"));
         }
-        let keys: std::collections::BTreeSet<_> =
-            destination.tags.iter().map(|tag| &tag.key).collect();
+        let keys: std::collections::BTreeSet<_> = destination.tags.iter().map(|tag| &tag.key).collect();
         if keys.len() < destination.tags.len() {
-            return Err(UsageError::new(
-                "a tag is given twice",
-                "S3 allows each key once for an object",
-            ));
+            return Err(UsageError::new("a tag is given twice", "S3 allows each key once for an object"));
         }
-        if destination.sse_kms_key_id.is_some()
-            && !destination.sse.is_some_and(ServerSideEncryption::is_kms)
-        {
-            return Err(UsageError::new(
-                "--sse-kms-key-id without --sse aws:kms",
-                "add --sse aws:kms",
-            ));
+        if destination.sse_kms_key_id.is_some() && !destination.sse.is_some_and(ServerSideEncryption::is_kms) {
+            return Err(UsageError::new("--sse-kms-key-id without --sse aws:kms", "add --sse aws:kms"));
         }
         if destination.write_only && (destination.overwrite || destination.replace_incomplete) {
             return Err(UsageError::new(

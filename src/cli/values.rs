@@ -32,8 +32,7 @@ pub fn interval(text: &str) -> Result<Duration, String> {
 }
 
 pub fn size(text: &str) -> Result<ByteSize, String> {
-    text.parse()
-        .map_err(|error: crate::model::units::UnitError| error.to_string())
+    text.parse().map_err(|error: crate::model::units::UnitError| error.to_string())
 }
 
 pub fn positive_size(text: &str) -> Result<ByteSize, String> {
@@ -46,21 +45,15 @@ pub fn positive_size(text: &str) -> Result<ByteSize, String> {
 pub fn part_size(text: &str) -> Result<ByteSize, String> {
     let size = size(text)?;
     if !(PART_SIZE_MIN..=PART_SIZE_MAX).contains(&size) {
-        return Err(format!(
-            "must be from {PART_SIZE_MIN} to {PART_SIZE_MAX}, the limits of S3"
-        ));
+        return Err(format!("must be from {PART_SIZE_MIN} to {PART_SIZE_MAX}, the limits of S3"));
     }
     Ok(size)
 }
 
 pub fn limit_rate(text: &str) -> Result<Rate, String> {
-    let rate: Rate = text
-        .parse()
-        .map_err(|error: crate::model::units::UnitError| error.to_string())?;
+    let rate: Rate = text.parse().map_err(|error: crate::model::units::UnitError| error.to_string())?;
     if rate < LIMIT_RATE_MIN {
-        return Err(format!(
-            "must be at least {LIMIT_RATE_MIN}; write bytes a second, like 50MiB"
-        ));
+        return Err(format!("must be at least {LIMIT_RATE_MIN}; write bytes a second, like 50MiB"));
     }
     Ok(rate)
 }
@@ -87,8 +80,6 @@ where
 {
     match text.trim().parse::<T>() {
         Ok(number) if number >= smallest && number <= largest => Ok(number),
-        _ => Err(format!(
-            "must be a whole number from {smallest} to {largest}"
-        )),
+        _ => Err(format!("must be a whole number from {smallest} to {largest}")),
     }
 }

@@ -86,11 +86,7 @@ const LONG_WITH_VALUE: &[&str] = &[
 /// Wrappers are looked through: in `nice -n 19 mydumper -B shop` what follows `mydumper` is checked, and added to.
 /// A command in which no `mydumper` is found (`sh -c '…'`, a script of one's own) is passed on as it is; it has to
 /// know the directory by itself.
-pub fn check_child_arguments(
-    dir: &Path,
-    command: &[OsString],
-    current: &Path,
-) -> Result<Vec<OsString>, UsageError> {
+pub fn check_child_arguments(dir: &Path, command: &[OsString], current: &Path) -> Result<Vec<OsString>, UsageError> {
     let mut command = command.to_vec();
     let Some(program) = position_of_mydumper(&command) else {
         return Ok(command);
@@ -99,28 +95,19 @@ pub fn check_child_arguments(
     options.check()?;
     for given in &options.directories {
         let Some(given) = given else {
-            return Err(UsageError::new(
-                "mydumper's -o has no directory",
-                "leave -o away: --dir is passed on",
-            ));
+            return Err(UsageError::new("mydumper's -o has no directory", "leave -o away: --dir is passed on"));
         };
         if absolute(current, Path::new(given)) != absolute(current, dir) {
             return Err(UsageError::new(
-                format!(
-                    "mydumper is to write into '{}', but --dir is '{}'",
-                    text(given),
-                    text(dir.as_os_str())
-                ),
+                format!("mydumper is to write into '{}', but --dir is '{}'", text(given), text(dir.as_os_str())),
                 "leave mydumper's -o away: --dir is passed on",
             ));
         }
     }
     if options.directories.is_empty() {
         // Options end at a `--`.
-        let end = command[program..]
-            .iter()
-            .position(|argument| argument == "--")
-            .map_or(command.len(), |at| program + at);
+        let end =
+            command[program..].iter().position(|argument| argument == "--").map_or(command.len(), |at| program + at);
         command.splice(end..end, ["-o".into(), dir.as_os_str().to_owned()]);
     }
     Ok(command)
@@ -143,25 +130,15 @@ pub fn absolute(current: &Path, path: &Path) -> PathBuf {
 /// The program itself, or what a wrapper starts: the first `mydumper` that is followed by an option or by nothing.
 /// In `sudo -u mydumper mydumper -B shop` that is the second one.
 fn position_of_mydumper(command: &[OsString]) -> Option<usize> {
-    let is_followed_by_options = |at: usize| {
-        command
-            .get(at + 1)
-            .is_none_or(|next| next.as_bytes().starts_with(b"-"))
-    };
-    (0..command.len())
-        .find(|at| is_mydumper(&command[*at]) && (*at == 0 || is_followed_by_options(*at)))
+    let is_followed_by_options = |at: usize| command.get(at + 1).is_none_or(|next| next.as_bytes().starts_with(b"-"));
+    (0..command.len()).find(|at| is_mydumper(&command[*at]) && (*at == 0 || is_followed_by_options(*at)))
 }
 
 /// `mydumper`, `/opt/mydumper/bin/mydumper`, `mydumper-1.0.1`; not `mydumper.sh`, whose arguments may mean anything.
 fn is_mydumper(argument: &OsStr) -> bool {
-    let name = Path::new(argument)
-        .file_name()
-        .map(OsStr::as_bytes)
-        .unwrap_or_default();
+    let name = Path::new(argument).file_name().map(OsStr::as_bytes).unwrap_or_default();
     match name.strip_prefix(b"mydumper") {
-        Some(rest) => rest
-            .iter()
-            .all(|byte| byte.is_ascii_digit() || b"-_.".contains(byte)),
+        Some(rest) => rest.iter().all(|byte| byte.is_ascii_digit() || b"-_.".contains(byte)),
         None => false,
     }
 }
@@ -214,14 +191,10 @@ impl Options {
             b"exec" => self.exec = true,
             b"ask-password" => self.ask_password = true,
             b"outputdir" => match value {
-                Some(value) => self
-                    .directories
-                    .push(Some(OsStr::from_bytes(value).to_owned())),
+                Some(value) => self.directories.push(Some(OsStr::from_bytes(value).to_owned())),
                 None => return Value::Directory,
             },
-            _ if value.is_none()
-                && LONG_WITH_VALUE.iter().any(|known| known.as_bytes() == name) =>
-            {
+            _ if value.is_none() && LONG_WITH_VALUE.iter().any(|known| known.as_bytes() == name) => {
                 return Value::Ignored;
             }
             _ => {}
@@ -252,10 +225,7 @@ impl Options {
         let refuse = |message: &str, hint: &str| Err(UsageError::new(message, hint));
         if let Some(argument) = &self.attached_directory {
             return Err(UsageError::new(
-                format!(
-                    "mydumper does not read '{}' as -o and a directory",
-                    text(argument)
-                ),
+                format!("mydumper does not read '{}' as -o and a directory", text(argument)),
                 "leave it away: --dir is passed on",
             ));
         }
@@ -330,21 +300,12 @@ mod tests {
         completed("mydumper -B shop");
         completed("/opt/mydumper/bin/mydumper -B shop");
         completed("mydumper-1.0.1 -c zstd");
-        assert_eq!(
-            check("mydumper -B shop -- x"),
-            Ok("mydumper -B shop -o /backup -- x".into())
-        );
+        assert_eq!(check("mydumper -B shop -- x"), Ok("mydumper -B shop -o /backup -- x".into()));
     }
 
     #[test]
     fn the_same_directory_may_be_written_in_any_way() {
-        for same in [
-            "/backup",
-            "/backup/",
-            "//backup/.",
-            "../../backup",
-            "/backup/x/..",
-        ] {
+        for same in ["/backup", "/backup/", "//backup/.", "../../backup", "/backup/x/.."] {
             unchanged(&format!("mydumper -o {same} -B shop"));
             unchanged(&format!("mydumper --outputdir {same}"));
             unchanged(&format!("mydumper --outputdir={same}"));
@@ -355,18 +316,9 @@ mod tests {
     #[test]
     fn another_directory_is_refused() {
         for other in ["/backup2", "backup", "/", "/backup/x", "-D"] {
-            refused(
-                &format!("mydumper -o {other} -B shop"),
-                "--dir is '/backup'",
-            );
-            refused(
-                &format!("mydumper --outputdir {other}"),
-                "--dir is '/backup'",
-            );
-            refused(
-                &format!("mydumper --outputdir={other}"),
-                "--dir is '/backup'",
-            );
+            refused(&format!("mydumper -o {other} -B shop"), "--dir is '/backup'");
+            refused(&format!("mydumper --outputdir {other}"), "--dir is '/backup'");
+            refused(&format!("mydumper --outputdir={other}"), "--dir is '/backup'");
         }
         refused("mydumper -o /backup -o /other", "'/other'");
         refused("mydumper -o", "no directory");
@@ -375,20 +327,10 @@ mod tests {
 
     #[test]
     fn what_would_lose_files_or_hang_is_refused() {
-        for command in [
-            "mydumper -D",
-            "mydumper --daemon",
-            "mydumper -vD 3",
-            "mydumper -eD",
-            "mydumper -B a -D",
-        ] {
+        for command in ["mydumper -D", "mydumper --daemon", "mydumper -vD 3", "mydumper -eD", "mydumper -B a -D"] {
             refused(command, "--daemon");
         }
-        for command in [
-            "mydumper --stream",
-            "mydumper --stream=NO_DELETE",
-            "mydumper --stream NO_STREAM",
-        ] {
+        for command in ["mydumper --stream", "mydumper --stream=NO_DELETE", "mydumper --stream NO_STREAM"] {
             refused(command, "--stream");
         }
         refused("mydumper --exec /bin/x", "--exec");
@@ -406,10 +348,7 @@ mod tests {
         completed("mydumper --exec-per-thread zstd --exec-threads 4");
         completed("mydumper --defaults-file /etc/my.cnf");
         completed("mydumper -L o -T a,D");
-        assert_eq!(
-            check("mydumper -- -D"),
-            Ok("mydumper -o /backup -- -D".into())
-        );
+        assert_eq!(check("mydumper -- -D"), Ok("mydumper -o /backup -- -D".into()));
     }
 
     #[test]
@@ -433,16 +372,9 @@ mod tests {
 
     #[test]
     fn every_refusal_has_a_hint() {
-        for command in [
-            "mydumper -D",
-            "mydumper --stream",
-            "mydumper --exec x",
-            "mydumper -a",
-            "mydumper -o /x",
-        ] {
+        for command in ["mydumper -D", "mydumper --stream", "mydumper --exec x", "mydumper -a", "mydumper -o /x"] {
             let command: Vec<OsString> = command.split(' ').map(OsString::from).collect();
-            let error = check_child_arguments(Path::new("/backup"), &command, Path::new("/"))
-                .expect_err("refused");
+            let error = check_child_arguments(Path::new("/backup"), &command, Path::new("/")).expect_err("refused");
             assert!(!error.hint().is_empty());
         }
     }

@@ -50,23 +50,15 @@ impl FromStr for BucketName {
     type Err = BadValue;
 
     fn from_str(text: &str) -> Result<Self, BadValue> {
-        if let Some((bucket, prefix)) = text
-            .strip_prefix("s3://")
-            .map(|rest| rest.split_once('/').unwrap_or((rest, "")))
+        if let Some((bucket, prefix)) =
+            text.strip_prefix("s3://").map(|rest| rest.split_once('/').unwrap_or((rest, "")))
         {
-            let prefix = if prefix.is_empty() {
-                String::new()
-            } else {
-                format!(" --prefix {}", prefix.escape_default())
-            };
-            return bad(format!(
-                "write it without s3://: --bucket {}{prefix}",
-                bucket.escape_default()
-            ));
+            let prefix =
+                if prefix.is_empty() { String::new() } else { format!(" --prefix {}", prefix.escape_default()) };
+            return bad(format!("write it without s3://: --bucket {}{prefix}", bucket.escape_default()));
         }
         let is_arn = text.starts_with("arn:");
-        let allowed =
-            |c: char| c.is_ascii_alphanumeric() || "._-".contains(c) || is_arn && ":/".contains(c);
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c) || is_arn && ":/".contains(c);
         if !text.chars().all(allowed) {
             return bad(
                 "a bucket name has only letters, digits, '.', '-' and '_'; what follows a '/' belongs into --prefix",
@@ -93,19 +85,14 @@ impl EndpointUrl {
         let host = host_of(rest);
         let is_loopback = host == "localhost"
             || host.ends_with(".localhost")
-            || host
-                .parse::<std::net::IpAddr>()
-                .is_ok_and(|address| address.is_loopback());
+            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
         !is_loopback
     }
 }
 
 /// The host in `host:port/path`, an IPv6 address without its brackets.
 fn host_of(authority_and_path: &str) -> &str {
-    let authority = authority_and_path
-        .split(['/', '?', '#'])
-        .next()
-        .unwrap_or_default();
+    let authority = authority_and_path.split(['/', '?', '#']).next().unwrap_or_default();
     match authority.strip_prefix('[') {
         Some(address) => address.split(']').next().unwrap_or_default(),
         None => authority.split(':').next().unwrap_or_default(),
@@ -124,18 +111,10 @@ impl FromStr for EndpointUrl {
             return bad(format!("the scheme is missing; {example}"));
         }
         // Credentials there would be seen by everybody who may list processes. The value is not repeated.
-        if rest
-            .split(['/', '?', '#'])
-            .next()
-            .unwrap_or_default()
-            .contains('@')
-        {
-            return bad(
-                "no user name or password in the URL; the usual AWS credential sources are used",
-            );
+        if rest.split(['/', '?', '#']).next().unwrap_or_default().contains('@') {
+            return bad("no user name or password in the URL; the usual AWS credential sources are used");
         }
-        if host_of(rest).is_empty() || rest.contains(|c: char| c.is_whitespace() || c.is_control())
-        {
+        if host_of(rest).is_empty() || rest.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return bad(format!("the host is missing or has a space; {example}"));
         }
         Ok(Self(format!("{scheme}://{}", rest.trim_end_matches('/'))))
@@ -152,13 +131,9 @@ impl FromStr for StorageClass {
 
     fn from_str(text: &str) -> Result<Self, BadValue> {
         if text.is_empty()
-            || !text
-                .bytes()
-                .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
+            || !text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
         {
-            return bad(
-                "write the storage class in capitals, like STANDARD_IA, INTELLIGENT_TIERING or GLACIER_IR",
-            );
+            return bad("write the storage class in capitals, like STANDARD_IA, INTELLIGENT_TIERING or GLACIER_IR");
         }
         Ok(Self(text.into()))
     }
@@ -231,10 +206,7 @@ impl FromStr for Tag {
         if !text.chars().all(allowed) {
             return bad("a tag has only letters, digits, spaces and + - = . _ : / @");
         }
-        Ok(Self {
-            key: key.into(),
-            value: value.into(),
-        })
+        Ok(Self { key: key.into(), value: value.into() })
     }
 }
 
@@ -250,25 +222,11 @@ mod tests {
 
     #[test]
     fn bucket_names() {
-        for good in [
-            "b-1",
-            "my.bucket",
-            "Old_Bucket",
-            "arn:aws:s3:eu-central-1:1234:accesspoint/dumps",
-        ] {
-            assert_eq!(
-                good.parse::<BucketName>().map(|bucket| bucket.to_string()),
-                Ok(good.into())
-            );
+        for good in ["b-1", "my.bucket", "Old_Bucket", "arn:aws:s3:eu-central-1:1234:accesspoint/dumps"] {
+            assert_eq!(good.parse::<BucketName>().map(|bucket| bucket.to_string()), Ok(good.into()));
         }
-        assert_eq!(
-            error::<BucketName>("s3://b/a/c"),
-            "write it without s3://: --bucket b --prefix a/c"
-        );
-        assert_eq!(
-            error::<BucketName>("s3://b"),
-            "write it without s3://: --bucket b"
-        );
+        assert_eq!(error::<BucketName>("s3://b/a/c"), "write it without s3://: --bucket b --prefix a/c");
+        assert_eq!(error::<BucketName>("s3://b"), "write it without s3://: --bucket b");
         for bad in ["", "ab", "b/c", "a b c", "büc", "abc\n"] {
             assert!(bad.parse::<BucketName>().is_err(), "{bad:?}");
         }
@@ -286,20 +244,9 @@ mod tests {
             ("HTTP://10.0.0.1", true),
         ] {
             let endpoint: EndpointUrl = url.parse().expect(url);
-            assert_eq!(
-                endpoint.is_unencrypted_remote(),
-                is_unencrypted_remote,
-                "{url}"
-            );
+            assert_eq!(endpoint.is_unencrypted_remote(), is_unencrypted_remote, "{url}");
         }
-        for bad in [
-            "",
-            "s3.example.com",
-            "ftp://x",
-            "https://",
-            "https://:80",
-            "https://a b",
-        ] {
+        for bad in ["", "s3.example.com", "ftp://x", "https://", "https://:80", "https://a b"] {
             assert!(bad.parse::<EndpointUrl>().is_err(), "{bad:?}");
         }
     }
@@ -313,23 +260,11 @@ mod tests {
     fn encryption_classes_and_tags() {
         assert_eq!("aes256".parse(), Ok(ServerSideEncryption::Aes256));
         assert_eq!("aws:kms".parse(), Ok(ServerSideEncryption::AwsKms));
-        assert_eq!(
-            error::<ServerSideEncryption>("kms"),
-            "write AES256, aws:kms or aws:kms:dsse"
-        );
+        assert_eq!(error::<ServerSideEncryption>("kms"), "write AES256, aws:kms or aws:kms:dsse");
         assert!(error::<StorageClass>("standard_ia").contains("capitals"));
-        assert_eq!(
-            "a=b=c".parse(),
-            Ok(Tag {
-                key: "a".into(),
-                value: "b=c".into()
-            })
-        );
+        assert_eq!("a=b=c".parse(), Ok(Tag { key: "a".into(), value: "b=c".into() }));
         assert_eq!(error::<Tag>("novalue"), "write a tag as key=value");
-        assert!(
-            "a,b=c".parse::<Tag>().is_err(),
-            "a comma parts tags in the environment"
-        );
+        assert!("a,b=c".parse::<Tag>().is_err(), "a comma parts tags in the environment");
     }
 
     proptest! {

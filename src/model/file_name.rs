@@ -41,13 +41,9 @@ impl fmt::Display for BadName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::NotUtf8 => "the name is not UTF-8, as S3 keys must be; rename it",
-            Self::ControlCharacter => {
-                "the name has a control character, which S3 listings cannot show; rename it"
-            }
+            Self::ControlCharacter => "the name has a control character, which S3 listings cannot show; rename it",
             Self::NotAFileName => "this is no file name",
-            Self::TooLong => {
-                "prefix and name together are longer than the 1,024 bytes of an S3 key; shorten --prefix"
-            }
+            Self::TooLong => "prefix and name together are longer than the 1,024 bytes of an S3 key; shorten --prefix",
             Self::Reserved => "this name is kept for the manifest; move the file away",
         })
     }
@@ -125,31 +121,17 @@ mod tests {
 
     #[test]
     fn odd_but_valid_names_are_taken() {
-        for name in [
-            "db.t.sql",
-            "a b#c%d.sql",
-            "Größe.表.sql.zst",
-            "'quoted\".sql",
-        ] {
-            assert_eq!(
-                name.parse::<FileName>().map(String::from),
-                Ok(name.to_owned())
-            );
+        for name in ["db.t.sql", "a b#c%d.sql", "Größe.表.sql.zst", "'quoted\".sql"] {
+            assert_eq!(name.parse::<FileName>().map(String::from), Ok(name.to_owned()));
         }
     }
 
     #[test]
     fn names_that_make_no_key_are_refused() {
-        assert_eq!(
-            "a\nb.sql".parse::<FileName>(),
-            Err(BadName::ControlCharacter)
-        );
+        assert_eq!("a\nb.sql".parse::<FileName>(), Err(BadName::ControlCharacter));
         assert_eq!("a/b".parse::<FileName>(), Err(BadName::NotAFileName));
         assert_eq!("..".parse::<FileName>(), Err(BadName::NotAFileName));
         assert_eq!("".parse::<FileName>(), Err(BadName::NotAFileName));
-        assert_eq!(
-            FileName::from_os(OsStr::from_bytes(b"a\xff.sql")),
-            Err(BadName::NotUtf8)
-        );
+        assert_eq!(FileName::from_os(OsStr::from_bytes(b"a\xff.sql")), Err(BadName::NotUtf8));
     }
 }

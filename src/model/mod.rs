@@ -1,7 +1,21 @@
+//! The pure floor: values in, values out.
+//!
+//! Nothing here names tokio, the filesystem or S3's client, so all that decides (what is ready, how a file is cut,
+//! what an ETag must be, whether a dump is whole) can be tested without any of them.
+
 pub mod child_arguments;
 pub mod destination;
+pub mod dump_metadata;
+pub mod etag;
+pub mod file_kind;
 pub mod file_name;
+pub mod identity;
+pub mod manifest;
+pub mod missing_schema;
 pub mod object_key;
+pub mod part_plan;
 pub mod selection;
+pub mod state;
 pub mod units;
 pub mod usage_error;
+pub mod verdict;

@@ -30,12 +30,7 @@ pub struct BadPrefix {
 
 impl fmt::Display for BadPrefix {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "prefix '{}' {}",
-            self.text.escape_default(),
-            self.why
-        )
+        write!(formatter, "prefix '{}' {}", self.text.escape_default(), self.why)
     }
 }
 
@@ -50,24 +45,15 @@ impl PrefixTemplate {
     /// Fills in host and time. Characters of the host name that have a meaning in a key become `-`.
     pub fn expand(&self, host: &str, started: Timestamp) -> Result<Prefix, BadPrefix> {
         let time = started.to_zoned(TimeZone::UTC);
-        let with_time = jiff::fmt::strtime::format(&self.0, &time).map_err(|error| {
-            self.bad(format!(
-                "has a time field that cannot be filled in: {error}"
-            ))
-        })?;
-        let host: String = host
-            .chars()
-            .map(|c| if c == '/' || c.is_control() { '-' } else { c })
-            .collect();
+        let with_time = jiff::fmt::strtime::format(&self.0, &time)
+            .map_err(|error| self.bad(format!("has a time field that cannot be filled in: {error}")))?;
+        let host: String = host.chars().map(|c| if c == '/' || c.is_control() { '-' } else { c }).collect();
         // The host comes second: a % in its name is not a time field.
         with_time.replace("{host}", &host).parse()
     }
 
     fn bad(&self, why: String) -> BadPrefix {
-        BadPrefix {
-            text: self.0.clone(),
-            why,
-        }
+        BadPrefix { text: self.0.clone(), why }
     }
 }
 
@@ -121,11 +107,7 @@ impl Prefix {
     }
 
     fn join(&self, name: &str) -> String {
-        if self.0.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}/{name}", self.0)
-        }
+        if self.0.is_empty() { name.to_owned() } else { format!("{}/{name}", self.0) }
     }
 }
 
@@ -135,12 +117,7 @@ impl std::str::FromStr for Prefix {
     /// Slashes at both ends are dropped. Empty, `.` and `..` segments are refused: stores and tools differ in what
     /// they make of them.
     fn from_str(text: &str) -> Result<Self, BadPrefix> {
-        let bad = |why: &str| {
-            Err(BadPrefix {
-                text: text.to_owned(),
-                why: why.to_owned(),
-            })
-        };
+        let bad = |why: &str| Err(BadPrefix { text: text.to_owned(), why: why.to_owned() });
         let trimmed = text.trim_matches('/');
         if trimmed.is_empty() {
             return Ok(Self(String::new()));
@@ -148,10 +125,7 @@ impl std::str::FromStr for Prefix {
         if trimmed.chars().any(char::is_control) {
             return bad("has a control character");
         }
-        if trimmed
-            .split('/')
-            .any(|segment| matches!(segment, "" | "." | ".."))
-        {
+        if trimmed.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
             return bad("has an empty, '.' or '..' segment");
         }
         if trimmed.len() + 1 + MANIFEST.len() > KEY_LENGTH_MAX {
@@ -175,9 +149,7 @@ mod tests {
     fn expand(template: &str) -> Result<String, BadPrefix> {
         let started = "2026-11-22T02:03:04Z".parse().expect("a time");
         let template: PrefixTemplate = template.parse()?;
-        template
-            .expand("db1", started)
-            .map(|prefix| prefix.to_string())
+        template.expand("db1", started).map(|prefix| prefix.to_string())
     }
 
     #[test]
@@ -190,15 +162,7 @@ mod tests {
 
     #[test]
     fn bad_templates_are_refused_when_they_are_typed() {
-        for template in [
-            "a//b",
-            "a/../b",
-            "{hots}/x",
-            "a\nb",
-            "%",
-            "%Q!",
-            &"x".repeat(1020),
-        ] {
+        for template in ["a//b", "a/../b", "{hots}/x", "a\nb", "%", "%Q!", &"x".repeat(1020)] {
             assert!(expand(template).is_err(), "{template}");
         }
     }
@@ -206,9 +170,7 @@ mod tests {
     #[test]
     fn a_host_name_cannot_leave_its_segment() {
         let template: PrefixTemplate = "{host}/x".parse().expect("a template");
-        let prefix = template
-            .expand("../a%Yb", Timestamp::UNIX_EPOCH)
-            .expect("a prefix");
+        let prefix = template.expand("../a%Yb", Timestamp::UNIX_EPOCH).expect("a prefix");
         assert_eq!(prefix.as_str(), "..-a%Yb/x");
     }
 
@@ -220,15 +182,9 @@ mod tests {
         let root: Prefix = "".parse().expect("a prefix");
         assert_eq!(root.key(&name), Ok("db.t.sql".into()));
         assert_eq!(root.directory(), "");
-        assert_eq!(
-            root.key(&MANIFEST.parse().expect("a name")),
-            Err(BadName::Reserved)
-        );
+        assert_eq!(root.key(&MANIFEST.parse().expect("a name")), Err(BadName::Reserved));
         let long: Prefix = "p".repeat(1000).parse().expect("a prefix");
-        assert_eq!(
-            long.key(&"x".repeat(30).parse().expect("a name")),
-            Err(BadName::TooLong)
-        );
+        assert_eq!(long.key(&"x".repeat(30).parse().expect("a name")), Err(BadName::TooLong));
     }
 
     proptest! {

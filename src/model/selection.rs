@@ -46,10 +46,9 @@ impl FromStr for TablePattern {
     fn from_str(text: &str) -> Result<Self, BadValue> {
         // MySQL allows a dot in both names; a database with one is rare, a table with one less so.
         match text.trim().split_once('.') {
-            Some((database, table)) if !database.is_empty() && !table.is_empty() => Ok(Self {
-                database: database.into(),
-                table: table.into(),
-            }),
+            Some((database, table)) if !database.is_empty() && !table.is_empty() => {
+                Ok(Self { database: database.into(), table: table.into() })
+            }
             _ => bad("write tables as database.table, like shop.orders or crm.*"),
         }
     }
@@ -65,12 +64,8 @@ impl FromStr for Sha256Hex {
 
     fn from_str(text: &str) -> Result<Self, BadValue> {
         match text.trim() {
-            hex if hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()) => {
-                Ok(Self(hex.to_ascii_lowercase()))
-            }
-            _ => {
-                bad("a SHA-256 has 64 hexadecimal digits; it was printed at the end of the upload")
-            }
+            hex if hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()) => Ok(Self(hex.to_ascii_lowercase())),
+            _ => bad("a SHA-256 has 64 hexadecimal digits; it was printed at the end of the upload"),
         }
     }
 }
@@ -82,15 +77,10 @@ pub fn parse_time(text: &str) -> Result<Timestamp, BadValue> {
     if let Ok(timestamp) = text.parse() {
         return Ok(timestamp);
     }
-    let in_utc = text
-        .parse::<civil::DateTime>()
-        .ok()
-        .and_then(|time| time.to_zoned(TimeZone::UTC).ok());
+    let in_utc = text.parse::<civil::DateTime>().ok().and_then(|time| time.to_zoned(TimeZone::UTC).ok());
     match in_utc {
         Some(time) => Ok(time.timestamp()),
-        None => {
-            bad("write a time like 2026-11-22, 2026-11-22T03:00 (UTC) or 2026-11-22T03:00:00+01:00")
-        }
+        None => bad("write a time like 2026-11-22, 2026-11-22T03:00 (UTC) or 2026-11-22T03:00:00+01:00"),
     }
 }
 
@@ -102,12 +92,8 @@ mod tests {
 
     #[test]
     fn tables_are_matched_by_both_names() {
-        let matches = |pattern: &str, database, table| {
-            pattern
-                .parse::<TablePattern>()
-                .expect(pattern)
-                .matches(database, table)
-        };
+        let matches =
+            |pattern: &str, database, table| pattern.parse::<TablePattern>().expect(pattern).matches(database, table);
         assert!(matches("shop.orders", "shop", "orders"));
         assert!(!matches("shop.orders", "shop", "orders2"));
         assert!(matches("crm.*", "crm", "a.b"));
@@ -127,11 +113,7 @@ mod tests {
             ("2026-11-22 03:00:05", "2026-11-22T03:00:05Z"),
             ("2026-11-22T03:00:00+01:00", "2026-11-22T02:00:00Z"),
         ] {
-            assert_eq!(
-                parse_time(text).map(|time| time.to_string()),
-                Ok(expected.into()),
-                "{text}"
-            );
+            assert_eq!(parse_time(text).map(|time| time.to_string()), Ok(expected.into()), "{text}");
         }
         assert!(parse_time("yesterday").is_err());
     }
@@ -139,10 +121,7 @@ mod tests {
     #[test]
     fn a_hash_has_64_digits() {
         let hash = "AB".repeat(32);
-        assert_eq!(
-            hash.parse::<Sha256Hex>().expect("a hash").as_str(),
-            "ab".repeat(32)
-        );
+        assert_eq!(hash.parse::<Sha256Hex>().expect("a hash").as_str(), "ab".repeat(32));
         assert!("ab".parse::<Sha256Hex>().is_err());
     }
 

@@ -14,14 +14,8 @@ use jiff::{Span, SpanRelativeTo};
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
-const BINARY_UNITS: [(u64, &str); 6] = [
-    (1 << 60, "EiB"),
-    (1 << 50, "PiB"),
-    (1 << 40, "TiB"),
-    (GIB, "GiB"),
-    (MIB, "MiB"),
-    (KIB, "KiB"),
-];
+const BINARY_UNITS: [(u64, &str); 6] =
+    [(1 << 60, "EiB"), (1 << 50, "PiB"), (1 << 40, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")];
 
 /// A number of bytes.
 ///
@@ -50,27 +44,18 @@ impl ByteSize {
     pub fn human(self) -> String {
         let Self(bytes) = self;
         // 1,023.7 MiB would be printed as "1024 MiB": a unit is taken from half a step below it on.
-        let unit = BINARY_UNITS
-            .iter()
-            .find(|(unit, _)| bytes >= unit - unit / 2048);
+        let unit = BINARY_UNITS.iter().find(|(unit, _)| bytes >= unit - unit / 2048);
         let Some((unit, name)) = unit else {
             return format!("{bytes} B");
         };
         let value = bytes as f64 / *unit as f64;
-        if value < 99.95 {
-            format!("{value:.1} {name}")
-        } else {
-            format!("{value:.0} {name}")
-        }
+        if value < 99.95 { format!("{value:.1} {name}") } else { format!("{value:.0} {name}") }
     }
 }
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match BINARY_UNITS
-            .iter()
-            .find(|(unit, _)| self.0 != 0 && self.0.is_multiple_of(*unit))
-        {
+        match BINARY_UNITS.iter().find(|(unit, _)| self.0 != 0 && self.0.is_multiple_of(*unit)) {
             Some((unit, name)) => write!(f, "{}{name}", self.0 / unit),
             None => write!(f, "{}B", self.0),
         }
@@ -81,11 +66,8 @@ impl FromStr for ByteSize {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let error = |problem| UnitError {
-            text: text.into(),
-            problem,
-            remedy: "write a size like 16MiB, 500MB or 1.5GiB",
-        };
+        let error =
+            |problem| UnitError { text: text.into(), problem, remedy: "write a size like 16MiB, 500MB or 1.5GiB" };
         match text.trim().parse::<bytesize::ByteSize>() {
             // Where bytesize says "the largest", the number was cut. Nobody means 16 EiB less one byte.
             Ok(size) if size.as_u64() == u64::MAX => Err(error("too large")),
@@ -114,11 +96,7 @@ impl Rate {
     pub fn of(bytes: u64, duration: Duration) -> Self {
         let seconds = duration.as_secs_f64();
         // `as` saturates, and a rate is for reading only.
-        if seconds > 0.0 {
-            Self((bytes as f64 / seconds) as u64)
-        } else {
-            Self(0)
-        }
+        if seconds > 0.0 { Self((bytes as f64 / seconds) as u64) } else { Self(0) }
     }
 }
 
@@ -134,13 +112,11 @@ impl FromStr for Rate {
     fn from_str(text: &str) -> Result<Self, UnitError> {
         let size = text.trim().trim_end_matches("/s");
         let remedy = "write bytes a second, like 50MiB or 50MiB/s";
-        size.parse::<ByteSize>()
-            .map(|ByteSize(bytes)| Self(bytes))
-            .map_err(|error| UnitError {
-                text: text.into(),
-                remedy,
-                ..error
-            })
+        size.parse::<ByteSize>().map(|ByteSize(bytes)| Self(bytes)).map_err(|error| UnitError {
+            text: text.into(),
+            remedy,
+            ..error
+        })
     }
 }
 
@@ -148,31 +124,21 @@ impl FromStr for Rate {
 ///
 /// A day has 24 hours. Months and years have no fixed length and are refused.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
-    let error = |problem| UnitError {
-        text: text.into(),
-        problem,
-        remedy: "write a duration like 0.2, 90s, 1h30m or 30d",
-    };
+    let error =
+        |problem| UnitError { text: text.into(), problem, remedy: "write a duration like 0.2, 90s, 1h30m or 30d" };
     let trimmed = text.trim();
     if trimmed.is_empty() {
         return Err(error("empty"));
     }
-    let is_plain_number = trimmed
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let is_plain_number = trimmed.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     // The 0 is for `.5`.
-    let span = if is_plain_number {
-        format!("0{trimmed}s").parse::<Span>()
-    } else {
-        trimmed.parse::<Span>()
-    };
+    let span = if is_plain_number { format!("0{trimmed}s").parse::<Span>() } else { trimmed.parse::<Span>() };
     let span = span.map_err(|_| error("not a duration"))?;
     if span.is_negative() {
         return Err(error("negative"));
     }
-    let duration = span
-        .to_duration(SpanRelativeTo::days_are_24_hours())
-        .map_err(|_| error("of no fixed length, or too long"))?;
+    let duration =
+        span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| error("of no fixed length, or too long"))?;
     Duration::try_from(duration).map_err(|_| error("not a duration"))
 }
 
@@ -182,9 +148,7 @@ pub fn human_duration(duration: Duration) -> String {
     if duration < Duration::from_millis(9_950) {
         return format!("{:.1}s", duration.as_secs_f64());
     }
-    let seconds = duration
-        .as_secs()
-        .saturating_add(u64::from(duration.subsec_millis() >= 500));
+    let seconds = duration.as_secs().saturating_add(u64::from(duration.subsec_millis() >= 500));
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     let two = |large: u64, large_unit: &str, small: u64, small_unit: &str| match small {
         0 => format!("{large}{large_unit}"),
@@ -221,9 +185,7 @@ mod tests {
     use super::*;
 
     fn size(text: &str) -> Result<u64, String> {
-        text.parse::<ByteSize>()
-            .map(ByteSize::bytes)
-            .map_err(|error| error.to_string())
+        text.parse::<ByteSize>().map(ByteSize::bytes).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -234,33 +196,17 @@ mod tests {
         assert_eq!(size(" 7 KiB "), Ok(7 << 10));
         assert_eq!(size("123"), Ok(123));
         assert_eq!(size("0"), Ok(0));
-        assert_eq!(
-            size("9007199254740993B"),
-            Ok(9_007_199_254_740_993),
-            "no detour over f64"
-        );
+        assert_eq!(size("9007199254740993B"), Ok(9_007_199_254_740_993), "no detour over f64");
     }
 
     #[test]
     fn a_wrong_size_names_the_remedy() {
         let remedy = "write a size like 16MiB, 500MB or 1.5GiB";
         assert_eq!(size(""), Err(format!(r#""" is empty; {remedy}"#)));
-        assert_eq!(
-            size("16 apples"),
-            Err(format!(r#""16 apples" is not a size; {remedy}"#))
-        );
-        assert_eq!(
-            size("-1MiB"),
-            Err(format!(r#""-1MiB" is negative; {remedy}"#))
-        );
-        assert_eq!(
-            size("99999999EiB"),
-            Err(format!(r#""99999999EiB" is too large; {remedy}"#))
-        );
-        assert_eq!(
-            size("1.2.3MiB"),
-            Err(format!(r#""1.2.3MiB" is not a size; {remedy}"#))
-        );
+        assert_eq!(size("16 apples"), Err(format!(r#""16 apples" is not a size; {remedy}"#)));
+        assert_eq!(size("-1MiB"), Err(format!(r#""-1MiB" is negative; {remedy}"#)));
+        assert_eq!(size("99999999EiB"), Err(format!(r#""99999999EiB" is too large; {remedy}"#)));
+        assert_eq!(size("1.2.3MiB"), Err(format!(r#""1.2.3MiB" is not a size; {remedy}"#)));
     }
 
     #[test]
@@ -291,10 +237,7 @@ mod tests {
         assert_eq!(Rate::of(100, Duration::ZERO), Rate(0));
         assert_eq!(Rate::of(300, Duration::from_secs(2)), Rate(150));
         let error = "fast".parse::<Rate>().expect_err("no rate");
-        assert_eq!(
-            error.to_string(),
-            r#""fast" is not a size; write bytes a second, like 50MiB or 50MiB/s"#
-        );
+        assert_eq!(error.to_string(), r#""fast" is not a size; write bytes a second, like 50MiB or 50MiB/s"#);
     }
 
     #[test]
@@ -315,11 +258,7 @@ mod tests {
             ("1.5h", 5_400_000),
             ("0", 0),
         ] {
-            assert_eq!(
-                parse_duration(text),
-                Ok(Duration::from_millis(milliseconds)),
-                "{text}"
-            );
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
     }
 
@@ -335,10 +274,7 @@ mod tests {
             ("99999999999999999999", "not a duration"),
         ] {
             let error = parse_duration(text).expect_err(text).to_string();
-            assert_eq!(
-                error,
-                format!("{text:?} is {problem}; write a duration like 0.2, 90s, 1h30m or 30d")
-            );
+            assert_eq!(error, format!("{text:?} is {problem}; write a duration like 0.2, 90s, 1h30m or 30d"));
         }
     }
 
@@ -356,11 +292,7 @@ mod tests {
             (3_600_000, "1h"),
             (183_600_000, "2d 3h"),
         ] {
-            assert_eq!(
-                human_duration(Duration::from_millis(milliseconds)),
-                text,
-                "{milliseconds}"
-            );
+            assert_eq!(human_duration(Duration::from_millis(milliseconds)), text, "{milliseconds}");
         }
         assert_eq!(human_duration(Duration::MAX), "213503982334601d 7h");
     }

@@ -11,10 +11,7 @@ pub struct UsageError {
 
 impl UsageError {
     pub fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            hint: hint.into(),
-        }
+        Self { message: message.into(), hint: hint.into() }
     }
 
     /// What to do about it.

@@ -1,0 +1,185 @@
+//! The dump directory: list, open, stat, and remove what is proved. Nothing of ours is ever written into it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::model::identity::FileIdentity;
+
+/// A directory that is held open, so that all that follows means this directory, whatever stands at its path by then.
+#[derive(Debug)]
+pub struct DumpDir {
+    descriptor: OwnedFd,
+    path: PathBuf,
+}
+
+/// An entry of the directory.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its name.
+    pub name: OsString,
+    /// Its inode number, as the directory has it.
+    pub inode: u64,
+    /// What it is.
+    pub file_type: FileType,
+}
+
+/// What became of a file that was to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone, by us.
+    Removed,
+    /// It was gone already.
+    Absent,
+    /// Another file stands there, or the file was changed: it was left alone.
+    Changed,
+}
+
+impl DumpDir {
+    /// Opens the directory that stands at `path` now.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self { descriptor: rustix::fs::open(path, flags, Mode::empty())?, path: path.to_owned() })
+    }
+
+    /// Its path as it was given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether `path` still leads to this directory: a script may have removed it and made it again.
+    pub fn is_current(&self) -> bool {
+        Self::open(&self.path).is_ok_and(|there| self.is_same(&there))
+    }
+
+    /// Whether both are one directory.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let both = (rustix::fs::fstat(&self.descriptor), rustix::fs::fstat(&other.descriptor));
+        matches!(both, (Ok(one), Ok(two)) if (one.st_dev, one.st_ino) == (two.st_dev, two.st_ino))
+    }
+
+    /// Takes the lock that keeps a second program off this directory; false if another holds it. It is a lock on the
+    /// directory itself, so there is no file to leave behind, and it ends with this value or this process.
+    pub fn lock(&self) -> io::Result<bool> {
+        match rustix::fs::flock(&self.descriptor, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Everything in the directory, in no order.
+    pub fn list(&self) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.descriptor)? {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            let file_type = match entry.file_type() {
+                // Some filesystems leave the type out of the directory.
+                FileType::Unknown => match rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                    Err(Errno::NOENT) => continue,
+                    Err(error) => return Err(error.into()),
+                },
+                known => known,
+            };
+            entries.push(Entry { name: name.to_owned(), inode: entry.ino(), file_type });
+        }
+        Ok(entries)
+    }
+
+    /// Opens a regular file for reading. Never through a symlink, and without waiting: opening a FIFO would block, or
+    /// steal what its reader waits for.
+    pub fn open_file(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let file: File = rustix::fs::openat(&self.descriptor, name.as_ref(), flags, Mode::empty())?.into();
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+        }
+        Ok(file)
+    }
+
+    /// The identity of what stands under that name, without following a symlink.
+    pub fn identity(&self, name: impl AsRef<OsStr>) -> io::Result<FileIdentity> {
+        let stat = rustix::fs::statat(&self.descriptor, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(identity_of_stat(&stat))
+    }
+
+    /// Removes a file whose object is proved, but only if it is still the file that was read.
+    pub fn remove_verified(&self, name: impl AsRef<OsStr>, read: &FileIdentity) -> io::Result<Removal> {
+        match self.identity(name.as_ref()) {
+            Ok(there) if there == *read => {}
+            Ok(_) => return Ok(Removal::Changed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Removal::Absent),
+            Err(error) => return Err(error),
+        }
+        match rustix::fs::unlinkat(&self.descriptor, name.as_ref(), AtFlags::empty()) {
+            Ok(()) => Ok(Removal::Removed),
+            Err(Errno::NOENT) => Ok(Removal::Absent),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Why files cannot be removed here, found without removing one: `name` is an example of them.
+    pub fn why_not_removable(&self, name: impl AsRef<OsStr>) -> Option<String> {
+        let wanted = Access::WRITE_OK | Access::EXEC_OK;
+        if let Err(error) = rustix::fs::accessat(&self.descriptor, ".", wanted, AtFlags::EACCESS) {
+            return Some(format!("this user may not write to the directory ({})", io::Error::from(error)));
+        }
+        let directory = rustix::fs::fstat(&self.descriptor).ok()?;
+        let file = rustix::fs::statat(&self.descriptor, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let sticky = Mode::from_raw_mode(directory.st_mode).contains(Mode::SVTX);
+        let user = rustix::process::geteuid();
+        let owner = user.is_root() || [directory.st_uid, file.st_uid].contains(&user.as_raw());
+        (sticky && !owner)
+            .then(|| "the directory is sticky, and neither it nor the file belongs to this user".to_owned())
+    }
+
+    /// Free space for an unprivileged writer, in bytes.
+    pub fn free_space(&self) -> io::Result<u64> {
+        let filesystem = rustix::fs::fstatvfs(&self.descriptor)?;
+        Ok(filesystem.f_bavail.saturating_mul(filesystem.f_frsize))
+    }
+
+    /// The directory's own descriptor.
+    pub fn descriptor(&self) -> impl AsFd + '_ {
+        self.descriptor.as_fd()
+    }
+}
+
+/// The identity of an open file.
+pub fn identity_of(file: &File) -> io::Result<FileIdentity> {
+    let metadata = file.metadata()?;
+    Ok(FileIdentity {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        size: metadata.size(),
+        modified: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+        changed: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+    })
+}
+
+#[allow(clippy::useless_conversion, clippy::unnecessary_cast, reason = "the fields' types differ between systems")]
+fn identity_of_stat(stat: &rustix::fs::Stat) -> FileIdentity {
+    FileIdentity {
+        device: stat.st_dev as u64,
+        inode: stat.st_ino as u64,
+        size: stat.st_size as u64,
+        modified: nanoseconds(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+        changed: nanoseconds(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+    }
+}
+
+fn nanoseconds(seconds: i64, rest: i64) -> i128 {
+    i128::from(seconds) * 1_000_000_000 + i128::from(rest)
+}

@@ -1,0 +1,142 @@
+//! The dump's life: which dump stands in the directory, whether it is still being written, and how it ended.
+//!
+//! mydumper creates `metadata.partial` before any other file, holds it open for writing to the end, closes it and
+//! renames it to `metadata`; so in every version. That one file says which dump this is and whether it lives.
+
+mod child;
+mod exit_status;
+mod life;
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use anyhow::Context;
+
+pub use child::{Child, ChildSettings};
+pub use exit_status::{ExitSources, ExitStatusFile};
+pub use life::{Life, LivingDump};
+
+use crate::dump_dir::DumpDir;
+use crate::model::dump_metadata::{DumpMetadata, Generation};
+use crate::model::file_name::{METADATA, METADATA_PARTIAL};
+use crate::model::identity::DumpIdentity;
+use crate::platform;
+
+/// The most of a `metadata` file that is read, in bytes; 100,000 tables need some 10 MB.
+const METADATA_SIZE_MAX: u64 = 256 * 1024 * 1024;
+
+/// What stands in the directory.
+#[derive(Debug)]
+pub enum Sight {
+    /// No dump.
+    Nothing,
+    /// `metadata.partial` is there, but its first line is not whole yet.
+    Starting,
+    /// A dump that has not ended, or that died.
+    Partial(Sighted),
+    /// A dump with its final `metadata`.
+    Finished(Sighted),
+    /// Something that is not for us, and why.
+    Refused(String),
+}
+
+/// A dump that was found.
+#[derive(Debug)]
+pub struct Sighted {
+    /// Its `metadata.partial` or `metadata`. Held open, so that its inode cannot be given to another file meanwhile.
+    pub lead: File,
+    /// Device and inode of that file.
+    pub inode: (u64, u64),
+    /// Which dump it is.
+    pub identity: DumpIdentity,
+    /// What that file said.
+    pub metadata: DumpMetadata,
+}
+
+/// Looks which dump stands in the directory. `metadata.partial` comes first: a `metadata` beside it is of an earlier dump.
+pub fn look(directory: &DumpDir, host: &str) -> anyhow::Result<Sight> {
+    if let Some(file) = open_if_there(directory, METADATA_PARTIAL)? {
+        return Ok(sighted(file, host)?.map_or(Sight::Starting, Sight::Partial));
+    }
+    if let Some(file) = open_if_there(directory, METADATA)? {
+        return Ok(match sighted(file, host)? {
+            Some(sighted) => Sight::Finished(sighted),
+            None => Sight::Refused(format!(
+                "'{}' has a '{METADATA}' without a 'Started dump at' line, so it is no dump of mydumper; move it away",
+                directory.path().display()
+            )),
+        });
+    }
+    if is_daemon_directory(directory) {
+        return Ok(Sight::Refused(format!(
+            "'{0}' holds snapshots of mydumper's daemon mode (0, 1, last_dump), which are overwritten in turn; \
+             run one mydumper2s3 for each snapshot directory, as --dir '{0}/0'",
+            directory.path().display()
+        )));
+    }
+    Ok(Sight::Nothing)
+}
+
+fn open_if_there(directory: &DumpDir, name: &str) -> anyhow::Result<Option<File>> {
+    match directory.open_file(name) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            let hint = "run mydumper2s3 as the user that runs mydumper";
+            Err(error).with_context(|| format!("cannot read '{}' ({hint})", directory.path().join(name).display()))
+        }
+    }
+}
+
+fn sighted(mut lead: File, host: &str) -> anyhow::Result<Option<Sighted>> {
+    let text = read_text(&mut lead).context("cannot read the dump's metadata")?;
+    let metadata = DumpMetadata::parse(&text);
+    let Some(started) = metadata.started.clone() else {
+        return Ok(None);
+    };
+    let inode = platform::device_and_inode(&lead)?;
+    let identity = DumpIdentity { host: host.to_owned(), started, inode: inode.1, born: platform::birth_time(&lead) };
+    Ok(Some(Sighted { lead, inode, identity, metadata }))
+}
+
+impl Sighted {
+    /// Reads the file again: it has grown since.
+    pub fn read_again(&self) -> io::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        let mut offset = 0;
+        let mut buffer = vec![0; 64 * 1024];
+        while offset < METADATA_SIZE_MAX {
+            let length = std::os::unix::fs::FileExt::read_at(&self.lead, &mut buffer, offset)?;
+            if length == 0 {
+                break;
+            }
+            text.extend_from_slice(&buffer[..length]);
+            offset += length as u64;
+        }
+        Ok(text)
+    }
+}
+
+fn read_text(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    file.take(METADATA_SIZE_MAX).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+fn is_daemon_directory(directory: &DumpDir) -> bool {
+    let is = |name: &str, wanted: rustix::fs::FileType| {
+        directory
+            .list()
+            .is_ok_and(|entries| entries.iter().any(|entry| entry.name == name && entry.file_type == wanted))
+    };
+    is("last_dump", rustix::fs::FileType::Symlink)
+        || (is("0", rustix::fs::FileType::Directory) && is("1", rustix::fs::FileType::Directory))
+}
+
+/// What the metadata's form says of mydumper's version.
+pub fn generation_name(generation: Generation) -> &'static str {
+    match generation {
+        Generation::FreeText => "0.x",
+        Generation::Ini => "0.13 or later",
+    }
+}

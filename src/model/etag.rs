@@ -1,0 +1,180 @@
+//! ETags: what S3 says of the bytes it holds, and what it must say of ours.
+//!
+//! Sources: AWS, "Checking object integrity" and the API reference of `PutObject` and `CompleteMultipartUpload`.
+//! A single PUT without encryption, or with SSE-S3, has the MD5 of its bytes as ETag; a multipart upload has the MD5
+//! of its parts' binary MD5s, then `-` and the number of parts. With SSE-KMS, SSE-C and directory buckets it is
+//! neither.
+
+use std::fmt;
+
+use md5::{Digest, Md5};
+use serde::{Deserialize, Serialize};
+
+/// The MD5 of some bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Md5Digest(pub [u8; 16]);
+
+impl Md5Digest {
+    /// The MD5 of bytes that are in memory.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Md5::digest(bytes).into())
+    }
+
+    /// As S3's `Content-MD5` header wants it: base64 of the sixteen bytes.
+    pub fn content_md5(self) -> String {
+        base64(&self.0)
+    }
+
+    /// Reads 32 hexadecimal digits; `None` for all else.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let bytes = text.as_bytes();
+        if bytes.len() != 32 {
+            return None;
+        }
+        let mut digest = [0_u8; 16];
+        for (byte, pair) in digest.iter_mut().zip(bytes.chunks_exact(2)) {
+            let high = char::from(pair[0]).to_digit(16)?;
+            let low = char::from(pair[1]).to_digit(16)?;
+            *byte = (high * 16 + low) as u8;
+        }
+        Some(Self(digest))
+    }
+}
+
+/// Sixteen bytes as base64; the standard library has none, and one fixed length needs no crate.
+fn base64(digest: &[u8; 16]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(24);
+    for chunk in digest.chunks(3) {
+        let word = chunk.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for digit in 0..=chunk.len() {
+            text.push(char::from(ALPHABET[(word >> (18 - 6 * digit)) as usize & 63]));
+        }
+    }
+    text.push_str("==");
+    text
+}
+
+impl fmt::Display for Md5Digest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Md5Digest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+impl From<Md5Digest> for String {
+    fn from(digest: Md5Digest) -> Self {
+        digest.to_string()
+    }
+}
+
+impl TryFrom<String> for Md5Digest {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::from_hex(&text).ok_or_else(|| format!("'{text}' is no MD5 in 32 hexadecimal digits"))
+    }
+}
+
+/// An ETag without its quotes, as a store gave it or as it must be.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ETag(Box<str>);
+
+impl ETag {
+    /// Takes an ETag as it came from a store: quotes and a weakness mark are dropped, hexadecimal digits made small.
+    /// `None` if nothing is left: some stores answer the end of a multipart upload with an empty one.
+    pub fn from_store(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let text = text.strip_prefix("W/").unwrap_or(text).trim_matches('"');
+        (!text.is_empty()).then(|| Self(text.to_ascii_lowercase().into()))
+    }
+
+    /// The ETag of an object that went up in one PUT.
+    pub fn of_single_put(digest: Md5Digest) -> Self {
+        Self(digest.to_string().into())
+    }
+
+    /// The ETag of an object that went up in these parts.
+    pub fn of_parts(parts: &[Md5Digest]) -> Self {
+        let mut hasher = Md5::new();
+        for part in parts {
+            hasher.update(part.0);
+        }
+        Self(format!("{}-{}", Md5Digest(hasher.finalize().into()), parts.len()).into())
+    }
+
+    /// The ETag as text, without quotes.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The MD5 of the whole object, where the ETag has the form of one.
+    pub fn as_md5(&self) -> Option<Md5Digest> {
+        Md5Digest::from_hex(&self.0)
+    }
+
+    /// The number of parts, where the ETag has the form of a composite.
+    pub fn part_count(&self) -> Option<u32> {
+        let (digest, count) = self.0.split_once('-')?;
+        Md5Digest::from_hex(digest)?;
+        count.parse().ok().filter(|count| *count > 0)
+    }
+}
+
+impl fmt::Display for ETag {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ETag {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_md5_is_base64_of_the_binary_digest() {
+        // printf '' | openssl md5 -binary | base64
+        assert_eq!(Md5Digest::of(b"").content_md5(), "1B2M2Y8AsgTpgAmY7PhCfg==");
+        // printf 'hello' | openssl md5 -binary | base64
+        assert_eq!(Md5Digest::of(b"hello").content_md5(), "XUFAKrxLKna5cZ2REBfFkg==");
+    }
+
+    #[test]
+    fn etags_lose_their_quotes_and_an_empty_one_is_none() {
+        let tag = ETag::from_store("\"5D41402ABC4B2A76B9719D911017C592\"").expect("an etag");
+        assert_eq!(tag, ETag::of_single_put(Md5Digest::of(b"hello")));
+        assert_eq!(tag.as_md5(), Some(Md5Digest::of(b"hello")));
+        assert_eq!(ETag::from_store("\"\""), None);
+        assert_eq!(ETag::from_store(" "), None);
+    }
+
+    #[test]
+    fn the_composite_is_the_md5_of_the_binary_md5s() {
+        // (printf a | openssl md5 -binary; printf b | openssl md5 -binary) | md5sum
+        let tag = ETag::of_parts(&[Md5Digest::of(b"a"), Md5Digest::of(b"b")]);
+        assert_eq!(tag.as_str(), "96e024ba2074fe77e8e965ba43a704be-2");
+        assert_eq!(tag.part_count(), Some(2));
+        assert_eq!(tag.as_md5(), None);
+    }
+
+    #[test]
+    fn other_etags_are_neither() {
+        for text in ["abc", "0123456789abcdef0123456789abcdef-", "0123456789abcdef0123456789abcdef-0", "x-3", "-"] {
+            let tag = ETag::from_store(text).expect("an etag");
+            assert_eq!((tag.as_md5(), tag.part_count()), (None, None), "{text}");
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! The manifest, `mydumper2s3.json`: first the claim of a prefix, in the end the record of its dump.
+//!
+//! It is JSON: the fields of [`ManifestHeader`], then `files`, one file a line, so that a dump of 100,000 files is
+//! written and read as a stream. Unknown fields are ignored; a newer `format` is refused.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+
+use jiff::Timestamp;
+use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::dump_metadata::ReplicationSource;
+use super::etag::{ETag, Md5Digest};
+use super::file_name::FileName;
+use super::identity::DumpIdentity;
+
+/// The format that this program writes, and the newest that it reads.
+pub const FORMAT: u32 = 1;
+
+/// Where a dump stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DumpStateWord {
+    /// The prefix is claimed; files are on their way.
+    Uploading,
+    /// Every file is in the bucket, verified, and the dump ended well as far as it could be seen.
+    Complete,
+    /// The dump failed or is not whole; `reason` says why. There is no `metadata`.
+    Incomplete,
+}
+
+/// How a file is known to be closed; the first method that works is chosen when the dump is seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClosedBy {
+    /// A read lease: the kernel grants it only while nobody has the file open for writing.
+    Lease,
+    /// `/proc`: the open files of every process, and the dumper's are among those we may read.
+    Proc,
+    /// Not at all: files are taken only after the dump has ended.
+    End,
+}
+
+/// How mydumper's exit status became known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExitSeen {
+    /// mydumper was our child.
+    Child,
+    /// From a pidfd that was opened while it ran.
+    Pidfd,
+    /// A script wrote it into the file given with `--exit-status-file`.
+    File,
+    /// Nobody told us.
+    NotSeen,
+}
+
+/// mydumper's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DumperExit {
+    /// Exit status; absent when it was not seen or a signal ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<i32>,
+    /// The signal that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// How this is known.
+    pub seen: ExitSeen,
+}
+
+impl DumperExit {
+    /// Nobody told us.
+    pub const NOT_SEEN: Self = Self { status: None, signal: None, seen: ExitSeen::NotSeen };
+
+    /// Whether it is known to have failed.
+    pub fn is_failure(self) -> bool {
+        self.signal.is_some() || self.status.is_some_and(|status| status != 0)
+    }
+}
+
+impl fmt::Display for DumperExit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.status, self.signal) {
+            (_, Some(signal)) => write!(formatter, "signal {signal}"),
+            (Some(status), None) => write!(formatter, "{status}"),
+            (None, None) => formatter.write_str("not seen"),
+        }
+    }
+}
+
+/// Everything but the files.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ManifestHeader {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Where the dump stands.
+    pub state: DumpStateWord,
+    /// Why the dump is incomplete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Which dump this is.
+    pub identity: DumpIdentity,
+    /// [`DumpIdentity::id`]; also in the user metadata of each object.
+    pub dump_id: String,
+    /// When the dump began, UTC.
+    pub started: Timestamp,
+    /// When the last file was verified, UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<Timestamp>,
+    /// What mydumper wrote behind `Finished dump at:`; its local time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dumper_finished: Option<String>,
+    /// mydumper's version, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dumper_version: Option<String>,
+    /// mydumper's exit status, and how it was seen.
+    pub dumper_exit: DumperExit,
+    /// The dump directory.
+    pub directory: String,
+    /// How closed files were known.
+    pub closed_by: ClosedBy,
+    /// Whether the dump was seen alive. Then files older than it belong to something else, also after a restart.
+    #[serde(default)]
+    pub seen_alive: bool,
+    /// This program's version.
+    pub version: String,
+    /// Files of the dump, `metadata` among them.
+    #[serde(default)]
+    pub total_files: u64,
+    /// Their bytes.
+    #[serde(default)]
+    pub total_bytes: u64,
+    /// Replication coordinates that `metadata` names.
+    #[serde(default)]
+    pub sources: Vec<ReplicationSource>,
+    /// Of an incomplete dump: the text of its `metadata.partial`, of which there is no object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata_text: Option<String>,
+}
+
+/// What a verdict rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Proof {
+    /// The object's ETag is the MD5 of the bytes that were read here.
+    EtagMd5,
+    /// The object's ETag is the composite of the MD5s of the parts that were read here.
+    EtagComposite,
+    /// The ETag is no MD5 (SSE-KMS, SSE-C): the store checked Content-MD5 of every request, and the size is right.
+    ContentMd5,
+}
+
+/// The hash of a file's content, as the upload made it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ContentHash {
+    /// Of a file that went up in one PUT.
+    Whole {
+        /// MD5 of all bytes.
+        md5: Md5Digest,
+    },
+    /// Of a file that went up in parts.
+    Parts {
+        /// Size of every part but the last, in bytes.
+        part_size: u64,
+        /// MD5 of each part. Empty where an earlier run uploaded the file: then the ETag and the part size tell.
+        #[serde(default)]
+        part_md5s: Vec<Md5Digest>,
+    },
+    /// An object of which nothing but its ETag is known.
+    Unknown {},
+}
+
+impl ContentHash {
+    /// The ETag that a store must give to these bytes, where it gives MD5s at all.
+    pub fn etag(&self) -> Option<ETag> {
+        match self {
+            Self::Whole { md5 } => Some(ETag::of_single_put(*md5)),
+            Self::Parts { part_md5s, .. } if !part_md5s.is_empty() => Some(ETag::of_parts(part_md5s)),
+            Self::Parts { .. } | Self::Unknown {} => None,
+        }
+    }
+}
+
+/// An object that is proved to hold a file's bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectRecord {
+    /// Bytes.
+    pub size: u64,
+    /// The content's hash.
+    #[serde(flatten)]
+    pub hash: ContentHash,
+    /// The ETag that the store gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<ETag>,
+    /// The version id, on a versioned bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version_id: Option<String>,
+    /// SHA-256 in hexadecimal, with `--sha256`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// What the verdict rests on.
+    pub proof: Proof,
+}
+
+/// One file of the dump.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestFile {
+    /// Its name, here and in the bucket.
+    pub name: FileName,
+    /// What it holds, such as `schema` or `data`.
+    pub kind: String,
+    /// The database's real name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// The table's or view's real name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
+    /// The table's rows, where `metadata` tells; of the whole table, not of this file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+    /// Object and proof.
+    #[serde(flatten)]
+    pub object: ObjectRecord,
+}
+
+/// Writes a manifest as a stream.
+pub fn write<W: Write>(
+    mut writer: W,
+    header: &ManifestHeader,
+    files: impl Iterator<Item = ManifestFile>,
+) -> io::Result<()> {
+    let head = serde_json::to_string_pretty(header)?;
+    // The header is an object with fields, so it ends in "\n}".
+    let head = head.strip_suffix("\n}").unwrap_or(&head);
+    write!(writer, "{head},\n  \"files\": [")?;
+    for (index, file) in files.enumerate() {
+        writer.write_all(if index == 0 { b"\n    " } else { b",\n    " })?;
+        serde_json::to_writer(&mut writer, &file)?;
+    }
+    writer.write_all(b"\n  ]\n}\n")?;
+    writer.flush()
+}
+
+/// Why a manifest cannot be used.
+#[derive(Debug)]
+pub enum BadManifest {
+    /// Written by a newer program.
+    Newer(u64),
+    /// No manifest, or a damaged one.
+    Damaged(serde_json::Error),
+}
+
+impl fmt::Display for BadManifest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Newer(format) => {
+                write!(
+                    formatter,
+                    "the manifest has format {format}, this program reads up to {FORMAT}; use a newer mydumper2s3"
+                )
+            }
+            Self::Damaged(_) => write!(formatter, "{MANIFEST_NAME} is no manifest or is damaged"),
+        }
+    }
+}
+
+const MANIFEST_NAME: &str = super::file_name::MANIFEST;
+
+impl std::error::Error for BadManifest {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Newer(_) => None,
+            Self::Damaged(error) => Some(error),
+        }
+    }
+}
+
+/// Reads a manifest as a stream: `each` gets every file as it comes, the header is returned at the end.
+pub fn read(reader: impl Read, each: impl FnMut(ManifestFile)) -> Result<ManifestHeader, BadManifest> {
+    let mut fields = serde_json::Map::new();
+    let mut deserializer = serde_json::Deserializer::from_reader(reader);
+    let result =
+        Document { fields: &mut fields, each }.deserialize(&mut deserializer).and_then(|()| deserializer.end());
+    // The format is looked at first: what a newer one holds may well look damaged to us.
+    if let Some(format) = fields.get("format").and_then(serde_json::Value::as_u64)
+        && format > u64::from(FORMAT)
+    {
+        return Err(BadManifest::Newer(format));
+    }
+    result.map_err(BadManifest::Damaged)?;
+    serde_json::from_value(serde_json::Value::Object(fields)).map_err(BadManifest::Damaged)
+}
+
+/// The whole document: `files` goes to `each`, the rest into `fields`.
+struct Document<'a, F> {
+    fields: &'a mut serde_json::Map<String, serde_json::Value>,
+    each: F,
+}
+
+impl<'de, F: FnMut(ManifestFile)> DeserializeSeed<'de> for Document<'_, F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, F: FnMut(ManifestFile)> Visitor<'de> for Document<'_, F> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a manifest")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            if key == "files" {
+                let newer = self.fields.get("format").and_then(serde_json::Value::as_u64);
+                if newer.is_some_and(|format| format > u64::from(FORMAT)) {
+                    return Err(A::Error::custom("a newer format"));
+                }
+                map.next_value_seed(Files(&mut self.each))?;
+            } else {
+                self.fields.insert(key, map.next_value()?);
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Files<'a, F>(&'a mut F);
+
+impl<'de, F: FnMut(ManifestFile)> DeserializeSeed<'de> for Files<'_, F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de, F: FnMut(ManifestFile)> Visitor<'de> for Files<'_, F> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list of files")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
+        while let Some(file) = sequence.next_element()? {
+            (self.0)(file);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "manifest_tests.rs"]
+mod tests;

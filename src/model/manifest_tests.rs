@@ -1,0 +1,111 @@
+use super::*;
+use proptest::prelude::*;
+
+fn header() -> ManifestHeader {
+    ManifestHeader {
+        format: FORMAT,
+        state: DumpStateWord::Complete,
+        reason: None,
+        identity: DumpIdentity { host: "db1".into(), started: "2026-11-22 02:00:01".into(), inode: 7, born: Some(5) },
+        dump_id: "id".into(),
+        started: Timestamp::UNIX_EPOCH,
+        finished: None,
+        dumper_finished: None,
+        dumper_version: None,
+        dumper_exit: DumperExit { status: Some(0), signal: None, seen: ExitSeen::Child },
+        directory: "/backup".into(),
+        closed_by: ClosedBy::Lease,
+        seen_alive: true,
+        version: "0.1.0".into(),
+        total_files: 2,
+        total_bytes: 12,
+        sources: Vec::new(),
+        metadata_text: None,
+    }
+}
+
+fn files() -> Vec<ManifestFile> {
+    let md5 = Md5Digest::of(b"hello");
+    let object = |hash, proof| ObjectRecord { size: 6, hash, etag: None, version_id: None, sha256: None, proof };
+    let file = |name: &str, object| ManifestFile {
+        name: name.parse().expect("a name"),
+        kind: "data".into(),
+        database: Some("shop".into()),
+        table: None,
+        rows: Some(3),
+        object,
+    };
+    vec![
+        file("a\"b.sql", object(ContentHash::Whole { md5 }, Proof::EtagMd5)),
+        file("c.sql", object(ContentHash::Parts { part_size: 5, part_md5s: vec![md5, md5] }, Proof::EtagComposite)),
+        file("d.sql", object(ContentHash::Unknown {}, Proof::ContentMd5)),
+    ]
+}
+
+fn written() -> Vec<u8> {
+    let mut text = Vec::new();
+    write(&mut text, &header(), files().into_iter()).expect("writing into memory");
+    text
+}
+
+fn read_all(text: &[u8]) -> Result<(ManifestHeader, Vec<ManifestFile>), BadManifest> {
+    let mut files = Vec::new();
+    let header = read(text, |file| files.push(file))?;
+    Ok((header, files))
+}
+
+#[test]
+fn what_was_written_is_read_back() {
+    let (header, read) = read_all(&written()).expect("a manifest");
+    assert_eq!(read, files());
+    assert_eq!(header.dumper_exit.seen, ExitSeen::Child);
+    assert_eq!(header.identity, self::header().identity);
+}
+
+#[test]
+fn one_file_is_one_line() {
+    let text = String::from_utf8(written()).expect("text");
+    assert_eq!(text.lines().filter(|line| line.contains("\"name\"")).count(), 3);
+}
+
+#[test]
+fn unknown_fields_are_ignored() {
+    let text = String::from_utf8(written()).expect("text");
+    let text = text.replacen('{', "{\"colour\": {\"deep\": [1]},", 1).replace("\"kind\"", "\"new\":[{}],\"kind\"");
+    assert_eq!(read_all(text.as_bytes()).expect("a manifest").1, files());
+}
+
+#[test]
+fn a_newer_format_is_refused_by_name() {
+    let text = String::from_utf8(written())
+        .expect("text")
+        .replace("\"format\": 1", "\"format\": 2")
+        .replace("\"kind\"", "\"sort\"");
+    let error = read_all(text.as_bytes()).expect_err("newer");
+    assert!(matches!(error, BadManifest::Newer(2)), "{error}");
+    assert!(error.to_string().contains("newer mydumper2s3"));
+}
+
+#[test]
+fn every_shorter_text_is_damaged() {
+    let text = written();
+    for length in 0..text.len() - 2 {
+        assert!(matches!(read_all(&text[..length]), Err(BadManifest::Damaged(_))), "{length}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = read_all(&bytes);
+    }
+
+    #[test]
+    fn no_changed_byte_makes_the_reader_panic(at in 0_usize..2000, byte in any::<u8>()) {
+        let mut text = written();
+        if let Some(place) = text.get_mut(at) {
+            *place = byte;
+        }
+        let _ = read_all(&text);
+    }
+}

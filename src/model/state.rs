@@ -1,0 +1,377 @@
+//! The four sets: what is there, what may still be written, what is on its way, what is safe.
+//!
+//! [`DumpState::observe`] is the only place that decides what is ready, and the only maker of [`UploadJob`]s.
+//! A job is a token: it is made once, and [`DumpState::complete`], [`DumpState::fail`] or [`DumpState::withdraw`]
+//! takes it back by value. So "marked before it is queued" is not a rule to remember but the only way to get a job.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use super::file_name::FileName;
+use super::identity::FileIdentity;
+use super::manifest::ObjectRecord;
+
+/// A name found in the directory. The inode comes with the name, so that files that are done need no stat.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// The name.
+    pub name: FileName,
+    /// Its inode number as the directory gives it.
+    pub inode: u64,
+}
+
+/// What is known of a file's writers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writers {
+    /// Somebody has it open for writing, or nobody can tell.
+    Some,
+    /// The kernel says that nobody has it open for writing.
+    None,
+    /// Nobody can tell, but the dump has ended, and its writers with it. Such a file must settle all the same.
+    Ended,
+}
+
+/// What a closer look at a file said: first who writes it, then its identity, in this order.
+#[derive(Debug, Clone, Copy)]
+pub struct Probe {
+    /// The file's identity.
+    pub identity: FileIdentity,
+    /// Who writes it.
+    pub writers: Writers,
+}
+
+/// Where the dump is in its life; it decides what a closed file has to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// mydumper writes, renames and deletes: a closed file must settle first. `metadata` is not ours to take.
+    Writing,
+    /// mydumper has ended: a closed file is ready at once. `metadata` waits for everything else.
+    Ended,
+    /// Everything else is verified: `metadata` is ready too.
+    Committing,
+}
+
+/// One look at the dump directory.
+#[derive(Debug)]
+pub struct Scan {
+    /// When it was made.
+    pub now: Instant,
+    /// Where the dump is.
+    pub phase: Phase,
+    /// Every file of the dump that is there.
+    pub listing: Vec<Listed>,
+    /// A closer look at those that [`DumpState::unfinished`] named.
+    pub probes: Vec<(FileName, Probe)>,
+}
+
+/// The right and the duty to upload one file once.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UploadJob {
+    name: FileName,
+    identity: FileIdentity,
+}
+
+impl UploadJob {
+    /// The file's name.
+    pub fn name(&self) -> &FileName {
+        &self.name
+    }
+
+    /// What the file was when it was found ready; any other file under this name is not meant.
+    pub fn identity(&self) -> &FileIdentity {
+        &self.identity
+    }
+}
+
+/// What became of the local file after its object was proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Local {
+    /// Still there, with this identity: wished so, or it could not be removed.
+    Kept(FileIdentity),
+    /// Removed by us, in this run or an earlier one.
+    Removed,
+}
+
+/// A file whose object is proved to hold the same bytes.
+#[derive(Debug, Clone)]
+pub struct Uploaded {
+    /// What is in the bucket.
+    pub object: ObjectRecord,
+    /// What became of the local file.
+    pub local: Local,
+}
+
+/// What a scan led to.
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// To be pushed to the queue; they are in `uploading` already.
+    pub jobs: Vec<UploadJob>,
+    /// Files that were uploaded and then taken away by mydumper: their objects must go too.
+    pub withdrawn: Vec<FileName>,
+}
+
+/// A file that waits: it may still be written, has not settled, or failed and will be tried again.
+#[derive(Debug)]
+struct Waiting {
+    identity: FileIdentity,
+    /// The first scan that saw it closed with this identity.
+    closed_since: Option<Instant>,
+}
+
+/// How often and why a file failed.
+#[derive(Debug)]
+struct Setback {
+    attempts: u32,
+    not_before: Instant,
+    reason: String,
+}
+
+/// How often a file is tried after the dump's end before it counts as failed. While the dump lives it is tried for ever:
+/// its owner has time to mend it. Outages of the store do not count: they are waited out below.
+const ATTEMPTS_MAX: u32 = 5;
+/// The longest wait between two attempts at one file.
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
+
+/// The state of one dump. It lives behind one mutex that is never held across an `.await`: a scan or a job's end
+/// changes it in one step, and nobody sees it in between.
+#[derive(Debug)]
+pub struct DumpState {
+    /// How long a file must stay the same after it was first seen closed.
+    settle: Duration,
+    /// Names in the directory at the last scan, and when each was last seen. Changed by `observe`.
+    present: HashMap<FileName, u64>,
+    /// Those that may still be written or have not settled, with what is known of them. Filled by `observe` and `fail`.
+    open: HashMap<FileName, Waiting>,
+    /// Those handed to the pool and not yet ended. `observe` adds; `complete`, `fail` and `withdraw` take out.
+    uploading: HashMap<FileName, FileIdentity>,
+    /// Those verified in the bucket. `complete` and `adopt` add; `observe` takes out what was withdrawn.
+    uploaded: HashMap<FileName, Uploaded>,
+    /// What went wrong with a file, until it is uploaded.
+    setbacks: HashMap<FileName, Setback>,
+    /// Objects that must go because mydumper took the file back, and have not gone yet.
+    withdrawn: HashSet<FileName>,
+    scans: u64,
+    uploaded_bytes: u64,
+}
+
+/// Sizes of the four sets, for the status line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Files in the directory.
+    pub present: usize,
+    /// Files that may still be written or have not settled.
+    pub open: usize,
+    /// Files in the queue or on their way.
+    pub uploading: usize,
+    /// Files verified in the bucket.
+    pub uploaded: usize,
+    /// Their bytes.
+    pub uploaded_bytes: u64,
+}
+
+impl DumpState {
+    /// An empty state; a closed file counts as ready when it stayed the same for `settle`.
+    pub fn new(settle: Duration) -> Self {
+        Self {
+            settle,
+            present: HashMap::new(),
+            open: HashMap::new(),
+            uploading: HashMap::new(),
+            uploaded: HashMap::new(),
+            setbacks: HashMap::new(),
+            withdrawn: HashSet::new(),
+            scans: 0,
+            uploaded_bytes: 0,
+        }
+    }
+
+    /// The listed files that need a closer look: all that are neither on their way nor done.
+    pub fn unfinished<'a>(&self, listing: &'a [Listed]) -> Vec<&'a FileName> {
+        let unfinished = |listed: &&Listed| match self.uploaded.get(&listed.name) {
+            Some(Uploaded { local: Local::Kept(identity), .. }) => identity.inode != listed.inode,
+            Some(Uploaded { local: Local::Removed, .. }) => true,
+            None => !self.uploading.contains_key(&listed.name),
+        };
+        listing.iter().filter(unfinished).map(|listed| &listed.name).collect()
+    }
+
+    /// Takes one look at the directory in: marks what is ready as uploading and returns it as jobs.
+    pub fn observe(&mut self, scan: Scan) -> Observed {
+        self.scans += 1;
+        for Listed { name, .. } in scan.listing {
+            self.present.insert(name, self.scans);
+        }
+        self.forget_absent();
+        let withdrawn = self.take_withdrawn();
+        let mut jobs = Vec::new();
+        for (name, probe) in scan.probes {
+            // A worker may have ended with it between the look and now; then the look is stale.
+            if self.uploading.contains_key(&name) || !self.present.contains_key(&name) {
+                continue;
+            }
+            if let Some(Uploaded { local: Local::Kept(identity), .. }) = self.uploaded.get(&name)
+                && *identity == probe.identity
+            {
+                continue;
+            }
+            if let Some(job) = self.consider(name, probe, scan.now, scan.phase) {
+                jobs.push(job);
+            }
+        }
+        Observed { jobs, withdrawn }
+    }
+
+    /// The heart: is this file ready?
+    fn consider(&mut self, name: FileName, probe: Probe, now: Instant, phase: Phase) -> Option<UploadJob> {
+        let same = self.open.get(&name).filter(|waiting| waiting.identity == probe.identity);
+        let closed_since = match (probe.writers, same.and_then(|waiting| waiting.closed_since)) {
+            (Writers::Some, _) => None,
+            (_, Some(since)) => Some(since),
+            (_, None) => Some(now),
+        };
+        let at_once = phase != Phase::Writing && probe.writers == Writers::None;
+        let settled = closed_since.is_some_and(|since| at_once || now.saturating_duration_since(since) >= self.settle);
+        let turn = !name.is_metadata() || phase == Phase::Committing;
+        if settled && turn && !self.held_back(&name, now, phase) {
+            self.open.remove(&name);
+            self.forget_uploaded(&name);
+            self.uploading.insert(name.clone(), probe.identity);
+            return Some(UploadJob { name, identity: probe.identity });
+        }
+        self.open.insert(name, Waiting { identity: probe.identity, closed_since });
+        None
+    }
+
+    /// Whether an earlier failure says: not yet, or never.
+    fn held_back(&self, name: &FileName, now: Instant, phase: Phase) -> bool {
+        self.setbacks.get(name).is_some_and(|setback| {
+            now < setback.not_before || (phase != Phase::Writing && setback.attempts >= ATTEMPTS_MAX)
+        })
+    }
+
+    fn forget_absent(&mut self) {
+        let scans = self.scans;
+        self.present.retain(|_, seen| *seen == scans);
+        let present = &self.present;
+        self.open.retain(|name, _| present.contains_key(name));
+        let uploading = &self.uploading;
+        self.setbacks.retain(|name, _| present.contains_key(name) || uploading.contains_key(name));
+    }
+
+    /// Uploaded files that vanished although we did not remove them: mydumper took them back.
+    fn take_withdrawn(&mut self) -> Vec<FileName> {
+        let gone = |(name, uploaded): (&FileName, &Uploaded)| {
+            let kept = matches!(uploaded.local, Local::Kept(_));
+            (kept && !self.present.contains_key(name)).then(|| name.clone())
+        };
+        // Only with --keep can there be such files in number; without it `uploaded` is walked for nothing,
+        // but `present` is small then, and so is the count of kept ones.
+        let gone: Vec<_> = self.uploaded.iter().filter_map(gone).collect();
+        for name in &gone {
+            self.forget_uploaded(name);
+            self.withdrawn.insert(name.clone());
+        }
+        self.withdrawn.iter().cloned().collect()
+    }
+
+    fn forget_uploaded(&mut self, name: &FileName) {
+        if let Some(uploaded) = self.uploaded.remove(name) {
+            self.uploaded_bytes -= uploaded.object.size;
+        }
+    }
+
+    /// The job ended well: its object is proved.
+    pub fn complete(&mut self, job: UploadJob, uploaded: Uploaded) {
+        self.uploading.remove(&job.name);
+        self.setbacks.remove(&job.name);
+        self.adopt(job.name, uploaded);
+    }
+
+    /// Takes in what an earlier run uploaded and proved.
+    pub fn adopt(&mut self, name: FileName, uploaded: Uploaded) {
+        self.forget_uploaded(&name);
+        // The same name may have been withdrawn before: its new object replaces the old one.
+        self.withdrawn.remove(&name);
+        self.uploaded_bytes += uploaded.object.size;
+        self.uploaded.insert(name, uploaded);
+    }
+
+    /// The job failed: the file becomes ready again after a delay that doubles from one second.
+    pub fn fail(&mut self, job: UploadJob, now: Instant, reason: String) {
+        self.uploading.remove(&job.name);
+        let attempts = self.setbacks.get(&job.name).map_or(0, |setback| setback.attempts) + 1;
+        let delay = Duration::from_secs(1 << (attempts - 1).min(6)).min(RETRY_DELAY_MAX);
+        self.open.insert(job.name.clone(), Waiting { identity: job.identity, closed_since: None });
+        self.setbacks.insert(job.name, Setback { attempts, not_before: now + delay, reason });
+    }
+
+    /// The file was gone when the job came to it: mydumper withdrew it. `object_left` says whether an object of it may
+    /// be in the bucket; that must go then.
+    pub fn withdraw(&mut self, job: UploadJob, object_left: bool) {
+        self.uploading.remove(&job.name);
+        self.setbacks.remove(&job.name);
+        self.forget_uploaded(&job.name);
+        if object_left {
+            self.withdrawn.insert(job.name);
+        }
+    }
+
+    /// The object of a withdrawn file is gone from the bucket.
+    pub fn withdrawal_done(&mut self, name: &FileName) {
+        self.withdrawn.remove(name);
+    }
+
+    /// A kept file was removed after all.
+    pub fn removed(&mut self, name: &FileName) {
+        if let Some(uploaded) = self.uploaded.get_mut(name) {
+            uploaded.local = Local::Removed;
+        }
+    }
+
+    /// The files that were tried often enough, each with the last reason.
+    pub fn failed(&self) -> Vec<(FileName, String)> {
+        let exhausted = |(name, setback): (&FileName, &Setback)| {
+            (setback.attempts >= ATTEMPTS_MAX).then(|| (name.clone(), setback.reason.clone()))
+        };
+        self.setbacks.iter().filter_map(exhausted).collect()
+    }
+
+    /// What keeps the dump from being done: files that wait (other than `metadata` and those that failed for good),
+    /// that are on their way, and objects that must still go.
+    pub fn outstanding(&self) -> usize {
+        let exhausted =
+            |name: &FileName| self.setbacks.get(name).is_some_and(|setback| setback.attempts >= ATTEMPTS_MAX);
+        let waiting = self.open.keys().filter(|name| !name.is_metadata() && !exhausted(name)).count();
+        waiting + self.uploading.len() + self.withdrawn.len()
+    }
+
+    /// The files that wait, for messages.
+    pub fn waiting(&self) -> impl Iterator<Item = &FileName> {
+        self.open.keys()
+    }
+
+    /// Objects that must go and have not gone yet.
+    pub fn withdrawn(&self) -> impl Iterator<Item = &FileName> {
+        self.withdrawn.iter()
+    }
+
+    /// The verified files.
+    pub fn uploaded(&self) -> &HashMap<FileName, Uploaded> {
+        &self.uploaded
+    }
+
+    /// The sizes of the sets.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            present: self.present.len(),
+            open: self.open.len(),
+            uploading: self.uploading.len(),
+            uploaded: self.uploaded.len(),
+            uploaded_bytes: self.uploaded_bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

@@ -1,0 +1,193 @@
+//! Whether a dump ended well. Where it did not, the reason says why, in words for the person who reads the mail.
+
+use super::dump_metadata::DumpMetadata;
+use super::file_kind::{FileKind, KnownNames, NameParts};
+use super::manifest::{DumperExit, ExitSeen};
+use super::missing_schema::missing_schema;
+
+/// How a dump ended, as its directory shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// `metadata.partial` was renamed to `metadata`.
+    Renamed,
+    /// `metadata.partial` stands there without a writer.
+    Died,
+    /// Another dump has begun in the directory.
+    Overwritten,
+    /// `metadata.partial` is gone, and no `metadata` took its place.
+    Vanished,
+}
+
+/// All that the verdict rests on.
+#[derive(Debug)]
+pub struct Evidence<'a> {
+    /// What the directory shows.
+    pub ending: Ending,
+    /// What the final `metadata` (or what is left of `metadata.partial`) says.
+    pub metadata: &'a DumpMetadata,
+    /// mydumper's exit status.
+    pub exit: DumperExit,
+    /// Whether an exit status that was not seen is bad: asked for, or promised by an exit status file.
+    pub exit_is_required: bool,
+    /// Whether we told mydumper to stop.
+    pub stopped_by_us: bool,
+    /// Whether a dump without schema and data is fine.
+    pub allow_empty: bool,
+    /// Names of all files of the dump, those that are uploaded among them.
+    pub names: &'a [&'a str],
+    /// Files whose content is broken, each with why.
+    pub broken: &'a [(String, String)],
+}
+
+/// The schema files that are named in a message at most.
+const NAMED_MAX: usize = 3;
+
+/// Why the dump did not end well; `None` if it did, as far as can be seen.
+pub fn why_incomplete(evidence: &Evidence) -> Option<String> {
+    why_ended_badly(evidence).or_else(|| why_content_is_bad(evidence))
+}
+
+fn why_ended_badly(evidence: &Evidence) -> Option<String> {
+    let exit = evidence.exit;
+    if evidence.stopped_by_us {
+        return Some("mydumper was told to stop before the dump was whole".to_owned());
+    }
+    if let Some(signal) = exit.signal {
+        return Some(format!("mydumper was ended by signal {signal}"));
+    }
+    match evidence.ending {
+        Ending::Overwritten => return Some("another dump has begun in the directory".to_owned()),
+        Ending::Vanished => {
+            return Some("metadata.partial is gone, and no metadata took its place".to_owned());
+        }
+        Ending::Died if !exit.is_failure() => {
+            return Some("mydumper is gone and left metadata.partial: it was killed or crashed".to_owned());
+        }
+        Ending::Died | Ending::Renamed => {}
+    }
+    if exit.is_failure() {
+        return Some(format!("mydumper's exit status was {exit}"));
+    }
+    if evidence.metadata.finished.is_none() {
+        return Some("metadata has no line 'Finished dump at'".to_owned());
+    }
+    if evidence.exit_is_required && exit.seen == ExitSeen::NotSeen {
+        return Some("mydumper's exit status was not seen, and it was required".to_owned());
+    }
+    None
+}
+
+fn why_content_is_bad(evidence: &Evidence) -> Option<String> {
+    if let Some((name, why)) = evidence.broken.first() {
+        let more = match evidence.broken.len() - 1 {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
+        return Some(format!("'{name}' is broken: {why}{more}"));
+    }
+    let missing = missing_schema(evidence.metadata, evidence.names.iter().copied());
+    if !missing.is_empty() {
+        let names: Vec<_> = missing.iter().take(NAMED_MAX).map(|missing| missing.expected.as_str()).collect();
+        let more = missing.len().saturating_sub(NAMED_MAX);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        return Some(format!(
+            "metadata names tables or views without a schema file ({}{more}): mydumper was stopped before its end",
+            names.join(", ")
+        ));
+    }
+    (!evidence.allow_empty && !has_content(evidence.names))
+        .then(|| "it holds neither a schema nor data (--allow-empty takes such a dump)".to_owned())
+}
+
+fn has_content(names: &[&str]) -> bool {
+    let known = KnownNames::default();
+    names.iter().any(|name| {
+        !matches!(
+            NameParts::parse(name, &known).kind,
+            FileKind::Metadata | FileKind::MetadataHeader | FileKind::Private | FileKind::Manifest
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "Started dump at: 2026-11-22 02:00:01\nFinished dump at: 2026-11-22 02:00:09\n";
+
+    fn verdict(change: impl FnOnce(&mut Evidence)) -> Option<String> {
+        let metadata = DumpMetadata::parse(GOOD.as_bytes());
+        let mut evidence = Evidence {
+            ending: Ending::Renamed,
+            metadata: &metadata,
+            exit: DumperExit { status: Some(0), signal: None, seen: ExitSeen::Child },
+            exit_is_required: false,
+            stopped_by_us: false,
+            allow_empty: false,
+            names: &["shop-schema-create.sql", "metadata"],
+            broken: &[],
+        };
+        change(&mut evidence);
+        why_incomplete(&evidence)
+    }
+
+    #[test]
+    fn a_dump_that_ended_well_has_no_reason() {
+        assert_eq!(verdict(|_| {}), None);
+        assert_eq!(verdict(|evidence| evidence.exit = DumperExit::NOT_SEEN), None);
+    }
+
+    #[test]
+    fn everything_else_has_one() {
+        let unfinished = DumpMetadata::parse(b"Started dump at: 2026-11-22 02:00:01\n");
+        let broken = [("a.zst".to_owned(), "cut short".to_owned())];
+        type Change<'a> = Box<dyn FnOnce(&mut Evidence<'a>) + 'a>;
+        let cases: Vec<(&str, Change)> = vec![
+            ("told to stop", Box::new(|evidence| evidence.stopped_by_us = true)),
+            ("signal 9", Box::new(|evidence| evidence.exit.signal = Some(9))),
+            ("status was 1", Box::new(|evidence| evidence.exit.status = Some(1))),
+            ("another dump", Box::new(|evidence| evidence.ending = Ending::Overwritten)),
+            ("gone, and no metadata", Box::new(|evidence| evidence.ending = Ending::Vanished)),
+            ("killed or crashed", Box::new(|evidence| evidence.ending = Ending::Died)),
+            ("no line", Box::new(|evidence| evidence.metadata = &unfinished)),
+            (
+                "not seen",
+                Box::new(|evidence| {
+                    evidence.exit = DumperExit::NOT_SEEN;
+                    evidence.exit_is_required = true;
+                }),
+            ),
+            ("neither", Box::new(|evidence| evidence.names = &["metadata"])),
+            ("'a.zst' is broken: cut short", Box::new(|evidence| evidence.broken = &broken)),
+        ];
+        for (wanted, change) in cases {
+            let reason = verdict(change).expect(wanted);
+            assert!(reason.contains(wanted), "{reason}");
+        }
+        assert_eq!(
+            verdict(|evidence| {
+                evidence.names = &["metadata"];
+                evidence.allow_empty = true;
+            }),
+            None
+        );
+    }
+
+    #[test]
+    fn a_view_that_metadata_names_must_have_its_schema() {
+        let text = b"# Started dump at: 2026-11-22 02:00:01\n[`shop`.`t`]\nrows = 3\n[`shop`.`v`]\n# Finished dump at: 2026-11-22 02:00:09\n";
+        let metadata = DumpMetadata::parse(text);
+        let names = ["shop-schema-create.sql", "shop.t-schema.sql", "shop.t.00000.sql", "metadata"];
+        let evidence = Evidence {
+            ending: Ending::Renamed,
+            metadata: &metadata,
+            exit: DumperExit::NOT_SEEN,
+            exit_is_required: false,
+            stopped_by_us: false,
+            allow_empty: false,
+            names: &names,
+            broken: &[],
+        };
+        assert!(why_incomplete(&evidence).expect("a reason").contains("shop.v-schema.sql"));
+    }
+}

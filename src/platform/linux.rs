@@ -1,0 +1,199 @@
+//! Linux: leases, `/proc`, pidfds. The only file with `unsafe` for system calls.
+//!
+//! Sources: fcntl(2), proc(5), pidfd_open(2), and `include/uapi/linux/pidfd.h` of Linux 6.15.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use rustix::fs::{AtFlags, StatxFlags};
+use rustix::process::{Pid, PidfdFlags};
+
+use super::{Exit, Lease};
+
+/// Asks for a read lease and gives it back at once.
+///
+/// The kernel refuses with EAGAIN exactly while anybody has the file open for writing. `file` must be open read-only.
+/// A lease that is held while somebody opens the file for writing makes that open wait and sends SIGIO, so nothing
+/// comes between the two calls; see [`ignore_lease_breaks`].
+#[allow(unsafe_code, reason = "rustix has no F_SETLEASE")]
+pub fn probe_lease(file: &File) -> Lease {
+    // SAFETY: fcntl with these commands takes an integer and touches no memory; the descriptor is open.
+    let answer = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
+    if answer == 0 {
+        // SAFETY: as above. It cannot fail for a lease that was just granted.
+        unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
+        return Lease::NoWriter;
+    }
+    match io::Error::last_os_error().raw_os_error() {
+        Some(libc::EAGAIN) => Lease::Writer,
+        Some(libc::EACCES | libc::EPERM) => Lease::NotPermitted,
+        _ => Lease::Unsupported,
+    }
+}
+
+/// The filesystem's name, if it is a local one on which leases tell the truth.
+///
+/// Over NFSv4 every lease is refused with EAGAIN unless the server delegates, FUSE and SMB do as they like: there a
+/// refusal means nothing, so only known local filesystems count. The numbers are from statfs(2) and the kernel's
+/// `magic.h`; zfs names its own.
+pub fn lease_filesystem(file: &File) -> Option<&'static str> {
+    let filesystem = rustix::fs::fstatfs(file).ok()?;
+    match filesystem.f_type as u64 & 0xFFFF_FFFF {
+        0xEF53 => Some("ext4"),
+        0x5846_5342 => Some("xfs"),
+        0x9123_683E => Some("btrfs"),
+        0x0102_1994 => Some("tmpfs"),
+        0x794C_7630 => Some("overlayfs"),
+        0xF2F5_2010 => Some("f2fs"),
+        0x2FC1_2FC1 => Some("zfs"),
+        _ => None,
+    }
+}
+
+/// When the inode was born, in nanoseconds since 1970, where the filesystem says.
+pub fn birth_time(file: &File) -> Option<i128> {
+    let answer = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BTIME).ok()?;
+    let known = answer.stx_mask & StatxFlags::BTIME.bits() != 0;
+    let born = answer.stx_btime;
+    known.then(|| i128::from(born.tv_sec) * 1_000_000_000 + i128::from(born.tv_nsec))
+}
+
+/// Ignores SIGIO: the kernel sends it to the holder of a lease when somebody opens the file, and its default action
+/// ends the process.
+#[allow(unsafe_code, reason = "no crate here sets a signal to be ignored")]
+pub fn ignore_lease_breaks() {
+    // SAFETY: SIG_IGN runs no code of ours.
+    unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
+}
+
+/// A process as `/proc` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub pid: i32,
+    /// Its short name, `comm`.
+    pub name: String,
+}
+
+/// All processes that `/proc` shows to us.
+pub fn processes() -> Vec<Process> {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let pid = |entry: io::Result<std::fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse().ok();
+    entries.filter_map(pid).filter_map(Process::find).collect()
+}
+
+impl Process {
+    /// The process of that number, if `/proc` shows it.
+    pub fn find(pid: i32) -> Option<Self> {
+        let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
+        Some(Self { pid, name: String::from_utf8_lossy(&name).trim_end().to_owned() })
+    }
+
+    /// Its command line; empty if we may not see it.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let line = std::fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        let line = line.strip_suffix(b"\0").unwrap_or(&line);
+        line.split(|byte| *byte == 0).map(|argument| OsString::from_vec(argument.to_vec())).collect()
+    }
+
+    /// Its working directory; fails where we may not look.
+    pub fn working_directory(&self) -> io::Result<PathBuf> {
+        std::fs::read_link(format!("/proc/{}/cwd", self.pid))
+    }
+
+    /// Device and inode of every file that it has open for writing. Fails where we may not look: an empty answer
+    /// would read as "nothing is open".
+    pub fn written_files(&self) -> io::Result<Vec<(u64, u64)>> {
+        let mut written = Vec::new();
+        for entry in std::fs::read_dir(format!("/proc/{}/fd", self.pid))? {
+            let number = entry?.file_name();
+            let number = number.to_string_lossy();
+            match self.written_file(&number) {
+                Ok(Some(file)) => written.push(file),
+                Ok(None) => {}
+                // Closed while we looked.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(written)
+    }
+
+    fn written_file(&self, number: &str) -> io::Result<Option<(u64, u64)>> {
+        // Flags before the file: a descriptor that is closed and opened again in between then shows the newer file.
+        let information = std::fs::read_to_string(format!("/proc/{}/fdinfo/{number}", self.pid))?;
+        let flags = information.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
+        if flags.is_some_and(|flags| flags & libc::O_ACCMODE == libc::O_RDONLY) {
+            return Ok(None);
+        }
+        let metadata = std::fs::metadata(format!("/proc/{}/fd/{number}", self.pid))?;
+        Ok(Some((metadata.dev(), metadata.ino())))
+    }
+}
+
+/// A handle that keeps meaning the same process after it has ended and its number is used again.
+#[derive(Debug)]
+pub struct ProcessHandle(OwnedFd);
+
+/// `struct pidfd_info` as of its first version, 64 bytes.
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    /// pid, tgid, ppid, and eight user and group ids.
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+/// Ask for the exit code; kept in the mask of the answer if it is known.
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+/// `_IOWR(0xFF, 11, struct pidfd_info)`.
+const PIDFD_GET_INFO: libc::c_ulong = (3 << 30) | ((size_of::<PidfdInfo>() as libc::c_ulong) << 16) | (0xFF << 8) | 11;
+
+impl ProcessHandle {
+    /// Takes hold of a process. It need not be ours: any user may hold any process that it can name.
+    pub fn open(pid: i32) -> io::Result<Self> {
+        let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(Self(rustix::process::pidfd_open(pid, PidfdFlags::empty())?))
+    }
+
+    /// Whether it has ended: a pidfd becomes readable then.
+    pub fn has_ended(&self) -> bool {
+        let mut descriptors = [rustix::event::PollFd::new(&self.0, rustix::event::PollFlags::IN)];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(rustix::event::poll(&mut descriptors, Some(&now)), Ok(ready) if ready > 0)
+    }
+
+    /// How it ended, if it has ended and been reaped, and the kernel tells (Linux 6.15 and later).
+    ///
+    /// Not from `/proc/PID/stat`: another user's zombie reads status 0 there whatever it was.
+    #[allow(unsafe_code, reason = "no crate has PIDFD_GET_INFO")]
+    pub fn exit(&self) -> Option<Exit> {
+        let mut information = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+        // SAFETY: the request's size field says 64 bytes, the size of the structure, which lives through the call.
+        let answer = unsafe { libc::ioctl(self.0.as_fd().as_raw_fd(), PIDFD_GET_INFO as _, &raw mut information) };
+        if answer != 0 || information.mask & PIDFD_INFO_EXIT == 0 {
+            return None;
+        }
+        let code = information.exit_code;
+        Some(if libc::WIFSIGNALED(code) {
+            Exit::Signal(libc::WTERMSIG(code))
+        } else {
+            Exit::Status(libc::WEXITSTATUS(code))
+        })
+    }
+}
+
+/// A file without a name and without a filesystem: works where nothing is writable.
+pub fn memory_file(name: &str) -> io::Result<File> {
+    Ok(rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?.into())
+}

@@ -1,0 +1,51 @@
+//! What only the operating system can tell: who writes a file, which process is mydumper, how it ended.
+//!
+//! Linux tells all of it. Elsewhere nothing is known, and then a dump is taken only after it has ended.
+
+use std::fs::File;
+use std::io;
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "linux")]
+pub use linux::*;
+
+#[cfg(not(target_os = "linux"))]
+mod other;
+#[cfg(not(target_os = "linux"))]
+pub use other::*;
+
+/// What the kernel answers when it is asked for a read lease on a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lease {
+    /// Granted (and given back at once): nobody has the file open for writing.
+    NoWriter,
+    /// Refused because somebody has it open for writing, in whatever process or namespace.
+    Writer,
+    /// It cannot be asked: not the file's owner and without CAP_LEASE.
+    NotPermitted,
+    /// The filesystem has no leases.
+    Unsupported,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// With this status.
+    Status(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+/// This host's name, for the prefix and the dump's identity.
+pub fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "localhost".to_owned() } else { name }
+}
+
+/// The device and inode of an open file.
+pub fn device_and_inode(file: &File) -> io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = file.metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}

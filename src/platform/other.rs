@@ -1,0 +1,89 @@
+//! Where the kernel tells nothing: every answer is "unknown".
+
+use std::fs::File;
+use std::io;
+
+use super::{Exit, Lease};
+
+/// No leases here.
+pub fn probe_lease(_file: &File) -> Lease {
+    Lease::Unsupported
+}
+
+/// Nothing is known of filesystems here.
+pub fn lease_filesystem(_file: &File) -> Option<&'static str> {
+    None
+}
+
+/// No birth times here.
+pub fn birth_time(_file: &File) -> Option<i128> {
+    None
+}
+
+/// There is no such signal here.
+pub fn ignore_lease_breaks() {}
+
+/// No process is visible.
+pub fn processes() -> Vec<Process> {
+    Vec::new()
+}
+
+/// A process; here there is none to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub pid: i32,
+    /// Its short name.
+    pub name: String,
+}
+
+impl Process {
+    /// Never known.
+    pub fn find(_pid: i32) -> Option<Self> {
+        None
+    }
+
+    /// Never known.
+    pub fn arguments(&self) -> Vec<std::ffi::OsString> {
+        Vec::new()
+    }
+
+    /// Never known.
+    pub fn working_directory(&self) -> io::Result<std::path::PathBuf> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Never known.
+    pub fn written_files(&self) -> io::Result<Vec<(u64, u64)>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// A handle on a process; here it cannot be had.
+#[derive(Debug)]
+pub struct ProcessHandle;
+
+impl ProcessHandle {
+    /// Always fails.
+    pub fn open(_pid: i32) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Never known.
+    pub fn has_ended(&self) -> bool {
+        false
+    }
+
+    /// Never known.
+    pub fn exit(&self) -> Option<Exit> {
+        None
+    }
+}
+
+/// A file without a name: from the system's temporary directory.
+pub fn memory_file(name: &str) -> io::Result<File> {
+    let path = std::env::temp_dir().join(format!("{name}.{}", std::process::id()));
+    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    std::fs::remove_file(path)?;
+    Ok(file)
+}

@@ -1,0 +1,124 @@
+//! A stretch of a file as the body of a request: read in small pieces as the network takes them, and read anew when the
+//! request is tried again. So memory does not depend on the size of files or parts.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+/// How much is read at a time: larger pieces cost more memory and no less CPU.
+pub const PIECE: usize = 256 * 1024;
+
+/// A stretch of an open file.
+#[derive(Debug, Clone)]
+pub struct FileRange {
+    /// The file; held open, so that no other file under its name is ever sent.
+    pub file: Arc<File>,
+    /// Where the stretch starts, in bytes.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub length: u64,
+}
+
+impl FileRange {
+    /// The body of a request. It has a known length, so no chunked encoding, which several stores refuse.
+    pub(super) fn into_byte_stream(self, limiter: Option<Arc<RateLimiter>>) -> ByteStream {
+        let body = SdkBody::retryable(move || {
+            let reader = FileBody { range: self.clone(), limiter: limiter.clone(), pause: None };
+            SdkBody::from_body_1_x(reader)
+        });
+        ByteStream::new(body)
+    }
+}
+
+struct FileBody {
+    range: FileRange,
+    limiter: Option<Arc<RateLimiter>>,
+    pause: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl Body for FileBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    /// Reads on the network's own thread: the bytes were hashed a moment ago, so they come from the page cache.
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if let Some(pause) = self.pause.as_mut() {
+            std::task::ready!(pause.as_mut().poll(context));
+            self.pause = None;
+        }
+        if self.range.length == 0 {
+            return Poll::Ready(None);
+        }
+        let length = self.range.length.min(PIECE as u64) as usize;
+        let mut piece = vec![0; length];
+        if let Err(error) = self.range.file.read_exact_at(&mut piece, self.range.offset) {
+            return Poll::Ready(Some(Err(error)));
+        }
+        self.range.offset += length as u64;
+        self.range.length -= length as u64;
+        if let Some(wait) = self.limiter.as_ref().and_then(|limiter| limiter.take(length as u64, Instant::now())) {
+            self.pause = Some(Box::pin(tokio::time::sleep(wait)));
+        }
+        Poll::Ready(Some(Ok(Frame::data(piece.into()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.range.length == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.range.length)
+    }
+}
+
+/// `--limit-rate`: all requests together send no more than so many bytes a second.
+#[derive(Debug)]
+pub struct RateLimiter {
+    bytes_per_second: u64,
+    /// When all that was sent so far is paid for.
+    paid: Mutex<Option<Instant>>,
+}
+
+impl RateLimiter {
+    /// A limit for all bodies that share it.
+    pub fn new(bytes_per_second: u64) -> Self {
+        Self { bytes_per_second: bytes_per_second.max(1), paid: Mutex::new(None) }
+    }
+
+    /// Takes `bytes` and says how long to wait before the next are taken.
+    fn take(&self, bytes: u64, now: Instant) -> Option<Duration> {
+        let mut paid = self.paid.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
+        let until = paid.filter(|paid| *paid > now).unwrap_or(now) + cost;
+        *paid = Some(until);
+        Some(until.saturating_duration_since(now)).filter(|wait| !wait.is_zero())
+    }
+
+    /// The limit in bytes a second.
+    pub fn bytes_per_second(&self) -> u64 {
+        self.bytes_per_second
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limiter_spreads_bytes_over_time() {
+        let limiter = RateLimiter::new(1000);
+        let now = Instant::now();
+        assert_eq!(limiter.take(500, now), Some(Duration::from_millis(500)));
+        assert_eq!(limiter.take(1000, now), Some(Duration::from_millis(1500)));
+        let later = now + Duration::from_secs(9);
+        assert_eq!(limiter.take(100, later), Some(Duration::from_millis(100)));
+    }
+}

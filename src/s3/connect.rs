@@ -1,0 +1,157 @@
+//! How the store is reached: endpoint, region, credentials, proxy, certificates, time-outs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::ProvideCredentials;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+
+use crate::hint::HintExt;
+
+/// What is not given here is found by the SDK as usual: in `AWS_…` variables and its files.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectionSettings {
+    /// Another store than AWS.
+    pub endpoint_url: Option<String>,
+    /// The bucket's region.
+    pub region: Option<String>,
+    /// A profile in the AWS configuration files.
+    pub profile: Option<String>,
+    /// Bucket in the path, not in the host name.
+    pub path_style: bool,
+    /// Certificates to trust, in PEM form, in place of the system's.
+    pub ca_bundle: Option<PathBuf>,
+}
+
+/// Connecting takes milliseconds; a host that does not answer is another one's turn.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a request without much of a body may take. Those that carry bytes get more by their size.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Tries within one request, by the SDK: for a hiccup. Outages are waited out above it.
+pub(super) const TRIES: u32 = 3;
+/// How long resolving credentials at the start may take.
+const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(15);
+/// An endpoint of one's own has no region, but the signature needs one.
+const REGION_OF_OTHER_STORES: &str = "us-east-1";
+
+/// Makes a client; made again, it finds new credentials.
+pub(super) async fn connect(settings: &ConnectionSettings) -> anyhow::Result<Client> {
+    let shared = load(settings).await?;
+    let endpoint = shared.endpoint_url().map(str::to_owned);
+    let mut config = aws_sdk_s3::config::Builder::from(&shared)
+        // The default adds a CRC32 trailer in aws-chunked form, which several stores refuse; Content-MD5 and ETag do
+        // more for us.
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+        .force_path_style(settings.path_style || endpoint.as_deref().is_some_and(needs_path_style));
+    if shared.region().is_none() {
+        if endpoint.is_none() {
+            return Err(anyhow!("no region is known")).hint("set --region, AWS_REGION, or a region in the profile");
+        }
+        config = config.region(Region::new(REGION_OF_OTHER_STORES));
+    }
+    Ok(Client::from_conf(config.build()))
+}
+
+/// Finds credentials once, so that a missing secret shows now and not at the first file.
+pub(super) async fn check_credentials(settings: &ConnectionSettings) -> anyhow::Result<()> {
+    let shared = load(settings).await?;
+    let provider = shared.credentials_provider().context("no credentials are configured")?;
+    let found = tokio::time::timeout(CREDENTIALS_TIMEOUT, provider.provide_credentials()).await;
+    let why = match found {
+        Ok(Ok(_)) => return Ok(()),
+        Ok(Err(error)) => anyhow::Error::new(error),
+        Err(_) => anyhow!("no answer within {} s", CREDENTIALS_TIMEOUT.as_secs()),
+    };
+    Err(why.context("cannot find credentials")).hint(
+        "looked in: environment (AWS_ACCESS_KEY_ID), profile files (~/.aws, AWS_PROFILE), web identity \
+         (AWS_WEB_IDENTITY_TOKEN_FILE), SSO, credential_process, container and instance metadata",
+    )
+}
+
+async fn load(settings: &ConnectionSettings) -> anyhow::Result<SdkConfig> {
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http_client(settings)?)
+        .retry_config(RetryConfig::standard().with_max_attempts(TRIES))
+        .timeout_config(
+            TimeoutConfig::builder()
+                .connect_timeout(CONNECT_TIMEOUT)
+                .operation_attempt_timeout(REQUEST_TIMEOUT)
+                .build(),
+        )
+        // It does not see bodies of ours, and it kills healthy slow ones; each request has a time-out by its size.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+    if let Some(url) = &settings.endpoint_url {
+        loader = loader.endpoint_url(url);
+    }
+    if let Some(region) = &settings.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    if let Some(profile) = &settings.profile {
+        loader = loader.profile_name(profile);
+    }
+    Ok(loader.load().await)
+}
+
+/// One HTTP client for S3 and for finding credentials. The SDK's own has no proxy.
+fn http_client(settings: &ConnectionSettings) -> anyhow::Result<SharedHttpClient> {
+    let trust = trust_store(settings)?;
+    let tls = TlsContext::builder().with_trust_store(trust).build().context("cannot set up TLS")?;
+    Ok(Builder::new().build_with_connector_fn(move |connection, runtime| {
+        let mut connector = Connector::builder()
+            .proxy_config(ProxyConfig::from_env())
+            .tls_provider(Provider::Rustls(CryptoMode::Ring))
+            .tls_context(tls.clone());
+        connector.set_connector_settings(connection.cloned());
+        connector.set_sleep_impl(runtime.and_then(|runtime| runtime.sleep_impl()));
+        connector.build()
+    }))
+}
+
+fn trust_store(settings: &ConnectionSettings) -> anyhow::Result<TrustStore> {
+    let from_environment = || std::env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let Some(path) = settings.ca_bundle.clone().or_else(from_environment) else {
+        return Ok(TrustStore::default());
+    };
+    let pem = std::fs::read(&path).with_context(|| format!("cannot read the certificates in '{}'", path.display()))?;
+    if !pem.windows(11).any(|window| window == b"-----BEGIN ") {
+        return Err(anyhow!("'{}' holds no certificate in PEM form", path.display()))
+            .hint("a PEM file has lines like -----BEGIN CERTIFICATE-----");
+    }
+    Ok(TrustStore::empty().with_pem_certificate(pem))
+}
+
+/// A bucket cannot be a host name below an IP address or `localhost`.
+fn needs_path_style(endpoint: &str) -> bool {
+    let rest = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    host == "localhost" || !host.contains('.') || host.parse::<std::net::IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_cannot_be_a_host_name_below_an_address() {
+        for endpoint in ["http://127.0.0.1:9000", "http://[::1]:9000/", "https://localhost", "http://minio:9000"] {
+            assert!(needs_path_style(endpoint), "{endpoint}");
+        }
+        assert!(!needs_path_style("https://s3.example.com"));
+    }
+}

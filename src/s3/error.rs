@@ -1,0 +1,271 @@
+//! What an error of the store means: mend the settings, wait, try again, or start the file anew.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+
+/// What is to be done about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The credentials may not do this.
+    AccessDenied,
+    /// The credentials are wrong or are none.
+    Credentials,
+    /// The credentials were right once: they expired.
+    Expired,
+    /// There is no such bucket.
+    NoSuchBucket,
+    /// The bucket lives in another region, or the endpoint is wrong.
+    WrongRegion,
+    /// The server's certificate is not trusted.
+    Certificate,
+    /// There is no such object.
+    NoSuchKey,
+    /// The multipart upload is gone: the file must start anew.
+    NoSuchUpload,
+    /// The bytes that arrived are not those that were hashed: read and send again.
+    BadDigest,
+    /// A condition of the request does not hold: somebody else was there first.
+    Precondition,
+    /// The store does not know this operation.
+    NotImplemented,
+    /// The store is busy, broken or out of reach: wait.
+    Unavailable,
+    /// What was asked for cannot be done: waiting will not help.
+    Invalid,
+}
+
+/// An error of the store: what was tried, on what, and why it failed.
+#[derive(Debug)]
+pub struct StoreError {
+    /// What to do about it.
+    pub kind: ErrorKind,
+    operation: &'static str,
+    object: String,
+    detail: String,
+}
+
+impl StoreError {
+    /// An error that we found ourselves in the store's answer.
+    pub fn of_answer(kind: ErrorKind, operation: &'static str, object: &str, detail: impl Into<String>) -> Self {
+        Self { kind, operation, object: object.to_owned(), detail: detail.into() }
+    }
+
+    /// Sorts an error of the SDK.
+    pub(super) fn of_sdk<E>(operation: &'static str, object: &str, error: SdkError<E, HttpResponse>) -> Self
+    where
+        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+    {
+        let kind = classify(&error);
+        Self { kind, operation, object: object.to_owned(), detail: describe(&error) }
+    }
+
+    /// Whether waiting may help by itself: the store is busy, broken or out of reach.
+    pub fn is_outage(&self) -> bool {
+        self.kind == ErrorKind::Unavailable
+    }
+
+    /// Whether new credentials or rights may help.
+    pub fn is_about_rights(&self) -> bool {
+        matches!(
+            self.kind,
+            ErrorKind::AccessDenied
+                | ErrorKind::Credentials
+                | ErrorKind::Expired
+                | ErrorKind::NoSuchBucket
+                | ErrorKind::WrongRegion
+                | ErrorKind::Certificate
+        )
+    }
+
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self.kind {
+            ErrorKind::AccessDenied => format!("the credentials need the permission {}", permission(self.operation)),
+            ErrorKind::Credentials => {
+                "check the access key and its secret (environment, --profile, or the role of this machine)".to_owned()
+            }
+            ErrorKind::Expired => "the credentials have expired; renew them".to_owned(),
+            ErrorKind::NoSuchBucket => {
+                "check --bucket and --endpoint-url, or create it with --create-bucket".to_owned()
+            }
+            ErrorKind::WrongRegion => "the bucket is in another region; set --region".to_owned(),
+            ErrorKind::Certificate => {
+                "the store's certificate is not trusted; give its authority with --ca-bundle".to_owned()
+            }
+            _ => return None,
+        };
+        Some(hint)
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} of {} failed: {}", self.operation, self.object, self.detail)
+    }
+}
+
+impl StdError for StoreError {}
+
+/// The permission that an operation needs; source: AWS, "Required permissions for Amazon S3 API operations".
+fn permission(operation: &str) -> &'static str {
+    match operation {
+        "ListObjectsV2" | "HeadBucket" => "s3:ListBucket",
+        "GetObject" | "HeadObject" => "s3:GetObject",
+        "DeleteObject" | "DeleteObjects" => "s3:DeleteObject",
+        "AbortMultipartUpload" => "s3:AbortMultipartUpload",
+        "ListMultipartUploads" => "s3:ListBucketMultipartUploads",
+        "ListParts" => "s3:ListMultipartUploadParts",
+        "CreateBucket" => "s3:CreateBucket",
+        _ => "s3:PutObject",
+    }
+}
+
+fn classify<E>(error: &SdkError<E, HttpResponse>) -> ErrorKind
+where
+    E: ProvideErrorMetadata + StdError + 'static,
+{
+    match error {
+        SdkError::ServiceError(service) => {
+            let status = service.raw().status().as_u16();
+            classify_answer(status, service.err().code().unwrap_or_default())
+        }
+        SdkError::ResponseError(_) | SdkError::TimeoutError(_) => ErrorKind::Unavailable,
+        SdkError::DispatchFailure(failure) => {
+            let text = chain(failure.as_connector_error().map(|error| error as &dyn StdError));
+            classify_dispatch(&text)
+        }
+        SdkError::ConstructionFailure(_) => classify_construction(&chain(error.source())),
+        _ => ErrorKind::Unavailable,
+    }
+}
+
+/// By the code first; answers to HEAD have no body, so none. Then by the status.
+fn classify_answer(status: u16, code: &str) -> ErrorKind {
+    match code {
+        "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => ErrorKind::AccessDenied,
+        "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" => ErrorKind::Credentials,
+        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "RequestExpired" => ErrorKind::Expired,
+        "NoSuchBucket" => ErrorKind::NoSuchBucket,
+        "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
+            ErrorKind::WrongRegion
+        }
+        "NoSuchKey" | "NotFound" => ErrorKind::NoSuchKey,
+        "NoSuchUpload" => ErrorKind::NoSuchUpload,
+        "BadDigest" | "IncompleteBody" | "XAmzContentSHA256Mismatch" | "InvalidPart" => ErrorKind::BadDigest,
+        "PreconditionFailed" => ErrorKind::Precondition,
+        "NotImplemented" | "MethodNotAllowed" => ErrorKind::NotImplemented,
+        "RequestTimeout"
+        | "RequestTimeTooSkewed"
+        | "SlowDown"
+        | "Throttling"
+        | "ThrottlingException"
+        | "TooManyRequests"
+        | "OperationAborted"
+        | "ConditionalRequestConflict"
+        | "InternalError"
+        | "ServiceUnavailable" => ErrorKind::Unavailable,
+        _ => classify_status(status),
+    }
+}
+
+fn classify_status(status: u16) -> ErrorKind {
+    match status {
+        301 | 307 | 308 => ErrorKind::WrongRegion,
+        401 | 403 => ErrorKind::AccessDenied,
+        404 => ErrorKind::NoSuchKey,
+        412 => ErrorKind::Precondition,
+        405 | 501 => ErrorKind::NotImplemented,
+        // 200 with an error inside comes here with an unknown code.
+        200..=299 | 408 | 409 | 425 | 429 | 500..=599 => ErrorKind::Unavailable,
+        _ => ErrorKind::Invalid,
+    }
+}
+
+/// The SDK has no type for a certificate that is not trusted: its connector's text must do.
+fn classify_dispatch(text: &str) -> ErrorKind {
+    let lower = text.to_ascii_lowercase();
+    if lower.contains("certificate") {
+        ErrorKind::Certificate
+    } else if lower.contains("credential") {
+        ErrorKind::Credentials
+    } else {
+        ErrorKind::Unavailable
+    }
+}
+
+/// A request that could not even be built: mostly because credentials could not be loaded.
+fn classify_construction(text: &str) -> ErrorKind {
+    if text.to_ascii_lowercase().contains("credential") { ErrorKind::Credentials } else { ErrorKind::Invalid }
+}
+
+fn describe<E>(error: &SdkError<E, HttpResponse>) -> String
+where
+    E: ProvideErrorMetadata + StdError + 'static,
+{
+    match error {
+        SdkError::ServiceError(service) => {
+            let status = service.raw().status().as_u16();
+            let code = service.err().code().unwrap_or_default();
+            let message = service.err().message().unwrap_or_default();
+            match (code, message) {
+                ("", "") => format!("HTTP status {status}"),
+                (code, "") => format!("{code} (HTTP status {status})"),
+                (code, message) => format!("{code}: {message} (HTTP status {status})"),
+            }
+        }
+        SdkError::TimeoutError(_) => "no answer in time".to_owned(),
+        SdkError::DispatchFailure(failure) => chain(failure.as_connector_error().map(|error| error as &dyn StdError)),
+        _ => chain(error.source()),
+    }
+}
+
+/// An error and its causes in one line, each said once.
+fn chain(error: Option<&dyn StdError>) -> String {
+    let mut text = String::new();
+    let mut next = error;
+    while let Some(error) = next {
+        let part = error.to_string();
+        if !text.contains(&part) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&part);
+        }
+        next = error.source();
+    }
+    if text.is_empty() { "unknown error".to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_say_more_than_the_status() {
+        assert_eq!(classify_answer(403, "SignatureDoesNotMatch"), ErrorKind::Credentials);
+        assert_eq!(classify_answer(403, "RequestTimeTooSkewed"), ErrorKind::Unavailable);
+        assert_eq!(classify_answer(400, "ExpiredToken"), ErrorKind::Expired);
+        assert_eq!(classify_answer(400, "BadDigest"), ErrorKind::BadDigest);
+        assert_eq!(classify_answer(404, "NoSuchBucket"), ErrorKind::NoSuchBucket);
+        assert_eq!(classify_answer(404, "NoSuchUpload"), ErrorKind::NoSuchUpload);
+        assert_eq!(classify_answer(409, "OperationAborted"), ErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn without_a_code_the_status_tells() {
+        for (status, kind) in [
+            (200, ErrorKind::Unavailable),
+            (301, ErrorKind::WrongRegion),
+            (403, ErrorKind::AccessDenied),
+            (404, ErrorKind::NoSuchKey),
+            (429, ErrorKind::Unavailable),
+            (503, ErrorKind::Unavailable),
+            (400, ErrorKind::Invalid),
+        ] {
+            assert_eq!(classify_answer(status, ""), kind, "{status}");
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The store. The only floor that names `aws_sdk_s3`.
+//!
+//! [`Store`] is a bucket with what a request to it needs; [`error`] says what an error means; [`outage`] waits a store
+//! that is down out, for all workers together.
+
+mod body;
+mod connect;
+pub mod error;
+mod objects;
+mod outage;
+mod store;
+mod upload;
+
+pub use body::{FileRange, RateLimiter};
+pub use connect::ConnectionSettings;
+pub use error::{ErrorKind, StoreError};
+pub use objects::{ListedObject, ObjectHead, OpenUpload};
+pub use store::{ObjectSettings, Store};
+pub use upload::{PutAnswer, Upload};

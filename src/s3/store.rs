@@ -1,0 +1,199 @@
+//! A bucket, and how a request to it is made: with patience, with a time-out by its size, with fresh credentials.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use tracing::{info, warn};
+
+use super::body::RateLimiter;
+use super::connect::{self, ConnectionSettings, REQUEST_TIMEOUT};
+use super::error::{ErrorKind, StoreError};
+use super::outage::{Change, Gate, Patience};
+
+/// What each object is to be.
+#[derive(Debug, Clone, Default)]
+pub struct ObjectSettings {
+    /// Such as `STANDARD_IA`; the bucket's default without.
+    pub storage_class: Option<String>,
+    /// `AES256`, `aws:kms` or `aws:kms:dsse`; the bucket's default without.
+    pub encryption: Option<String>,
+    /// The key for `aws:kms`.
+    pub kms_key_id: Option<String>,
+    /// Tags, as S3 takes them: a URL query.
+    pub tagging: Option<String>,
+}
+
+/// The slowest rate at which a request's bytes are waited for, in bytes a second: a slow link is healthy above it.
+const SLOWEST_RATE: u64 = 256 * 1024;
+/// What a request may take beside its bytes.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// A bucket. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store(pub(super) Arc<Inner>);
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    connection: ConnectionSettings,
+    pub(super) bucket: String,
+    pub(super) objects: ObjectSettings,
+    pub(super) limiter: Option<Arc<RateLimiter>>,
+    /// Replaced as a whole when new credentials are needed.
+    client: Mutex<Client>,
+    /// When the client was last replaced, so that many workers do not replace it at once.
+    refreshed: tokio::sync::Mutex<Instant>,
+    gate: Gate,
+    /// Whether a request that changes the bucket ever succeeded: then the settings are right, and what is refused
+    /// later may be mended by somebody.
+    proven: AtomicBool,
+    requests: AtomicU64,
+}
+
+impl Store {
+    /// Finds the way to a bucket and credentials for it. No request is made to the bucket yet.
+    pub async fn connect(
+        connection: ConnectionSettings,
+        bucket: &str,
+        objects: ObjectSettings,
+        limiter: Option<Arc<RateLimiter>>,
+    ) -> anyhow::Result<Self> {
+        let client = connect::connect(&connection).await?;
+        connect::check_credentials(&connection).await?;
+        Ok(Self(Arc::new(Inner {
+            connection,
+            bucket: bucket.to_owned(),
+            objects,
+            limiter,
+            client: Mutex::new(client),
+            refreshed: tokio::sync::Mutex::new(Instant::now()),
+            gate: Gate::new(),
+            proven: AtomicBool::new(false),
+            requests: AtomicU64::new(0),
+        })))
+    }
+
+    /// The bucket's name.
+    pub fn bucket(&self) -> &str {
+        &self.0.bucket
+    }
+
+    /// How an object is called in messages.
+    pub fn uri(&self, key: &str) -> String {
+        format!("s3://{}/{key}", self.0.bucket)
+    }
+
+    /// Whether this is a directory bucket, whose ETags are never MD5s; its name ends so (AWS, "Directory bucket naming rules").
+    pub fn has_no_md5_etags(&self) -> bool {
+        self.0.bucket.ends_with("--x-s3")
+    }
+
+    /// The settings are tried and right: from now on outages are waited out.
+    pub fn settings_are_right(&self) {
+        self.0.proven.store(true, Ordering::Relaxed);
+    }
+
+    /// The dump lives: outages are waited out for ever.
+    pub fn wait_for_ever(&self) {
+        self.0.gate.set_patience(Patience::Endless);
+    }
+
+    /// The dump has ended: from the later of now and an outage's start, outages are waited out for `patience`.
+    pub fn wait_for(&self, now: Instant, patience: Duration) {
+        self.0.gate.set_patience(Patience::Since(now, patience));
+    }
+
+    /// How long the store has been down, if it is.
+    pub fn down_for(&self) -> Option<Duration> {
+        self.0.gate.down_for(Instant::now())
+    }
+
+    /// Makes a request until it succeeds, fails for a reason that waiting does not mend, or patience ends.
+    ///
+    /// `request` is called anew for each try and must be safe to repeat.
+    pub(super) async fn persist<T, E>(
+        &self,
+        operation: &'static str,
+        object: &str,
+        request: impl AsyncFn(Client) -> Result<T, SdkError<E, HttpResponse>>,
+    ) -> Result<T, StoreError>
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        let mut failing_since = None;
+        let mut last: Option<StoreError> = None;
+        loop {
+            let Some(pass) = self.0.gate.enter(failing_since).await else {
+                return Err(last.unwrap_or_else(|| {
+                    StoreError::of_answer(ErrorKind::Unavailable, operation, object, "the store is out of reach")
+                }));
+            };
+            self.0.requests.fetch_add(1, Ordering::Relaxed);
+            let error = match request(self.client()).await {
+                Ok(answer) => {
+                    self.log(pass.succeeded(), "");
+                    return Ok(answer);
+                }
+                Err(error) => StoreError::of_sdk(operation, object, error),
+            };
+            if !self.is_worth_waiting(&error) {
+                // The store answered; what it said is for the caller.
+                self.log(pass.succeeded(), "");
+                return Err(error);
+            }
+            self.log(pass.failed(), &error.to_string());
+            if error.is_about_rights() {
+                self.refresh().await;
+            }
+            failing_since.get_or_insert_with(Instant::now);
+            last = Some(error);
+        }
+    }
+
+    /// Rights that are refused are a wrong setting before the first success, and an outage after it.
+    fn is_worth_waiting(&self, error: &StoreError) -> bool {
+        error.is_outage() || (error.is_about_rights() && self.0.proven.load(Ordering::Relaxed))
+    }
+
+    fn log(&self, change: Change, why: &str) {
+        match change {
+            Change::None => {}
+            Change::Down => {
+                warn!("the store is out of reach, files wait locally (will be retried): {why}")
+            }
+            Change::Up(after) => info!("the store is back after {:.0} s", after.as_secs_f64()),
+        }
+    }
+
+    pub(super) fn client(&self) -> Client {
+        self.0.client.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Makes the client anew, so that the credentials are looked for again: the SDK keeps those that have no known end.
+    async fn refresh(&self) {
+        let mut refreshed = self.0.refreshed.lock().await;
+        if refreshed.elapsed() < Duration::from_secs(1) {
+            return;
+        }
+        if let Ok(client) = connect::connect(&self.0.connection).await {
+            *self.0.client.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = client;
+        }
+        *refreshed = Instant::now();
+    }
+
+    /// The time-outs of a request with a body of that size, if the usual ones are too short for it.
+    ///
+    /// A server that takes a body and never answers would hang us for ever; and the SDK's read time-out counts the
+    /// sending too. So each try has an end: a grace, and the body at the slowest rate that counts as healthy.
+    pub(super) fn timeouts(&self, body: u64) -> Option<TimeoutConfig> {
+        let limit = self.0.limiter.as_ref().map_or(u64::MAX, |limiter| limiter.bytes_per_second());
+        // Under a limit the requests share it: with as many as 64 at once each gets a sixty-fourth.
+        let rate = SLOWEST_RATE.min(limit / 64).max(1);
+        let needed = GRACE + Duration::from_secs(body / rate);
+        (needed > REQUEST_TIMEOUT).then(|| TimeoutConfig::builder().operation_attempt_timeout(needed).build())
+    }
+}

@@ -1,0 +1,201 @@
+//! Putting bytes into the bucket: one PUT, or a multipart upload.
+//!
+//! Every request carries Content-MD5, so the store refuses a damaged body before it replaces anything. The payload is
+//! not signed: it is proved by that header, which is signed, and by the ETag; signing would hash every byte once more.
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, ServerSideEncryption, StorageClass};
+
+use super::body::FileRange;
+use super::error::{ErrorKind, StoreError};
+use super::objects::OpenUpload;
+use super::store::Store;
+use crate::model::etag::{ETag, Md5Digest};
+use crate::model::part_plan::Part;
+
+/// What the store says of an object that it took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PutAnswer {
+    /// Its ETag; some stores give none at the end of a multipart upload.
+    pub etag: Option<ETag>,
+    /// Its version, on a versioned bucket.
+    pub version_id: Option<String>,
+    /// Whether the store said that it encrypts in a way that makes the ETag no MD5.
+    pub etag_is_no_md5: bool,
+}
+
+/// What is sent with the first request of an object.
+pub type UserMetadata = std::collections::HashMap<String, String>;
+
+/// A multipart upload.
+#[derive(Debug, Clone)]
+pub struct Upload {
+    key: String,
+    id: String,
+    etag_is_no_md5: bool,
+}
+
+impl Store {
+    /// Puts an object in one request. `only_if_absent` asks the store to refuse when the key exists: a help on stores
+    /// that know it, never the guard.
+    pub async fn put(
+        &self,
+        key: &str,
+        range: FileRange,
+        md5: Md5Digest,
+        metadata: &UserMetadata,
+        only_if_absent: bool,
+    ) -> Result<PutAnswer, StoreError> {
+        let request = async |client: Client| {
+            let objects = &self.0.objects;
+            let mut customized = client
+                .put_object()
+                .bucket(self.bucket())
+                .key(key)
+                .content_length(range.length.cast_signed())
+                .content_md5(md5.content_md5())
+                .set_metadata(Some(metadata.clone()))
+                .set_storage_class(self.storage_class())
+                .set_server_side_encryption(self.encryption())
+                .set_ssekms_key_id(objects.kms_key_id.clone())
+                .set_tagging(objects.tagging.clone())
+                .set_if_none_match(only_if_absent.then(|| "*".to_owned()))
+                .body(range.clone().into_byte_stream(self.0.limiter.clone()))
+                .customize()
+                .disable_payload_signing();
+            if let Some(timeouts) = self.timeouts(range.length) {
+                customized = customized.config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts));
+            }
+            customized.send().await
+        };
+        let answer = self.persist("PutObject", &self.uri(key), request).await?;
+        Ok(PutAnswer {
+            etag: answer.e_tag().and_then(ETag::from_store),
+            version_id: answer.version_id().map(str::to_owned),
+            etag_is_no_md5: is_no_md5(answer.server_side_encryption(), answer.sse_customer_algorithm()),
+        })
+    }
+
+    /// Begins a multipart upload.
+    pub async fn begin_upload(&self, key: &str, metadata: &UserMetadata) -> Result<Upload, StoreError> {
+        let request = async |client: Client| {
+            client
+                .create_multipart_upload()
+                .bucket(self.bucket())
+                .key(key)
+                .set_metadata(Some(metadata.clone()))
+                .set_storage_class(self.storage_class())
+                .set_server_side_encryption(self.encryption())
+                .set_ssekms_key_id(self.0.objects.kms_key_id.clone())
+                .set_tagging(self.0.objects.tagging.clone())
+                .send()
+                .await
+        };
+        let answer = self.persist("CreateMultipartUpload", &self.uri(key), request).await?;
+        let id = answer.upload_id().filter(|id| !id.is_empty()).ok_or_else(|| {
+            StoreError::of_answer(
+                ErrorKind::Unavailable,
+                "CreateMultipartUpload",
+                &self.uri(key),
+                "no upload id came back",
+            )
+        })?;
+        let etag_is_no_md5 = is_no_md5(answer.server_side_encryption(), answer.sse_customer_algorithm());
+        Ok(Upload { key: key.to_owned(), id: id.to_owned(), etag_is_no_md5 })
+    }
+
+    /// Sends one part; returns its ETag as the store gave it.
+    pub async fn put_part(
+        &self,
+        upload: &Upload,
+        part: Part,
+        range: FileRange,
+        md5: Md5Digest,
+    ) -> Result<String, StoreError> {
+        let request = async |client: Client| {
+            let mut customized = client
+                .upload_part()
+                .bucket(self.bucket())
+                .key(&upload.key)
+                .upload_id(&upload.id)
+                .part_number(part.number.cast_signed())
+                .content_length(range.length.cast_signed())
+                .content_md5(md5.content_md5())
+                .body(range.clone().into_byte_stream(self.0.limiter.clone()))
+                .customize()
+                .disable_payload_signing();
+            if let Some(timeouts) = self.timeouts(range.length) {
+                customized = customized.config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts));
+            }
+            customized.send().await
+        };
+        let uri = self.uri(&upload.key);
+        let answer = self.persist("UploadPart", &uri, request).await?;
+        let given = answer.e_tag().unwrap_or_default().to_owned();
+        let no_md5 =
+            upload.etag_is_no_md5 || is_no_md5(answer.server_side_encryption(), answer.sse_customer_algorithm());
+        if !no_md5 && ETag::from_store(&given) != Some(ETag::of_single_put(md5)) {
+            let detail = format!("part {} has the ETag {given} there, and the MD5 {md5} here", part.number);
+            return Err(StoreError::of_answer(ErrorKind::BadDigest, "UploadPart", &uri, detail));
+        }
+        Ok(given)
+    }
+
+    /// Ends a multipart upload. `parts` are numbers and ETags in order.
+    ///
+    /// The answer may be lost although the object was made, and then a repetition finds no such upload: the caller's
+    /// HEAD decides.
+    pub async fn end_upload(&self, upload: &Upload, parts: &[(u32, String)]) -> Result<PutAnswer, StoreError> {
+        let completed = |(number, etag): &(u32, String)| {
+            CompletedPart::builder().part_number(number.cast_signed()).e_tag(etag).build()
+        };
+        let list = CompletedMultipartUpload::builder().set_parts(Some(parts.iter().map(completed).collect())).build();
+        let request = async |client: Client| {
+            client
+                .complete_multipart_upload()
+                .bucket(self.bucket())
+                .key(&upload.key)
+                .upload_id(&upload.id)
+                .multipart_upload(list.clone())
+                .send()
+                .await
+        };
+        let answer = self.persist("CompleteMultipartUpload", &self.uri(&upload.key), request).await?;
+        Ok(PutAnswer {
+            etag: answer.e_tag().and_then(ETag::from_store),
+            version_id: answer.version_id().map(str::to_owned),
+            etag_is_no_md5: upload.etag_is_no_md5 || is_no_md5(answer.server_side_encryption(), None),
+        })
+    }
+
+    /// Gives a multipart upload up, so that its parts take no space; that it is gone is fine.
+    pub async fn abort_upload(&self, upload: &OpenUpload) -> Result<(), StoreError> {
+        let request = async |client: Client| {
+            client.abort_multipart_upload().bucket(self.bucket()).key(&upload.key).upload_id(&upload.id).send().await
+        };
+        match self.persist("AbortMultipartUpload", &self.uri(&upload.key), request).await {
+            Ok(_) => Ok(()),
+            Err(error) if matches!(error.kind, ErrorKind::NoSuchUpload | ErrorKind::NoSuchKey) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn storage_class(&self) -> Option<StorageClass> {
+        self.0.objects.storage_class.as_deref().map(StorageClass::from)
+    }
+
+    fn encryption(&self) -> Option<ServerSideEncryption> {
+        self.0.objects.encryption.as_deref().map(ServerSideEncryption::from)
+    }
+}
+
+impl Upload {
+    /// As something that can be aborted.
+    pub fn as_open(&self) -> OpenUpload {
+        OpenUpload { key: self.key.clone(), id: self.id.clone() }
+    }
+}
+
+fn is_no_md5(encryption: Option<&ServerSideEncryption>, customer: Option<&str>) -> bool {
+    customer.is_some() || encryption.is_some_and(|kind| kind.as_str().starts_with("aws:kms"))
+}

@@ -1,0 +1,438 @@
+//! One file's life: open, hash, upload, prove, remove.
+//!
+//! A file is read twice: once to hash it, once to send it with that hash, so that the store refuses a damaged body
+//! before it replaces anything. The second time it comes from the page cache.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::{StreamExt, TryStreamExt};
+use md5::{Digest, Md5};
+use tokio::sync::Semaphore;
+use tracing::{debug, trace};
+
+use crate::dump_dir::{DumpDir, Removal, identity_of};
+use crate::model::etag::{ETag, Md5Digest};
+use crate::model::file_name::FileName;
+use crate::model::identity::FileIdentity;
+use crate::model::manifest::{ContentHash, ObjectRecord, Proof};
+use crate::model::object_key::Prefix;
+use crate::model::part_plan::{Part, PartPlan};
+use crate::model::state::{Local, UploadJob, Uploaded};
+use crate::s3::{ErrorKind, FileRange, ListedObject, OpenUpload, PutAnswer, Store, StoreError};
+
+/// Files up to this size are hashed where we are: a hand-over to another thread costs more.
+const HASH_INLINE_MAX: u64 = 64 * 1024;
+/// How often damaged bytes, a wrong ETag or a lost upload id make one job begin its file anew.
+const TRIES: u32 = 4;
+/// How much is read at a time for hashing.
+const PIECE: usize = 256 * 1024;
+
+/// What became of a job.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The object is proved. `removal` says why the local file could not be removed.
+    Uploaded {
+        /// For the state.
+        uploaded: Uploaded,
+        /// Why the local file is still there although it should not.
+        removal: Option<String>,
+    },
+    /// mydumper took the file back. `object_left`: an object of it may be in the bucket, and must go.
+    Withdrawn {
+        /// Whether the bucket may hold it.
+        object_left: bool,
+    },
+    /// Not this time; the file is as it was.
+    Failed(String),
+    /// The store cannot be had: nothing will succeed any more.
+    GaveUp(StoreError),
+}
+
+/// What all transfers of a dump share.
+#[derive(Debug)]
+pub struct Transfer {
+    /// The bucket.
+    pub store: Store,
+    /// The dump directory.
+    pub directory: Arc<DumpDir>,
+    /// Where the dump goes.
+    pub prefix: Prefix,
+    /// Goes into each object's user metadata.
+    pub dump_id: String,
+    /// Bytes of a part, before it grows for large files.
+    pub part_size: u64,
+    /// The most parts of one file.
+    pub max_parts: u32,
+    /// Leave local files in place.
+    pub keep: bool,
+    /// The bucket holds this dump as a whole already: prove and remove what is left of it, upload nothing.
+    pub prove_only: bool,
+    /// What an earlier run left under the prefix.
+    pub earlier: HashMap<FileName, ListedObject>,
+    /// Requests that carry bytes at a time, whether of one file or of many.
+    pub requests: Semaphore,
+    /// How many of them there may be.
+    pub workers: usize,
+    /// Bytes sent, for the status line.
+    pub sent: AtomicU64,
+    /// Multipart uploads that were begun here and not ended.
+    pub open_uploads: Mutex<HashSet<OpenUpload>>,
+}
+
+/// Why a file did not get into the bucket.
+enum Trouble {
+    Local(String),
+    Store(StoreError),
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Local(format!("cannot read it: {error}"))
+    }
+}
+
+impl Transfer {
+    /// Uploads, proves and removes one file.
+    pub async fn upload(&self, job: &UploadJob) -> Outcome {
+        let name = job.name();
+        let file = match self.open(job) {
+            Ok(file) => Arc::new(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Outcome::Withdrawn { object_left: self.earlier.contains_key(name) };
+            }
+            Err(error) => return Outcome::Failed(format!("cannot read it: {error}")),
+        };
+        let object = match self.bring(job, &file).await {
+            Ok(object) => object,
+            Err(Trouble::Local(why)) => return Outcome::Failed(why),
+            Err(Trouble::Store(error)) if error.is_outage() || error.is_about_rights() => {
+                return Outcome::GaveUp(error);
+            }
+            Err(Trouble::Store(error)) => return Outcome::Failed(error.to_string()),
+        };
+        // The ETag proves the transfer, not that the file stayed the same meanwhile.
+        match identity_of(&file) {
+            Ok(identity) if same_content(&identity, job.identity()) => {}
+            Ok(_) => return Outcome::Failed("it changed while it was read".to_owned()),
+            Err(error) => return Outcome::Failed(format!("cannot look at it again: {error}")),
+        }
+        self.dispose(job, object)
+    }
+
+    /// Opens the file that was found ready, or none.
+    fn open(&self, job: &UploadJob) -> io::Result<File> {
+        let file = self.directory.open_file(job.name().as_str())?;
+        if identity_of(&file)? != *job.identity() {
+            return Err(io::Error::other("it changed since it was found closed"));
+        }
+        Ok(file)
+    }
+
+    /// Brings the file into the bucket, unless it is there.
+    async fn bring(&self, job: &UploadJob, file: &Arc<File>) -> Result<ObjectRecord, Trouble> {
+        let name = job.name();
+        let key = self.prefix.key(name).map_err(|error| Trouble::Local(error.to_string()))?;
+        if let Some(object) = self.already_there(&key, job, file).await? {
+            debug!(file = %name, "the bucket has it already");
+            return Ok(object);
+        }
+        if self.prove_only {
+            let why = "the bucket has this dump already, and this file is not as it is there; it was left alone";
+            return Err(Trouble::Local(why.to_owned()));
+        }
+        let size = job.identity().size;
+        let plan =
+            PartPlan::new(size, self.part_size, self.max_parts).map_err(|error| Trouble::Local(error.to_string()))?;
+        let mut tries = 1;
+        loop {
+            let result = if plan.is_multipart() {
+                self.put_parts(&key, file, plan, job.identity()).await
+            } else {
+                self.put_whole(&key, file, plan, job.identity()).await
+            };
+            match result {
+                Err(Trouble::Store(error))
+                    if tries < TRIES && matches!(error.kind, ErrorKind::BadDigest | ErrorKind::NoSuchUpload) =>
+                {
+                    tracing::warn!(file = %name, "{error} (will be retried)");
+                    tries += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Whether an earlier run uploaded these very bytes: same size, and the ETag that they must have with the part
+    /// size that the object says it was cut by.
+    async fn already_there(
+        &self,
+        key: &str,
+        job: &UploadJob,
+        file: &Arc<File>,
+    ) -> Result<Option<ObjectRecord>, Trouble> {
+        let size = job.identity().size;
+        let Some(listed) = self.earlier.get(job.name()).filter(|listed| listed.size == size) else {
+            return Ok(None);
+        };
+        let Some(etag) = listed.etag.clone() else {
+            return Ok(None);
+        };
+        let hash = match etag.part_count() {
+            None if etag.as_md5().is_some() => ContentHash::Whole { md5: hash(file, 0, size).await? },
+            None => return Ok(None),
+            Some(count) => {
+                let head = self.store.head(key).await?;
+                let part_size = head.and_then(|head| head.metadata.get(PART_SIZE)?.parse().ok());
+                let Some(part_size) =
+                    part_size.filter(|part_size| *part_size > 0 && size.div_ceil(*part_size) == u64::from(count))
+                else {
+                    return Ok(None);
+                };
+                let plan = PartPlan::new(size, part_size, count).map_err(|error| Trouble::Local(error.to_string()))?;
+                ContentHash::Parts { part_size, part_md5s: self.hash_parts(file, plan).await? }
+            }
+        };
+        if hash.etag().as_ref() != Some(&etag) {
+            return Ok(None);
+        }
+        let proof = if matches!(hash, ContentHash::Whole { .. }) { Proof::EtagMd5 } else { Proof::EtagComposite };
+        Ok(Some(ObjectRecord { size, hash, etag: Some(etag), version_id: None, sha256: None, proof }))
+    }
+
+    async fn hash_parts(&self, file: &Arc<File>, plan: PartPlan) -> io::Result<Vec<Md5Digest>> {
+        let hashes = futures_util::stream::iter(plan.parts());
+        hashes.map(|part| hash(file, part.offset, part.length)).buffered(self.workers).try_collect().await
+    }
+
+    async fn put_whole(
+        &self,
+        key: &str,
+        file: &Arc<File>,
+        plan: PartPlan,
+        identity: &FileIdentity,
+    ) -> Result<ObjectRecord, Trouble> {
+        let _permit = self.requests.acquire().await.map_err(|error| Trouble::Local(error.to_string()))?;
+        let size = plan.size();
+        let md5 = hash(file, 0, size).await?;
+        let range = FileRange { file: Arc::clone(file), offset: 0, length: size };
+        let metadata = self.user_metadata(identity, None);
+        let answer = self
+            .store
+            .put(key, range, md5, &metadata, false)
+            .await
+            .map_err(|error| unless_changed(error, file, identity))?;
+        self.sent.fetch_add(size, Ordering::Relaxed);
+        self.prove(key, size, ContentHash::Whole { md5 }, answer).await
+    }
+
+    async fn put_parts(
+        &self,
+        key: &str,
+        file: &Arc<File>,
+        plan: PartPlan,
+        identity: &FileIdentity,
+    ) -> Result<ObjectRecord, Trouble> {
+        let metadata = self.user_metadata(identity, Some(plan.part_size()));
+        let upload = self.store.begin_upload(key, &metadata).await?;
+        self.remember(upload.as_open());
+        let sent: Result<Vec<_>, Trouble> = futures_util::stream::iter(plan.parts())
+            .map(|part| self.put_part(&upload, part, file, identity))
+            .buffered(self.workers)
+            .try_collect()
+            .await;
+        let sent = match sent {
+            Ok(sent) => sent,
+            Err(trouble) => {
+                // Where the store is out of reach the parts must stay: they may still be continued.
+                if !matches!(&trouble, Trouble::Store(error) if error.is_outage() || error.is_about_rights()) {
+                    self.abort(upload.as_open()).await;
+                }
+                return Err(trouble);
+            }
+        };
+        let part_md5s: Vec<_> = sent.iter().map(|(md5, _)| *md5).collect();
+        let etags: Vec<_> = (1..).zip(sent.into_iter().map(|(_, etag)| etag)).collect();
+        let hash = ContentHash::Parts { part_size: plan.part_size(), part_md5s };
+        let answer = match self.store.end_upload(&upload, &etags).await {
+            Ok(answer) => answer,
+            // The answer to an earlier try may have been lost after the object was made: HEAD decides.
+            Err(error) if matches!(error.kind, ErrorKind::NoSuchUpload | ErrorKind::NoSuchKey) => {
+                self.forget(&upload.as_open());
+                PutAnswer { etag: None, version_id: None, etag_is_no_md5: false }
+            }
+            Err(error) => {
+                if !error.is_outage() && !error.is_about_rights() {
+                    self.abort(upload.as_open()).await;
+                }
+                return Err(error.into());
+            }
+        };
+        self.forget(&upload.as_open());
+        self.prove(key, plan.size(), hash, answer).await
+    }
+
+    async fn put_part(
+        &self,
+        upload: &crate::s3::Upload,
+        part: Part,
+        file: &Arc<File>,
+        identity: &FileIdentity,
+    ) -> Result<(Md5Digest, String), Trouble> {
+        let _permit = self.requests.acquire().await.map_err(|error| Trouble::Local(error.to_string()))?;
+        let md5 = hash(file, part.offset, part.length).await?;
+        let range = FileRange { file: Arc::clone(file), offset: part.offset, length: part.length };
+        let etag = self
+            .store
+            .put_part(upload, part, range, md5)
+            .await
+            .map_err(|error| unless_changed(error, file, identity))?;
+        self.sent.fetch_add(part.length, Ordering::Relaxed);
+        trace!(part = part.number, bytes = part.length, "part uploaded");
+        Ok((md5, etag))
+    }
+
+    /// The verdict: does the store hold the bytes that were hashed?
+    async fn prove(&self, key: &str, size: u64, hash: ContentHash, answer: PutAnswer) -> Result<ObjectRecord, Trouble> {
+        let expected = hash.etag();
+        let by_etag = if matches!(hash, ContentHash::Whole { .. }) { Proof::EtagMd5 } else { Proof::EtagComposite };
+        let record = |etag, version_id, proof| ObjectRecord { size, hash, etag, version_id, sha256: None, proof };
+        if !answer.etag_is_no_md5 && answer.etag.is_some() && answer.etag == expected {
+            return Ok(record(answer.etag, answer.version_id, by_etag));
+        }
+        // No ETag, or one that is no MD5, or a wrong one: what does the store say when it is asked again?
+        let uri = self.store.uri(key);
+        let head = self.store.head(key).await?.ok_or_else(|| {
+            StoreError::of_answer(
+                ErrorKind::NoSuchUpload,
+                "HeadObject",
+                &uri,
+                "the object is not there after its upload",
+            )
+        })?;
+        if head.size != size {
+            let detail = format!("{} bytes are there, {size} were sent", head.size);
+            return Err(StoreError::of_answer(ErrorKind::BadDigest, "HeadObject", &uri, detail).into());
+        }
+        let version = answer.version_id.or(head.version_id);
+        if answer.etag_is_no_md5 || head.etag_is_no_md5 || self.store.has_no_md5_etags() {
+            return Ok(record(head.etag.or(answer.etag), version, Proof::ContentMd5));
+        }
+        if head.etag.is_some() && head.etag == expected {
+            return Ok(record(head.etag, version, by_etag));
+        }
+        let text = |etag: Option<&ETag>| etag.map_or("none".to_owned(), ToString::to_string);
+        let detail = format!("its ETag is {}, and must be {}", text(head.etag.as_ref()), text(expected.as_ref()));
+        Err(StoreError::of_answer(ErrorKind::BadDigest, "PutObject", &uri, detail).into())
+    }
+
+    /// Removes the local file, now that its object is proved, if it is still the file that was read.
+    fn dispose(&self, job: &UploadJob, object: ObjectRecord) -> Outcome {
+        let kept = Uploaded { object: object.clone(), local: Local::Kept(*job.identity()) };
+        // `metadata` goes last, when the commit is known to stand.
+        if self.keep || job.name().is_metadata() {
+            return match self.directory.identity(job.name().as_str()) {
+                Ok(there) if there == *job.identity() => Outcome::Uploaded { uploaded: kept, removal: None },
+                Ok(_) => Outcome::Failed("it changed while it was uploaded".to_owned()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Outcome::Withdrawn { object_left: true },
+                Err(error) => Outcome::Failed(format!("cannot look at it again: {error}")),
+            };
+        }
+        match self.directory.remove_verified(job.name().as_str(), job.identity()) {
+            Ok(Removal::Removed) => {
+                Outcome::Uploaded { uploaded: Uploaded { object, local: Local::Removed }, removal: None }
+            }
+            Ok(Removal::Absent) => Outcome::Withdrawn { object_left: true },
+            Ok(Removal::Changed) => Outcome::Failed("it changed while it was uploaded".to_owned()),
+            Err(error) => Outcome::Uploaded { uploaded: kept, removal: Some(error.to_string()) },
+        }
+    }
+
+    fn user_metadata(&self, identity: &FileIdentity, part_size: Option<u64>) -> HashMap<String, String> {
+        let mut metadata = HashMap::from([
+            (DUMP_ID.to_owned(), self.dump_id.clone()),
+            (MTIME.to_owned(), (identity.modified / 1_000_000_000).to_string()),
+        ]);
+        if let Some(part_size) = part_size {
+            metadata.insert(PART_SIZE.to_owned(), part_size.to_string());
+        }
+        metadata
+    }
+
+    fn remember(&self, upload: OpenUpload) {
+        self.open_uploads.lock().unwrap_or_else(PoisonError::into_inner).insert(upload);
+    }
+
+    fn forget(&self, upload: &OpenUpload) {
+        self.open_uploads.lock().unwrap_or_else(PoisonError::into_inner).remove(upload);
+    }
+
+    /// Gives an upload up. Its parts cost storage until then, but nothing is lost with them: a failure is only noted.
+    async fn abort(&self, upload: OpenUpload) {
+        if let Err(error) = self.store.abort_upload(&upload).await {
+            debug!("{error}");
+        }
+        self.forget(&upload);
+    }
+
+    /// Aborts all that was begun and not ended: for an orderly stop.
+    pub async fn abort_all(&self) {
+        let open: Vec<_> = self.open_uploads.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        for upload in open {
+            self.abort(upload).await;
+        }
+    }
+}
+
+/// User metadata: which dump an object belongs to.
+pub const DUMP_ID: &str = "dump-id";
+/// User metadata: size of every part but the last, in bytes.
+pub const PART_SIZE: &str = "part-size";
+/// User metadata: the file's modification time, seconds since 1970.
+pub const MTIME: &str = "mtime";
+
+/// A request whose body could not be read looks like one that the network broke: the file tells which it was.
+fn unless_changed(error: StoreError, file: &File, identity: &FileIdentity) -> Trouble {
+    match identity_of(file) {
+        Ok(now) if same_content(&now, identity) => Trouble::Store(error),
+        _ => Trouble::Local("it changed while it was read".to_owned()),
+    }
+}
+
+/// Whether a file that is held open still has the content it had. A rename or a removal under way moves `ctime` only:
+/// the name is judged by the removal.
+fn same_content(now: &FileIdentity, then: &FileIdentity) -> bool {
+    (now.size, now.modified) == (then.size, then.modified)
+}
+
+/// The MD5 of a stretch of a file.
+async fn hash(file: &Arc<File>, offset: u64, length: u64) -> io::Result<Md5Digest> {
+    if length <= HASH_INLINE_MAX {
+        return hash_now(file, offset, length);
+    }
+    let file = Arc::clone(file);
+    tokio::task::spawn_blocking(move || hash_now(&file, offset, length)).await.map_err(io::Error::other)?
+}
+
+fn hash_now(file: &File, mut offset: u64, length: u64) -> io::Result<Md5Digest> {
+    let end = offset + length;
+    let mut hasher = Md5::new();
+    let mut piece = vec![0; PIECE.min(length as usize)];
+    while offset < end {
+        let wanted = piece.len().min((end - offset) as usize);
+        file.read_exact_at(&mut piece[..wanted], offset)?;
+        hasher.update(&piece[..wanted]);
+        offset += wanted as u64;
+    }
+    Ok(Md5Digest(hasher.finalize().into()))
+}
