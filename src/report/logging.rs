@@ -3,26 +3,29 @@
 //! Conventions: INFO a phase, DEBUG a file (`-v`), TRACE a part or request (`-vv`), WARN we recover, ERROR someone
 //! must act. Fields belong to events; spans are not looked at.
 //!
-//! **Invariant:** below ERROR nothing of other crates is written, with `-v` below WARN. The AWS SDK's DEBUG and TRACE
-//! events hold requests, and its promise to blank out what is secret in them is not ours to keep.
+//! **Invariant:** of other crates nothing below ERROR is written, with `-v` nothing below WARN, and never a field.
+//! The AWS SDK's events hold requests and answers, and its promise to blank out what is secret is not ours to keep.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
 use super::escape::{escape, escape_value};
+use super::json::{self, Fields, timestamp};
 use super::sink::{Sink, Stream};
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineStyle {
     /// Short, without time: somebody is looking at it now.
-    Terminal { color: bool },
+    Terminal {
+        color: bool,
+    },
     /// With time and level: it is read later.
     Plain,
     Json,
@@ -46,11 +49,13 @@ impl Threshold {
     }
 
     fn allows(self, metadata: &Metadata<'_>) -> bool {
-        let crate_name = metadata.target().split("::").next().unwrap_or_default();
-        let is_own = crate_name == env!("CARGO_CRATE_NAME");
         // Levels order from ERROR, the least, to TRACE.
-        *metadata.level() <= if is_own { self.own } else { self.others }
+        *metadata.level() <= if is_own(metadata) { self.own } else { self.others }
     }
+}
+
+fn is_own(metadata: &Metadata<'_>) -> bool {
+    metadata.target().split("::").next() == Some(env!("CARGO_CRATE_NAME"))
 }
 
 /// The layer that writes events into the sink.
@@ -71,8 +76,11 @@ impl<S: Subscriber> Layer<S> for LogLayer {
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut line = Line { level: *event.metadata().level(), message: String::new(), fields: Map::new() };
+        let mut line = Line { level: *event.metadata().level(), message: String::new(), fields: Fields::new() };
         event.record(&mut line);
+        if !is_own(event.metadata()) {
+            line.fields.clear();
+        }
         let text = line.format(self.style, Timestamp::now());
         self.sink.lock().unwrap_or_else(PoisonError::into_inner).line(Stream::Stderr, text.as_bytes());
     }
@@ -83,7 +91,7 @@ impl<S: Subscriber> Layer<S> for LogLayer {
 pub struct Line {
     pub level: Level,
     pub message: String,
-    pub fields: Map<String, Value>,
+    pub fields: Fields,
 }
 
 impl Line {
@@ -95,15 +103,8 @@ impl Line {
                 format!("{} {level:<5} {}{}", timestamp(now, 0), escape(message), self.fields_as_text(""))
             }
             LineStyle::Json => {
-                let mut object = Map::new();
-                object.insert("timestamp".into(), timestamp(now, 3).into());
-                object.insert("level".into(), self.level.as_str().into());
-                object.insert("message".into(), self.message.into());
-                // A field cannot replace what every line has.
-                for (name, value) in self.fields {
-                    object.entry(name).or_insert(value);
-                }
-                Value::Object(object).to_string()
+                let head: Fields = vec![("level", self.level.as_str().into()), ("message", self.message.into())];
+                json::line(now, head.into_iter().chain(self.fields).collect())
             }
         }
     }
@@ -139,7 +140,7 @@ impl Line {
     fn set(&mut self, field: &Field, value: Value) {
         match value {
             Value::String(text) if field.name() == "message" => self.message = text,
-            value => drop(self.fields.insert(field.name().into(), value)),
+            value => self.fields.push((field.name(), value)),
         }
     }
 }
@@ -170,14 +171,10 @@ impl Visit for Line {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        let causes: Vec<String> = std::iter::successors(Some(value), |error| error.source()).map(ToString::to_string).collect();
+        let causes: Vec<String> =
+            std::iter::successors(Some(value), |error| error.source()).map(ToString::to_string).collect();
         self.set(field, causes.join(": ").into());
     }
-}
-
-/// RFC 3339 in UTC.
-pub fn timestamp(now: Timestamp, digits: u8) -> String {
-    format!("{now:.precision$}", precision = usize::from(digits))
 }
 
 #[cfg(test)]
@@ -190,8 +187,7 @@ mod tests {
     fn logged(style: LineStyle, verbosity: u8, log: impl FnOnce()) -> String {
         let capture = Capture::default();
         let sink = Sink::new(Box::new(Capture::default()), Box::new(capture.clone()), false);
-        let layer =
-            LogLayer { sink: Arc::new(Mutex::new(sink)), style, threshold: Threshold::of_verbosity(verbosity) };
+        let layer = LogLayer { sink: Arc::new(Mutex::new(sink)), style, threshold: Threshold::of_verbosity(verbosity) };
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
         capture.text()
     }
@@ -218,7 +214,7 @@ mod tests {
 
     #[test]
     fn elsewhere_lines_have_time_and_level() {
-        let line = Line { level: Level::INFO, message: "uploaded".into(), fields: Map::new() };
+        let line = Line { level: Level::INFO, message: "uploaded".into(), fields: Fields::new() };
         let now = Timestamp::from_second(1_795_340_000).expect("a time");
         assert_eq!(line.format(PIPE, now), "2026-11-22T09:33:20Z INFO  uploaded");
     }
@@ -231,7 +227,7 @@ mod tests {
             tracing::info!(file = "a\nb", bytes = 5_u64, level = "fake", error, "done");
         });
         assert_eq!(text.lines().count(), 1);
-        let object: Map<String, Value> = serde_json::from_str(&text).expect("one object");
+        let object: serde_json::Map<String, Value> = serde_json::from_str(&text).expect("one object");
         assert_eq!(object["level"], "INFO");
         assert_eq!(object["message"], "done");
         assert_eq!(object["file"], "a\nb");
@@ -273,7 +269,7 @@ mod tests {
             tracing::info!(target: "mydumper2s3_evil", secret = "hunter2", "not ours");
             let span = tracing::info_span!(target: "aws_sdk_s3", "put", secret = "hunter2");
             let _entered = span.enter();
-            tracing::warn!(target: "aws_config", "no region");
+            tracing::warn!(target: "aws_config", secret = "hunter2", "no region");
         };
         for verbosity in 0..=3 {
             for style in [TERMINAL, PIPE, LineStyle::Json] {

@@ -51,7 +51,7 @@ impl Sink {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
         };
-        let write = || drop(writer.write_all(bytes).and_then(|()| writer.flush()));
+        let mut write = || drop(writer.write_all(bytes).and_then(|()| writer.flush()));
         match &self.live {
             Some(live) => live.suspend(write),
             None => write(),
