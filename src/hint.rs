@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use crate::model::usage_error::UsageError;
+
 /// An error with a hint. It reads as the error alone; [`hint_of`] finds the hint.
 #[derive(Debug)]
 struct Hinted {
@@ -44,7 +46,13 @@ pub fn hint_of(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {
         let own = cause.downcast_ref::<Hinted>().map(|hinted| hinted.hint.clone());
         own.or_else(|| cause.downcast_ref::<crate::s3::StoreError>().and_then(crate::s3::StoreError::hint))
+            .or_else(|| cause.downcast_ref::<UsageError>().map(|error| error.hint().to_owned()))
     })
+}
+
+/// The error of this type among the causes, also where a hint was given to it: `downcast_ref` would see only the hint.
+pub fn find<T: StdError + 'static>(error: &anyhow::Error) -> Option<&T> {
+    error.chain().find_map(|cause| cause.downcast_ref::<T>().or_else(|| find(&cause.downcast_ref::<Hinted>()?.error)))
 }
 
 #[cfg(test)]
@@ -58,5 +66,26 @@ mod tests {
         let error = error.expect_err("an error");
         assert_eq!(format!("{error:#}"), "no start: cannot list: denied");
         assert_eq!(hint_of(&error).as_deref(), Some("ask"));
+    }
+
+    #[test]
+    fn the_hint_nearest_to_the_surface_wins() {
+        let error = Err::<(), _>(anyhow!("denied")).hint("inner").context("x").hint("outer").expect_err("an error");
+        assert_eq!(hint_of(&error).as_deref(), Some("outer"));
+        assert_eq!(format!("{error:#}"), "x: denied");
+    }
+
+    #[test]
+    fn usage_errors_bring_theirs() {
+        let error = anyhow::Error::from(UsageError::new("a", "b"));
+        assert_eq!(hint_of(&error).as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn errors_are_found_through_hints() {
+        let missing = || Err::<(), _>(std::io::Error::from_raw_os_error(2));
+        let error = missing().hint("a").context("b").hint("c").expect_err("an error");
+        assert_eq!(find::<std::io::Error>(&error).map(std::io::Error::kind), Some(std::io::ErrorKind::NotFound));
+        assert!(find::<fmt::Error>(&error).is_none());
     }
 }

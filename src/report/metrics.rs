@@ -1,0 +1,238 @@
+//! `--metrics-file`: what node_exporter's textfile collector reads.
+
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+/// Ours are a kilobyte. What is larger is not one of ours, and is not read.
+const READ_MAX: u64 = 64 << 10;
+
+const LAST_SUCCESS: &str = "mydumper2s3_last_success_timestamp_seconds";
+
+/// The figures of one run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunMetrics {
+    /// What tells this job from others on the same host: the collector drops series that two files have in common.
+    pub dir: PathBuf,
+    pub bucket: String,
+    pub exit_status: u8,
+    pub files: usize,
+    pub bytes: u64,
+    pub duration: Duration,
+    pub peak_local_bytes: u64,
+}
+
+impl RunMetrics {
+    /// Replaces the file at once: a half-written one is never seen. The last success survives a failure.
+    pub fn write(&self, path: &Path, now: Timestamp) -> io::Result<()> {
+        let labels = self.labels();
+        let last_success = match self.exit_status {
+            0 => Some(now.as_second().to_string()),
+            _ => read_small(path).ok().and_then(|text| last_success(&text, &labels, now)),
+        };
+        replace(path, self.text(&labels, last_success.as_deref(), now).as_bytes())
+    }
+
+    fn labels(&self) -> String {
+        let label = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        format!("{{dir=\"{}\",bucket=\"{}\"}}", label(&self.dir.to_string_lossy()), label(&self.bucket))
+    }
+
+    fn text(&self, labels: &str, last_success: Option<&str>, now: Timestamp) -> String {
+        let seconds = format!("{:.3}", self.duration.as_secs_f64());
+        let metrics = [
+            ("last_run_timestamp_seconds", "When the last run ended.", Some(now.as_second().to_string())),
+            (
+                "last_success_timestamp_seconds",
+                "When a run last ended with the whole dump verified in the bucket.",
+                last_success.map(str::to_owned),
+            ),
+            ("exit_status", "Exit status of the last run; 0 is success.", Some(self.exit_status.to_string())),
+            ("files", "Files that the last run left in the bucket, verified.", Some(self.files.to_string())),
+            ("bytes", "Bytes of these files.", Some(self.bytes.to_string())),
+            ("duration_seconds", "How long the last run took.", Some(seconds)),
+            (
+                "peak_local_bytes",
+                "The most that the dump of the last run took on the local disk.",
+                Some(self.peak_local_bytes.to_string()),
+            ),
+        ];
+        let mut text = String::new();
+        for (name, help, value) in metrics {
+            let Some(value) = value else { continue };
+            // Writing into a string cannot fail.
+            let _ = write!(text, "# HELP mydumper2s3_{name} {help}\n# TYPE mydumper2s3_{name} gauge\n");
+            let _ = writeln!(text, "mydumper2s3_{name}{labels} {value}");
+        }
+        text
+    }
+}
+
+/// The time in an earlier file, if it is this job's and can be one. What is damaged counts as not there.
+fn last_success(text: &str, labels: &str, now: Timestamp) -> Option<String> {
+    let line = text.lines().find_map(|line| line.strip_prefix(LAST_SUCCESS)?.strip_prefix(labels))?;
+    let second: i64 = line.trim().parse().ok()?;
+    (1..=now.as_second()).contains(&second).then(|| second.to_string())
+}
+
+fn read_small(path: &Path) -> io::Result<String> {
+    // A FIFO there must not make us wait.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(path)?;
+    let mut text = String::new();
+    file.take(READ_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Writes beside the file and renames. The collector reads `*.prom` only, so it does not see the other name.
+///
+/// What a failure leaves there is overwritten by the next run.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().ok_or(io::ErrorKind::InvalidFilename)?);
+    name.push(".tmp");
+    let temporary = path.with_file_name(name);
+    let mut file: File = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(&temporary)?;
+    // node_exporter runs as another user, whatever our umask is.
+    file.set_permissions(Permissions::from_mode(0o644))?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(exit_status: u8) -> RunMetrics {
+        RunMetrics {
+            dir: "/backup".into(),
+            bucket: "b".into(),
+            exit_status,
+            files: 348,
+            bytes: 3_435_973_836,
+            duration: Duration::from_millis(133_250),
+            peak_local_bytes: 1_181_116_006,
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    /// A directory that ends with the test.
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("mydumper2s3-metrics-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&path).expect("a directory");
+            Self(path)
+        }
+
+        fn file(&self) -> PathBuf {
+            self.0.join("x.prom")
+        }
+
+        fn read(&self) -> String {
+            std::fs::read_to_string(self.file()).expect("a file")
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_success_writes_everything() {
+        let directory = Directory::new("success");
+        run(0).write(&directory.file(), at(1_795_340_000)).expect("written");
+        let expected = r#"# HELP mydumper2s3_last_run_timestamp_seconds When the last run ended.
+# TYPE mydumper2s3_last_run_timestamp_seconds gauge
+mydumper2s3_last_run_timestamp_seconds{dir="/backup",bucket="b"} 1795340000
+# HELP mydumper2s3_last_success_timestamp_seconds When a run last ended with the whole dump verified in the bucket.
+# TYPE mydumper2s3_last_success_timestamp_seconds gauge
+mydumper2s3_last_success_timestamp_seconds{dir="/backup",bucket="b"} 1795340000
+# HELP mydumper2s3_exit_status Exit status of the last run; 0 is success.
+# TYPE mydumper2s3_exit_status gauge
+mydumper2s3_exit_status{dir="/backup",bucket="b"} 0
+# HELP mydumper2s3_files Files that the last run left in the bucket, verified.
+# TYPE mydumper2s3_files gauge
+mydumper2s3_files{dir="/backup",bucket="b"} 348
+# HELP mydumper2s3_bytes Bytes of these files.
+# TYPE mydumper2s3_bytes gauge
+mydumper2s3_bytes{dir="/backup",bucket="b"} 3435973836
+# HELP mydumper2s3_duration_seconds How long the last run took.
+# TYPE mydumper2s3_duration_seconds gauge
+mydumper2s3_duration_seconds{dir="/backup",bucket="b"} 133.250
+# HELP mydumper2s3_peak_local_bytes The most that the dump of the last run took on the local disk.
+# TYPE mydumper2s3_peak_local_bytes gauge
+mydumper2s3_peak_local_bytes{dir="/backup",bucket="b"} 1181116006
+"#;
+        assert_eq!(directory.read(), expected);
+        let mode = std::fs::metadata(directory.file()).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o644);
+        let names: Vec<_> = std::fs::read_dir(&directory.0).expect("a directory").flatten().collect();
+        assert_eq!(names.len(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn the_last_success_survives_failures() {
+        let directory = Directory::new("survives");
+        let success = "mydumper2s3_last_success_timestamp_seconds{dir=\"/backup\",bucket=\"b\"} 1000\n";
+        run(0).write(&directory.file(), at(1_000)).expect("written");
+        run(1).write(&directory.file(), at(2_000)).expect("written");
+        run(3).write(&directory.file(), at(3_000)).expect("written");
+        assert!(directory.read().contains(success));
+        assert!(directory.read().contains("mydumper2s3_exit_status{dir=\"/backup\",bucket=\"b\"} 3\n"));
+    }
+
+    #[test]
+    fn a_damaged_or_foreign_file_has_no_last_success() {
+        let directory = Directory::new("damaged");
+        let name = "mydumper2s3_last_success_timestamp_seconds";
+        let labels = "{dir=\"/backup\",bucket=\"b\"}";
+        for earlier in [
+            String::new(),
+            "\u{0}\u{1}".into(),
+            format!("{name}{labels} NaN"),
+            format!("{name}{labels} -5"),
+            format!("{name}{labels} 99999"),
+            format!("{name}{labels}"),
+            format!("{name}{{dir=\"/other\",bucket=\"b\"}} 1000"),
+        ] {
+            std::fs::write(directory.file(), &earlier).expect("written");
+            run(1).write(&directory.file(), at(2_000)).expect("written");
+            assert!(!directory.read().contains(name), "{earlier:?}");
+        }
+        std::fs::write(directory.file(), [0xff, 0xfe]).expect("written");
+        run(1).write(&directory.file(), at(2_000)).expect("written");
+        assert!(!directory.read().contains(name));
+    }
+
+    #[test]
+    fn labels_are_escaped() {
+        let run = RunMetrics { dir: "/a\"b\\c\nd".into(), ..run(0) };
+        assert_eq!(run.labels(), r#"{dir="/a\"b\\c\nd",bucket="b"}"#);
+    }
+
+    #[test]
+    fn a_symlink_in_the_way_is_not_followed() {
+        let directory = Directory::new("symlink");
+        let victim = directory.0.join("victim");
+        std::os::unix::fs::symlink(&victim, directory.0.join(".x.prom.tmp")).expect("a symlink");
+        assert!(run(0).write(&directory.file(), at(1_000)).is_err());
+        assert!(!victim.exists());
+    }
+}

@@ -1,0 +1,211 @@
+//! What is said at the end.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::escape::escape;
+use super::json::Fields;
+use crate::model::manifest::DumperExit;
+use crate::model::units::{ByteSize, Rate, human_duration};
+
+/// Failed files that are named; the others are counted. All of them were logged.
+const NAMED_MAX: usize = 20;
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Our exit status.
+    pub status: u8,
+    /// In one sentence: "the dump is whole and verified".
+    pub outcome: String,
+    /// Why it is no better, where it is not.
+    pub reason: Option<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// Files in the bucket, verified.
+    pub files: usize,
+    pub bytes: u64,
+    pub duration: Duration,
+    /// The most that the dump took on the local disk.
+    pub peak_local_bytes: Option<u64>,
+    /// mydumper's end. `None` where there was no dump.
+    pub dumper_exit: Option<DumperExit>,
+    /// `s3://bucket/prefix/`
+    pub destination: Option<String>,
+    pub manifest_sha256: Option<String>,
+    /// Names with the reason.
+    pub failed: Vec<(String, String)>,
+}
+
+impl Summary {
+    fn rate(&self) -> Rate {
+        Rate::of(self.bytes, self.duration)
+    }
+
+    /// For people: an outcome, then names and values in two columns.
+    pub fn text(&self) -> String {
+        let mut rows: Vec<(&str, String)> = Vec::new();
+        if let Some(destination) = &self.destination {
+            rows.push(("destination", escape(destination).into_owned()));
+        }
+        rows.push(("files", self.files.to_string()));
+        rows.push(("bytes", format!("{} ({})", ByteSize(self.bytes).human(), self.bytes)));
+        rows.push(("duration", format!("{}, {}", human_duration(self.duration), self.rate().human())));
+        if let Some(peak) = self.peak_local_bytes {
+            rows.push(("peak local disk", ByteSize(peak).human()));
+        }
+        if let Some(exit) = self.dumper_exit {
+            let status = if exit.status.is_some() { "exit status " } else { "" };
+            let not_seen = if exit.status.or(exit.signal).is_none() { "exit status " } else { "" };
+            rows.push(("mydumper", format!("{status}{not_seen}{exit}")));
+        }
+        if let Some(hash) = &self.manifest_sha256 {
+            rows.push(("manifest", format!("SHA-256 {hash}")));
+        }
+        for (at, (name, why)) in self.failed.iter().take(NAMED_MAX).enumerate() {
+            rows.push((if at == 0 { "failed" } else { "" }, format!("{}: {}", escape(name), escape(why))));
+        }
+        if let Some(more) = self.failed.len().checked_sub(NAMED_MAX + 1) {
+            rows.push(("", format!("and {} more", more + 1)));
+        }
+        let mut text = format!("mydumper2s3: {}", escape(&self.outcome));
+        if let Some(reason) = &self.reason {
+            let _ = write!(text, ": {}", escape(reason));
+        }
+        for (name, value) in rows {
+            let _ = write!(text, "\n  {name:<15}  {value}");
+        }
+        if let Some(hint) = &self.hint {
+            let _ = write!(text, "\nhint: {}", escape(hint));
+        }
+        text
+    }
+
+    /// For programs: one object, and the same names always.
+    pub(super) fn json(&self) -> Fields {
+        let named: Vec<String> =
+            self.failed.iter().take(NAMED_MAX).map(|(name, why)| format!("{name}: {why}")).collect();
+        vec![
+            ("event", "summary".into()),
+            ("exit_status", self.status.into()),
+            ("outcome", self.outcome.clone().into()),
+            ("reason", self.reason.clone().into()),
+            ("hint", self.hint.clone().into()),
+            ("files", self.files.into()),
+            ("bytes", self.bytes.into()),
+            ("duration_seconds", (self.duration.as_millis() as f64 / 1000.0).into()),
+            ("bytes_per_second", self.rate().0.into()),
+            ("peak_local_bytes", self.peak_local_bytes.into()),
+            ("mydumper_exit_status", self.dumper_exit.and_then(|exit| exit.status).into()),
+            ("mydumper_signal", self.dumper_exit.and_then(|exit| exit.signal).into()),
+            ("mydumper_exit_seen", serde_json::to_value(self.dumper_exit.map(|exit| exit.seen)).unwrap_or_default()),
+            ("destination", self.destination.clone().into()),
+            ("manifest_sha256", self.manifest_sha256.clone().into()),
+            ("failed", self.failed.len().into()),
+            ("failed_files", named.into()),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, Value};
+
+    use super::*;
+    use crate::model::manifest::ExitSeen;
+
+    fn object(summary: &Summary) -> Map<String, Value> {
+        summary.json().into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    fn complete() -> Summary {
+        Summary {
+            status: 0,
+            outcome: "the dump is whole and verified".into(),
+            reason: None,
+            hint: None,
+            files: 348,
+            bytes: 3_435_973_836,
+            duration: Duration::from_millis(133_250),
+            peak_local_bytes: Some(1_181_116_006),
+            dumper_exit: Some(DumperExit { status: Some(0), signal: None, seen: ExitSeen::Child }),
+            destination: Some("s3://b/db1/2026-11-22T020000Z/".into()),
+            manifest_sha256: Some("ab".repeat(32)),
+            failed: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_whole_dump() {
+        let expected = "\
+mydumper2s3: the dump is whole and verified
+  destination      s3://b/db1/2026-11-22T020000Z/
+  files            348
+  bytes            3.2 GiB (3435973836)
+  duration         2m 13s, 24.6 MiB/s
+  peak local disk  1.1 GiB
+  mydumper         exit status 0
+  manifest         SHA-256 abababababababababababababababababababababababababababababababab";
+        assert_eq!(complete().text(), expected);
+    }
+
+    #[test]
+    fn a_failure_names_reason_files_and_hint() {
+        let summary = Summary {
+            status: 1,
+            outcome: "2 files are not in the bucket".into(),
+            reason: Some("the store did not answer for 1h".into()),
+            hint: Some("run the same command again without the part after --".into()),
+            manifest_sha256: None,
+            dumper_exit: Some(DumperExit { status: None, signal: Some(9), seen: ExitSeen::Child }),
+            failed: vec![("a\n.sql".into(), "access denied".into()), ("b.sql".into(), "time-out".into())],
+            ..complete()
+        };
+        let expected = "\
+mydumper2s3: 2 files are not in the bucket: the store did not answer for 1h
+  destination      s3://b/db1/2026-11-22T020000Z/
+  files            348
+  bytes            3.2 GiB (3435973836)
+  duration         2m 13s, 24.6 MiB/s
+  peak local disk  1.1 GiB
+  mydumper         signal 9
+  failed           a\\n.sql: access denied
+                   b.sql: time-out
+hint: run the same command again without the part after --";
+        assert_eq!(summary.text(), expected);
+    }
+
+    #[test]
+    fn no_more_than_twenty_files_are_named() {
+        let failed = (0..25).map(|number| (format!("{number}.sql"), "no".to_owned())).collect();
+        let text = Summary { failed, ..complete() }.text();
+        assert!(text.ends_with("                   19.sql: no\n                   and 5 more"), "{text}");
+        let failed = (0..20).map(|number| (format!("{number}.sql"), "no".to_owned())).collect();
+        assert!(!Summary { failed, ..complete() }.text().contains("more"));
+    }
+
+    #[test]
+    fn what_was_not_seen_is_said() {
+        let summary = Summary { dumper_exit: Some(DumperExit::NOT_SEEN), ..complete() };
+        assert!(summary.text().contains("\n  mydumper         exit status not seen\n"));
+        assert_eq!(object(&summary)["mydumper_exit_seen"], "not-seen");
+        assert_eq!(object(&summary)["mydumper_exit_status"], Value::Null);
+    }
+
+    #[test]
+    fn json_has_the_same_names_always() {
+        let empty = Summary {
+            peak_local_bytes: None,
+            dumper_exit: None,
+            destination: None,
+            manifest_sha256: None,
+            ..complete()
+        };
+        let names = |summary: &Summary| object(summary).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(names(&empty), names(&complete()));
+        let object = object(&complete());
+        assert_eq!(object["event"], "summary");
+        assert_eq!(object["duration_seconds"], 133.25);
+        assert_eq!(object["bytes"], 3_435_973_836_u64);
+    }
+}
