@@ -6,7 +6,8 @@ use s3s::dto::*;
 
 use super::object::{Encryption, StoredObject};
 use super::request::EncryptionHeaders;
-use super::store::{Deleted, UploadedPart};
+use super::store::Deleted;
+use super::uploads::UploadedPart;
 
 fn etag(value: &str) -> Option<ETag> {
     Some(ETag::Strong(value.to_owned()))

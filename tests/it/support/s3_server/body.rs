@@ -184,17 +184,39 @@ impl Faulty {
     }
 }
 
-/// The body of an answer at the server's pace. The request counts as in flight until the body has been sent.
-pub fn outgoing(body: Body, pace: Arc<Pace>, record: Record) -> Body {
-    let state = (body, pace, record);
+/// The body of an answer at the server's pace. The request is in flight until the last byte of `length` is handed out:
+/// the client may ask for the next thing as soon as it has that byte.
+pub fn outgoing(body: Body, length: u64, pace: Arc<Pace>, record: Record) -> Body {
+    let outgoing = Outgoing {
+        body,
+        remaining: length,
+        pace,
+        record: Some(record),
+    };
     streamed(futures_util::stream::unfold(
-        state,
-        |(mut body, pace, record)| async {
-            let chunk = body.next().await?;
-            pace.pass(chunk.as_ref().map_or(0, Bytes::len)).await;
-            Some((chunk, (body, pace, record)))
-        },
+        outgoing,
+        |mut outgoing| async { outgoing.next_chunk().await.map(|chunk| (chunk, outgoing)) },
     ))
+}
+
+struct Outgoing {
+    body: Body,
+    remaining: u64,
+    pace: Arc<Pace>,
+    record: Option<Record>,
+}
+
+impl Outgoing {
+    async fn next_chunk(&mut self) -> Option<Result<Bytes, StdError>> {
+        let chunk = self.body.next().await?;
+        let length = chunk.as_ref().map_or(0, Bytes::len);
+        self.pace.pass(length).await;
+        self.remaining = self.remaining.saturating_sub(length as u64);
+        if self.remaining == 0 {
+            self.record = None;
+        }
+        Some(chunk)
+    }
 }
 
 fn streamed(stream: impl Stream<Item = Result<Bytes, StdError>> + Send + 'static) -> Body {

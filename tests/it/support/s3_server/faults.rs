@@ -1,6 +1,6 @@
 //! Faults on demand. A test injects a [`Fault`]; each request takes the first that matches it.
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -8,8 +8,8 @@ use s3s::{S3Error, S3ErrorCode};
 use tokio::sync::watch;
 
 use super::body::Middle;
-use super::lock;
 use super::operation::{Operation, Target};
+use super::{PATIENCE, lock};
 
 /// What goes wrong, and when. The constructors of [`Fault`] say it in words.
 #[derive(Clone, Debug)]
@@ -326,18 +326,16 @@ impl FaultHandle {
     /// Blocks until the fault has struck `count` requests.
     ///
     /// # Panics
-    /// When that does not happen within `limit`.
-    pub fn wait_for_hits(&self, count: usize, limit: Duration) {
+    /// When that takes too long.
+    pub fn wait_for_hits(&self, count: usize) {
         let counts = lock(&self.0.counts);
-        let waited = self
-            .0
-            .changed
-            .wait_timeout_while(counts, limit, |counts| counts.hits < count);
-        let (counts, timeout) = waited.expect("the counts of a fault are never poisoned");
+        let too_few = |counts: &mut Counts| counts.hits < count;
+        let waited = self.0.changed.wait_timeout_while(counts, PATIENCE, too_few);
+        let (counts, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        let hits = counts.hits;
         assert!(
             !timeout.timed_out(),
-            "a fault struck {} of {count} requests within {limit:?}",
-            counts.hits
+            "a fault struck {hits} of {count} requests in {PATIENCE:?}"
         );
     }
 }

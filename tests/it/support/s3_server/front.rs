@@ -219,11 +219,8 @@ impl Front {
             }
             Afterwards::Etag(etag) => Ok(with_etag(response, etag)),
             Afterwards::InAnswer(middle) => {
-                let length = response
-                    .headers()
-                    .get(CONTENT_LENGTH)
-                    .and_then(|length| length.to_str().ok()?.parse().ok());
-                Ok(response.map(|body| body::with_fault(body, length.unwrap_or_default(), middle)))
+                let length = content_length(&response);
+                Ok(response.map(|body| body::with_fault(body, length, middle)))
             }
         }
     }
@@ -240,9 +237,20 @@ impl Front {
         headers.insert(DATE, header_value(&http_date(self.clock.now())));
         match bytes {
             Some(_) => response,
-            None => response.map(|body| body::outgoing(body, Arc::clone(&self.pace), record)),
+            None => {
+                let length = content_length(&response);
+                response.map(|body| body::outgoing(body, length, Arc::clone(&self.pace), record))
+            }
         }
     }
+}
+
+/// Of an object; other answers are small and have none yet.
+fn content_length(response: &Response<Body>) -> u64 {
+    let length = response.headers().get(CONTENT_LENGTH);
+    length
+        .and_then(|length| length.to_str().ok()?.parse().ok())
+        .unwrap_or_default()
 }
 
 fn error_response(error: S3Error) -> Response<Body> {

@@ -4,7 +4,8 @@ use s3s::dto::*;
 use s3s::{S3Result, s3_error};
 
 use super::object::StoredObject;
-use super::store::{Bucket, Upload, Version};
+use super::store::{Bucket, Version};
+use super::uploads::Upload;
 
 /// S3 lists, and deletes, at most this many at once.
 pub const MAX_PAGE: usize = 1000;

@@ -1,12 +1,12 @@
 //! Every request the server got, as it came over the wire.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::HeaderMap;
 
-use super::lock;
 use super::operation::{Operation, Target};
+use super::{PATIENCE, lock};
 
 /// One request. Written when its headers have come, completed when it ends, so that a request that hangs is seen too.
 #[derive(Clone, Debug)]
@@ -110,20 +110,12 @@ impl RequestLog {
         lock(&self.state).peak_in_flight
     }
 
-    /// Waits until the requests so far satisfy `condition`; false when that takes longer than `limit`.
-    pub fn wait_until(
-        &self,
-        limit: Duration,
-        mut condition: impl FnMut(&[LoggedRequest]) -> bool,
-    ) -> bool {
+    /// Waits until the requests so far satisfy `condition`; false when that takes too long.
+    pub fn wait_until(&self, mut condition: impl FnMut(&[LoggedRequest]) -> bool) -> bool {
         let state = lock(&self.state);
-        let waited = self
-            .changed
-            .wait_timeout_while(state, limit, |state| !condition(&state.requests));
-        !waited
-            .expect("the request log is never poisoned")
-            .1
-            .timed_out()
+        let not_yet = |state: &mut State| !condition(&state.requests);
+        let waited = self.changed.wait_timeout_while(state, PATIENCE, not_yet);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 }
 
@@ -150,15 +142,18 @@ impl Record {
     }
 
     fn update(&self, change: impl FnOnce(&mut LoggedRequest)) {
-        let mut state: MutexGuard<'_, State> = lock(&self.log.state);
-        change(&mut state.requests[self.index]);
+        change(&mut lock(&self.log.state).requests[self.index]);
         self.log.changed.notify_all();
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.update(|request| request.took = Some(request.arrived.elapsed()));
-        lock(&self.log.state).in_flight -= 1;
+        let mut state = lock(&self.log.state);
+        state.in_flight -= 1;
+        let request = &mut state.requests[self.index];
+        request.took = Some(request.arrived.elapsed());
+        drop(state);
+        self.log.changed.notify_all();
     }
 }

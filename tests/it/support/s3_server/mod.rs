@@ -4,7 +4,7 @@
 //! real store checks, before it stores anything. Between the wire and `s3s` the [`front`] writes the request log and
 //! strikes with the faults that a test has injected.
 //!
-//! The server runs on threads of its own, so that tests without a runtime can use it, and tests with one can block.
+//! The server runs on threads of its own, so that tests without a runtime can use it too.
 //!
 //! ```ignore
 //! let server = S3Server::start();
@@ -20,6 +20,7 @@
 mod answers;
 mod blob;
 mod body;
+mod condition;
 mod digest;
 mod faults;
 mod front;
@@ -32,6 +33,7 @@ mod operation;
 mod request;
 mod service;
 mod store;
+mod uploads;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,12 +50,13 @@ pub use operation::Operation;
 pub use store::Limits;
 
 use blob::BlobDir;
+use condition::Condition;
 use faults::Faults;
 use front::{Clock, Front};
 use keys::Keys;
 use listener::Listener;
 use service::Service;
-use store::{Condition, Store};
+use store::Store;
 
 /// The bucket of a server that was not told another.
 pub const BUCKET: &str = "test-bucket";
@@ -237,15 +240,14 @@ impl S3Server {
         self.requests_of(operation).len()
     }
 
-    /// Blocks until the requests so far satisfy `condition`.
+    /// Blocks until the requests so far satisfy `condition`. An async test needs `flavor = "multi_thread"` for it, as for
+    /// [`FaultHandle::wait_for_hits`], if its own runtime has to do something before that can be.
     ///
     /// # Panics
     /// When that takes too long; `what` says what was waited for.
     pub fn wait_until(&self, what: &str, condition: impl FnMut(&[LoggedRequest]) -> bool) {
-        assert!(
-            self.front.log.wait_until(PATIENCE, condition),
-            "waited for {PATIENCE:?} in vain: {what}"
-        );
+        let in_time = self.front.log.wait_until(condition);
+        assert!(in_time, "waited for {PATIENCE:?} in vain: {what}");
     }
 
     /// The most requests that were being served at the same time.
@@ -257,6 +259,7 @@ impl S3Server {
         self.listener.connections.now()
     }
 
+    /// An upper bound: a connection that the client has closed counts until the server has seen it.
     pub fn peak_connections(&self) -> usize {
         self.listener.connections.peak()
     }

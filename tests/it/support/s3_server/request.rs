@@ -7,7 +7,7 @@ use s3s::dto::*;
 use s3s::{S3Error, S3Result, s3_error};
 
 use super::object::{Attributes, Encryption, StoredObject};
-use super::store::{Condition, NamedPart, names};
+use super::uploads::NamedPart;
 
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html>
 const MAX_METADATA_BYTES: usize = 2048;
@@ -129,26 +129,6 @@ fn tag(pair: &str) -> S3Result<(String, String)> {
             .map_err(|_| s3_error!(InvalidTag))
     };
     Ok((decoded(name)?, decoded(value)?))
-}
-
-impl Condition {
-    pub fn check_read(&self, object: &StoredObject) -> S3Result {
-        if self
-            .if_match
-            .as_ref()
-            .is_some_and(|condition| !names(condition, &object.etag))
-        {
-            return Err(s3_error!(PreconditionFailed));
-        }
-        if self
-            .if_none_match
-            .as_ref()
-            .is_some_and(|condition| names(condition, &object.etag))
-        {
-            return Err(s3_error!(NotModified));
-        }
-        Ok(())
-    }
 }
 
 pub fn part_named(part: CompletedPart) -> S3Result<NamedPart> {

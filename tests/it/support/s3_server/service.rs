@@ -5,6 +5,7 @@ use std::sync::Arc;
 use s3s::dto::*;
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 
+use super::condition::Condition;
 use super::digest::{Claims, receive};
 use super::front::Clock;
 use super::keys::{Keys, Permission};
@@ -12,7 +13,7 @@ use super::object::StoredObject;
 use super::request::{
     EncryptionHeaders, attributes_of_put, attributes_of_upload, part_named, selected,
 };
-use super::store::{Condition, Store};
+use super::store::Store;
 use super::{answers, listing};
 
 pub struct Service {

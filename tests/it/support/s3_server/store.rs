@@ -1,18 +1,19 @@
-//! Buckets, object versions and open multipart uploads: what the server knows. Bytes are in [`super::blob`].
+//! Buckets and object versions: what the server knows. Bytes are in [`super::blob`].
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
-use s3s::dto::{Checksum, ETagCondition};
-use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
+use s3s::{S3Error, S3Result, s3_error};
 
-use super::blob::{Blob, BlobDir};
-use super::digest::{Md5Digest, Received, composite_etag, hex, md5_of};
+use super::blob::BlobDir;
+use super::condition::Condition;
+use super::digest::{Md5Digest, Received, hex, md5_of};
 use super::lock;
 use super::object::{Attributes, Encryption, StoredObject};
 use super::operation::Target;
+use super::uploads::Upload;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -79,35 +80,6 @@ impl Version {
     }
 }
 
-pub struct Upload {
-    pub key: String,
-    pub attributes: Attributes,
-    pub initiated: SystemTime,
-    pub parts: BTreeMap<u32, UploadedPart>,
-}
-
-#[derive(Clone)]
-pub struct UploadedPart {
-    pub etag: String,
-    pub md5: Md5Digest,
-    pub blob: Arc<Blob>,
-    pub checksum: Checksum,
-    pub last_modified: SystemTime,
-}
-
-/// A part as CompleteMultipartUpload names it.
-pub struct NamedPart {
-    pub number: u32,
-    pub etag: String,
-}
-
-/// `If-Match` and `If-None-Match`.
-#[derive(Default)]
-pub struct Condition {
-    pub if_match: Option<ETagCondition>,
-    pub if_none_match: Option<ETagCondition>,
-}
-
 /// What a DELETE did.
 #[derive(Default)]
 pub struct Deleted {
@@ -135,10 +107,12 @@ impl Store {
     }
 
     pub fn delete_bucket(&self, name: &str) -> S3Result {
-        if !self.with_bucket(name, |bucket| Ok(bucket.objects.is_empty()))? {
+        let mut buckets = lock(&self.buckets);
+        let bucket = buckets.get(name).ok_or_else(|| s3_error!(NoSuchBucket))?;
+        if !bucket.objects.is_empty() {
             return Err(s3_error!(BucketNotEmpty));
         }
-        lock(&self.buckets).remove(name);
+        buckets.remove(name);
         Ok(())
     }
 
@@ -165,12 +139,12 @@ impl Store {
     }
 
     /// Ids that tell what they are, in case one turns up in the wrong place.
-    fn fresh_id(&self, kind: &str) -> String {
+    pub(super) fn fresh_id(&self, kind: &str) -> String {
         format!("{kind}-{:08}", self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The ETag of bytes whose MD5 is `md5`. Encrypted under a key that is not the store's own, it is another value.
-    fn etag(&self, md5: &Md5Digest, encryption: &Encryption) -> (String, Md5Digest) {
+    pub(super) fn etag(&self, md5: &Md5Digest, encryption: &Encryption) -> (String, Md5Digest) {
         let digest = if encryption.has_md5_etag() {
             *md5
         } else {
@@ -206,109 +180,11 @@ impl Store {
         })
     }
 
-    fn check_size(&self, received: &Received) -> S3Result {
+    pub(super) fn check_size(&self, received: &Received) -> S3Result {
         if received.blob.size > self.limits.max_part_size {
             return Err(s3_error!(EntityTooLarge));
         }
         Ok(())
-    }
-
-    pub fn create_upload(
-        &self,
-        bucket: &str,
-        key: &str,
-        mut attributes: Attributes,
-        now: SystemTime,
-    ) -> S3Result<(String, Attributes)> {
-        self.with_bucket(bucket, |bucket| {
-            bucket.apply_default_encryption(&mut attributes);
-            let id = self.fresh_id("upload");
-            let upload = Upload {
-                key: key.to_owned(),
-                attributes: attributes.clone(),
-                initiated: now,
-                parts: BTreeMap::new(),
-            };
-            bucket.uploads.insert(id.clone(), upload);
-            Ok((id, attributes))
-        })
-    }
-
-    pub fn check_part_number(&self, number: i32) -> S3Result<u32> {
-        u32::try_from(number)
-            .ok()
-            .filter(|number| (1..=self.limits.max_parts).contains(number))
-            .ok_or_else(|| {
-                let max = self.limits.max_parts;
-                s3_error!(
-                    InvalidArgument,
-                    "Part number must be an integer between 1 and {max}, inclusive"
-                )
-            })
-    }
-
-    pub fn put_part(
-        &self,
-        bucket: &str,
-        key: &str,
-        upload_id: &str,
-        number: u32,
-        received: Received,
-        now: SystemTime,
-    ) -> S3Result<UploadedPart> {
-        self.check_size(&received)?;
-        self.with_bucket(bucket, |bucket| {
-            let upload = bucket.upload(key, upload_id)?;
-            let (etag, md5) = self.etag(&received.md5, &upload.attributes.encryption);
-            let part = UploadedPart {
-                etag,
-                md5,
-                blob: received.blob,
-                checksum: received.checksum,
-                last_modified: now,
-            };
-            upload.parts.insert(number, part.clone());
-            Ok(part)
-        })
-    }
-
-    pub fn complete_upload(
-        &self,
-        bucket: &str,
-        key: &str,
-        upload_id: &str,
-        named: &[NamedPart],
-        condition: &Condition,
-        now: SystemTime,
-    ) -> S3Result<Arc<StoredObject>> {
-        self.with_bucket(bucket, |bucket| {
-            let upload = bucket.upload(key, upload_id)?;
-            let parts = upload.named_parts(named, self.limits.min_part_size)?;
-            condition.check_write(bucket.current(key))?;
-            let upload = bucket
-                .uploads
-                .remove(upload_id)
-                .expect("the upload was there a moment ago");
-            let object = StoredObject {
-                etag: composite_etag(parts.iter().map(|part| &part.md5)),
-                size: parts.iter().map(|part| part.blob.size).sum(),
-                attributes: upload.attributes,
-                last_modified: now,
-                version_id: bucket.versioned.then(|| self.fresh_id("version")),
-                parts_count: Some(parts.len()),
-                checksum: Checksum::default(),
-                blobs: parts.into_iter().map(|part| part.blob).collect(),
-            };
-            Ok(bucket.insert(key, object))
-        })
-    }
-
-    pub fn abort_upload(&self, bucket: &str, key: &str, upload_id: &str) -> S3Result {
-        self.with_bucket(bucket, |bucket| {
-            bucket.upload(key, upload_id)?;
-            bucket.uploads.remove(upload_id);
-            Ok(())
-        })
     }
 
     /// Deleting what is not there succeeds, as on S3.
@@ -393,19 +269,6 @@ impl Bucket {
         self.objects.get(key)?.last()?.object()
     }
 
-    pub fn upload(&mut self, key: &str, upload_id: &str) -> S3Result<&mut Upload> {
-        let upload = self
-            .uploads
-            .get_mut(upload_id)
-            .filter(|upload| upload.key == key);
-        upload.ok_or_else(|| {
-            s3_error!(
-                NoSuchUpload,
-                "The specified upload does not exist. It may have been aborted or completed."
-            )
-        })
-    }
-
     fn version(&self, key: &str, version_id: &str) -> S3Result<&Version> {
         let versions = self.objects.get(key).map(Vec::as_slice).unwrap_or_default();
         versions
@@ -414,7 +277,7 @@ impl Bucket {
             .ok_or_else(|| s3_error!(NoSuchVersion))
     }
 
-    fn insert(&mut self, key: &str, object: StoredObject) -> Arc<StoredObject> {
+    pub(super) fn insert(&mut self, key: &str, object: StoredObject) -> Arc<StoredObject> {
         let object = Arc::new(object);
         let versions = self.objects.entry(key.to_owned()).or_default();
         if !self.versioned {
@@ -444,75 +307,9 @@ impl Bucket {
         }
     }
 
-    fn apply_default_encryption(&self, attributes: &mut Attributes) {
+    pub(super) fn apply_default_encryption(&self, attributes: &mut Attributes) {
         if attributes.encryption == Encryption::None {
             attributes.encryption = self.default_encryption.clone();
         }
     }
-}
-
-impl Upload {
-    /// The parts that make the object, if they are all there, in order, and large enough.
-    fn named_parts(&self, named: &[NamedPart], min_part_size: u64) -> S3Result<Vec<UploadedPart>> {
-        if named.is_empty() {
-            return Err(s3_error!(MalformedXML, "an upload needs at least one part"));
-        }
-        if !named.is_sorted_by(|a, b| a.number < b.number) {
-            return Err(s3_error!(InvalidPartOrder));
-        }
-        let parts = named
-            .iter()
-            .map(|part| self.named_part(part))
-            .collect::<S3Result<Vec<_>>>()?;
-        let all_but_the_last = &parts[..parts.len() - 1];
-        if all_but_the_last
-            .iter()
-            .any(|part| part.blob.size < min_part_size)
-        {
-            return Err(s3_error!(
-                EntityTooSmall,
-                "Your proposed upload is smaller than the minimum allowed size"
-            ));
-        }
-        Ok(parts)
-    }
-
-    fn named_part(&self, named: &NamedPart) -> S3Result<UploadedPart> {
-        let part = self
-            .parts
-            .get(&named.number)
-            .filter(|part| part.etag == named.etag);
-        part.cloned().ok_or_else(|| {
-            let number = named.number;
-            s3_error!(
-                InvalidPart,
-                "part {number} was not uploaded, or has another ETag"
-            )
-        })
-    }
-}
-
-impl Condition {
-    fn check_write(&self, current: Option<&Arc<StoredObject>>) -> S3Result {
-        let matches = |condition: &ETagCondition| {
-            current.is_some_and(|object| names(condition, &object.etag))
-        };
-        if self.if_match.is_some() && current.is_none() {
-            return Err(s3_error!(NoSuchKey));
-        }
-        let refused = self.if_none_match.as_ref().is_some_and(matches)
-            || !self.if_match.as_ref().is_none_or(matches);
-        if refused {
-            Err(S3Error::new(S3ErrorCode::PreconditionFailed))
-        } else {
-            Ok(())
-        }
-    }
-}
-
-/// Whether a condition (`*` or an ETag) holds for an object with this ETag.
-pub fn names(condition: &ETagCondition, etag: &str) -> bool {
-    condition
-        .as_etag()
-        .is_none_or(|wanted| wanted.value() == etag)
 }
