@@ -161,7 +161,7 @@ async fn a_request_can_be_held_while_the_test_does_something() {
     let sending = sending.map(|request| tokio::spawn(async { outcome(request.send().await) }));
     before.wait_for_hits(1);
     after.wait_for_hits(1);
-    assert!(server.object(BUCKET, "a").is_none());
+    assert_eq!(server.keys(BUCKET), ["b"]);
     before.clear();
     after.clear();
     for sent in sending {
@@ -300,6 +300,23 @@ async fn a_server_that_is_down_refuses_connections_and_comes_back_at_the_same_po
     server.up();
     assert_eq!(outcome(put(&client, "b", "hello").send().await), "ok");
     assert_eq!(server.keys(BUCKET), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn open_connections_can_be_cut_while_the_server_stays_up() {
+    let server = S3Server::start();
+    let client = client(&server);
+    assert_eq!(outcome(put(&client, "a", "hello").send().await), "ok");
+    let held = server.inject(Fault::hold().key("b").once());
+    let sending = put(&client, "b", "hello");
+    let sending = tokio::spawn(async { outcome(sending.send().await) });
+    while held.hits() == 0 {
+        tokio::task::yield_now().await;
+    }
+    server.cut_connections();
+    assert_eq!(sending.await.expect("sent"), "no answer");
+    assert_eq!(outcome(put(&client, "c", "hello").send().await), "ok");
+    assert_eq!(server.keys(BUCKET), ["a", "c"]);
 }
 
 #[tokio::test]

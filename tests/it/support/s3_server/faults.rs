@@ -11,10 +11,14 @@ use super::body::Middle;
 use super::operation::{Operation, Target};
 use super::{PATIENCE, lock};
 
+enum Action {
+    Delay(Duration),
+    Strike(Strike),
+}
+
 /// What goes wrong, and when. The constructors of [`Fault`] say it in words.
 #[derive(Clone, Debug)]
-pub enum Action {
-    Delay(Duration),
+pub enum Strike {
     /// Nothing is done.
     Instead(Instead),
     /// It is done when the test clears the fault.
@@ -78,6 +82,7 @@ impl ErrorAnswer {
 type KeyMatcher = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// Which requests something happens to, and what. Without further conditions: to all of them, until it is cleared.
+/// The keys of a DeleteObjects are in its body, where no fault looks.
 pub struct Fault {
     action: Action,
     operations: Option<Vec<Operation>>,
@@ -91,7 +96,7 @@ pub struct Fault {
 impl Fault {
     /// Answers with this error instead of doing anything; the body is read first.
     pub fn answer(status: u16, code: &str) -> Self {
-        Self::new(Action::Instead(Instead::Answer(ErrorAnswer::new(
+        Self::strike(Strike::Instead(Instead::Answer(ErrorAnswer::new(
             status, code,
         ))))
     }
@@ -102,26 +107,26 @@ impl Fault {
         answer
             .headers
             .push(("x-amz-bucket-region", region.to_owned()));
-        Self::new(Action::Instead(Instead::Answer(answer)))
+        Self::strike(Strike::Instead(Instead::Answer(answer)))
     }
 
     /// Does nothing, and answers 200 with an error in the body, as CompleteMultipartUpload may.
     pub fn error_inside_ok(code: &str) -> Self {
-        Self::new(Action::Instead(Instead::Answer(ErrorAnswer::new(
+        Self::strike(Strike::Instead(Instead::Answer(ErrorAnswer::new(
             200, code,
         ))))
     }
 
     /// Does what was asked, and then answers with an error.
     pub fn store_then_answer(status: u16, code: &str) -> Self {
-        Self::new(Action::Afterwards(Afterwards::Answer(ErrorAnswer::new(
+        Self::strike(Strike::Afterwards(Afterwards::Answer(ErrorAnswer::new(
             status, code,
         ))))
     }
 
     /// Does what was asked, and then answers 200 with an error in the body.
     pub fn store_then_error_inside_ok(code: &str) -> Self {
-        Self::new(Action::Afterwards(Afterwards::Answer(ErrorAnswer::new(
+        Self::strike(Strike::Afterwards(Afterwards::Answer(ErrorAnswer::new(
             200, code,
         ))))
     }
@@ -133,71 +138,75 @@ impl Fault {
 
     /// Takes the request with its body, does nothing, never answers.
     pub fn hang() -> Self {
-        Self::new(Action::Instead(Instead::Hang))
+        Self::strike(Strike::Instead(Instead::Hang))
     }
 
     /// Does what was asked, and never answers.
     pub fn store_then_hang() -> Self {
-        Self::new(Action::Afterwards(Afterwards::Hang))
+        Self::strike(Strike::Afterwards(Afterwards::Hang))
     }
 
     /// Waits before the body is read until the test clears the fault, and goes on as if nothing had been.
     pub fn hold() -> Self {
-        Self::new(Action::Hold)
+        Self::strike(Strike::Hold)
     }
 
     /// Does what was asked, and holds the answer until the test clears the fault.
     pub fn store_then_hold() -> Self {
-        Self::new(Action::Afterwards(Afterwards::Hold))
+        Self::strike(Strike::Afterwards(Afterwards::Hold))
     }
 
     pub fn cut_before_body() -> Self {
-        Self::new(Action::Instead(Instead::CutBeforeBody))
+        Self::strike(Strike::Instead(Instead::CutBeforeBody))
     }
 
     /// Closes the connection when half of the body has come.
     pub fn cut_in_body() -> Self {
-        Self::new(Action::Instead(Instead::CutInBody))
+        Self::strike(Strike::Instead(Instead::CutInBody))
     }
 
     /// Does what was asked, and closes the connection instead of answering.
     pub fn lose_answer() -> Self {
-        Self::new(Action::Afterwards(Afterwards::LoseAnswer))
+        Self::strike(Strike::Afterwards(Afterwards::LoseAnswer))
     }
 
     /// Changes a byte of the body on its way in, before anything is checked.
     pub fn damage_in_transit() -> Self {
-        Self::new(Action::DamageInTransit)
+        Self::strike(Strike::DamageInTransit)
     }
 
     /// Changes a byte in the storage after it was stored. The answers go on giving the ETag of what was sent.
     pub fn damage_stored() -> Self {
-        Self::new(Action::Afterwards(Afterwards::DamageStored))
+        Self::strike(Strike::Afterwards(Afterwards::DamageStored))
     }
 
     /// Does what was asked, and answers with an ETag that belongs to other bytes.
     pub fn wrong_etag() -> Self {
-        Self::new(Action::Afterwards(Afterwards::Etag(WRONG_ETAG)))
+        Self::strike(Strike::Afterwards(Afterwards::Etag(WRONG_ETAG)))
     }
 
     /// Does what was asked, and answers with an ETag that is empty.
     pub fn empty_etag() -> Self {
-        Self::new(Action::Afterwards(Afterwards::Etag("")))
+        Self::strike(Strike::Afterwards(Afterwards::Etag("")))
     }
 
     /// Changes a byte of the body of the answer; what is stored stays right.
     pub fn damage_answer() -> Self {
-        Self::new(Action::Afterwards(Afterwards::InAnswer(Middle::Damage)))
+        Self::strike(Strike::Afterwards(Afterwards::InAnswer(Middle::Damage)))
     }
 
     /// Closes the connection when half of the answer has been sent.
     pub fn cut_in_answer() -> Self {
-        Self::new(Action::Afterwards(Afterwards::InAnswer(Middle::Cut)))
+        Self::strike(Strike::Afterwards(Afterwards::InAnswer(Middle::Cut)))
     }
 
     /// Sends half of the answer, and then nothing more.
     pub fn hang_in_answer() -> Self {
-        Self::new(Action::Afterwards(Afterwards::InAnswer(Middle::Hang)))
+        Self::strike(Strike::Afterwards(Afterwards::InAnswer(Middle::Hang)))
+    }
+
+    fn strike(strike: Strike) -> Self {
+        Self::new(Action::Strike(strike))
     }
 
     fn new(action: Action) -> Self {
@@ -273,6 +282,9 @@ pub struct Rule {
 #[derive(Default)]
 struct Counts {
     matched: usize,
+    /// Requests that it takes, counted when they arrive, so that it never takes too many.
+    taken: usize,
+    /// Of these, those that it has struck: a test that waits for a hit must find what the fault does.
     hits: usize,
 }
 
@@ -286,20 +298,25 @@ impl Rule {
         }
     }
 
-    /// The action, if the rule strikes this request; counts it in the same step.
-    fn strike(&self, target: &Target) -> Option<Action> {
+    /// Whether the rule takes this request; counts it in the same step.
+    fn takes(&self, target: &Target) -> bool {
         if *self.cleared.borrow() || !self.fault.matches(target) {
-            return None;
+            return false;
         }
         let mut counts = lock(&self.counts);
         counts.matched += 1;
-        let exhausted = self.fault.times.is_some_and(|times| counts.hits >= times);
+        let exhausted = self.fault.times.is_some_and(|times| counts.taken >= times);
         if counts.matched <= self.fault.skip || exhausted {
-            return None;
+            return false;
         }
-        counts.hits += 1;
+        counts.taken += 1;
+        true
+    }
+
+    /// To be said when it has happened.
+    pub fn hit(&self) {
+        lock(&self.counts).hits += 1;
         self.changed.notify_all();
-        Some(self.fault.action.clone())
     }
 
     pub async fn cleared(&self) {
@@ -313,7 +330,8 @@ impl Rule {
 pub struct FaultHandle(Arc<Rule>);
 
 impl FaultHandle {
-    /// How many requests it has struck so far.
+    /// How many requests it has struck so far. One that it was to strike afterwards, and that failed by itself, is not
+    /// among them, though it counts for [`Fault::times`].
     pub fn hits(&self) -> usize {
         lock(&self.0.counts).hits
     }
@@ -323,7 +341,7 @@ impl FaultHandle {
         self.0.cleared.send_replace(true);
     }
 
-    /// Blocks until the fault has struck `count` requests.
+    /// Blocks until the fault has struck `count` requests: what was to be stored before is stored by then.
     ///
     /// # Panics
     /// When that takes too long.
@@ -344,7 +362,7 @@ impl FaultHandle {
 #[derive(Default)]
 pub struct Plan {
     pub delay: Duration,
-    pub strike: Option<(Arc<Rule>, Action)>,
+    pub strike: Option<(Arc<Rule>, Strike)>,
 }
 
 #[derive(Default)]
@@ -367,14 +385,15 @@ impl Faults {
     pub fn plan(&self, target: &Target) -> Plan {
         let mut plan = Plan::default();
         for rule in lock(&self.0).iter() {
-            let delays = matches!(rule.fault.action, Action::Delay(_));
-            if !delays && plan.strike.is_some() {
-                continue;
-            }
-            match rule.strike(target) {
-                Some(Action::Delay(duration)) => plan.delay += duration,
-                Some(action) => plan.strike = Some((Arc::clone(rule), action)),
-                None => {}
+            match &rule.fault.action {
+                Action::Delay(duration) if rule.takes(target) => {
+                    plan.delay += *duration;
+                    rule.hit();
+                }
+                Action::Strike(strike) if plan.strike.is_none() && rule.takes(target) => {
+                    plan.strike = Some((Arc::clone(rule), strike.clone()));
+                }
+                _ => {}
             }
         }
         plan

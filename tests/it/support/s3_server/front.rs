@@ -16,7 +16,7 @@ use s3s::{Body, S3Error, S3Result, s3_error};
 use tokio::time::sleep;
 
 use super::body::{self, Pace};
-use super::faults::{Action, Afterwards, ErrorAnswer, Faults, Instead, Rule};
+use super::faults::{Afterwards, ErrorAnswer, Faults, Instead, Rule, Strike};
 use super::lock;
 use super::log::{Record, RequestLog};
 use super::operation::{Operation, Target};
@@ -89,8 +89,8 @@ impl Front {
         match (self.refusal(request.headers(), target), plan.strike) {
             (Err(error), _) => Ok(self.refuse(error, request, record).await),
             (Ok(()), None) => self.pass(request, record, false).await,
-            (Ok(()), Some((rule, action))) => {
-                self.struck(request, target, record, &rule, action).await
+            (Ok(()), Some((rule, strike))) => {
+                self.struck(request, target, record, &rule, strike).await
             }
         }
     }
@@ -153,25 +153,26 @@ impl Front {
         target: &Target,
         record: &Record,
         rule: &Rule,
-        action: Action,
+        strike: Strike,
     ) -> Answer {
-        match action {
-            Action::Instead(instead) => self.instead(request, record, instead).await,
-            Action::Afterwards(afterwards) => {
+        match strike {
+            Strike::Instead(instead) => self.instead(request, record, rule, instead).await,
+            Strike::Afterwards(afterwards) => {
                 let response = self.pass(request, record, false).await?;
-                if response.status().is_success() {
-                    self.afterwards(response, target, rule, afterwards).await
-                } else {
-                    Ok(response)
+                if !response.status().is_success() {
+                    return Ok(response);
                 }
+                self.afterwards(response, target, rule, afterwards).await
             }
-            Action::DamageInTransit => self.pass(request, record, true).await,
-            Action::Hold => {
+            Strike::DamageInTransit => {
+                rule.hit();
+                self.pass(request, record, true).await
+            }
+            Strike::Hold => {
+                rule.hit();
                 rule.cleared().await;
                 self.pass(request, record, false).await
             }
-            // Slept already, with the latency.
-            Action::Delay(_) => self.pass(request, record, false).await,
         }
     }
 
@@ -179,22 +180,20 @@ impl Front {
         &self,
         request: Request<Incoming>,
         record: &Record,
+        rule: &Rule,
         instead: Instead,
     ) -> Answer {
+        let body = request.into_body();
+        record.received(match instead {
+            Instead::Answer(_) | Instead::Hang => body::drain(body, &self.pace).await,
+            Instead::CutInBody => body::read_half(body).await,
+            Instead::CutBeforeBody => 0,
+        });
+        rule.hit();
         match instead {
-            Instead::Answer(answer) => {
-                record.received(body::drain(request.into_body(), &self.pace).await);
-                Ok(injected_response(&answer))
-            }
-            Instead::Hang => {
-                record.received(body::drain(request.into_body(), &self.pace).await);
-                std::future::pending().await
-            }
-            Instead::CutBeforeBody => Err(Cut),
-            Instead::CutInBody => {
-                record.received(body::read_half(request.into_body()).await);
-                Err(Cut)
-            }
+            Instead::Answer(answer) => Ok(injected_response(&answer)),
+            Instead::Hang => std::future::pending().await,
+            Instead::CutInBody | Instead::CutBeforeBody => Err(Cut),
         }
     }
 
@@ -205,6 +204,7 @@ impl Front {
         rule: &Rule,
         afterwards: Afterwards,
     ) -> Answer {
+        rule.hit();
         match afterwards {
             Afterwards::Answer(answer) => Ok(injected_response(&answer)),
             Afterwards::Hang => std::future::pending().await,

@@ -138,7 +138,6 @@ fn run(
     runtime
         .block_on(server.serve(Port::Listening(socket), inbox))
         .expect("the port of the server stays its own");
-    runtime.shutdown_background();
 }
 
 impl Server {
@@ -151,7 +150,11 @@ impl Server {
             tokio::select! {
                 order = inbox.recv() => match order {
                     Some((command, _done)) => port = self.obey(command, port).await?,
-                    None => return Ok(()),
+                    None => {
+                        // Waited for, so that the files are gone when the test is.
+                        self.open.shutdown().await;
+                        return Ok(());
+                    }
                 },
                 stream = accept(&port) => self.spawn(stream),
                 Some(_) = self.open.join_next() => {}

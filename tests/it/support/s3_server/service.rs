@@ -63,6 +63,8 @@ impl S3 for Service {
     ) -> S3Result<S3Response<ListBucketsOutput>> {
         let bucket = |name| Bucket {
             name: Some(name),
+            // Nobody asks for it, but the AWS CLI fails without one.
+            creation_date: Some(Timestamp::default()),
             ..Bucket::default()
         };
         let buckets = self.store.bucket_names().into_iter().map(bucket).collect();
