@@ -37,9 +37,9 @@ impl ExitSources<'_> {
         })
     }
 
-    /// Whether waiting a little may still tell more.
-    pub fn may_tell(&self) -> bool {
-        self.file.is_some() || self.handle.is_some_and(|handle| !handle.has_ended())
+    /// Whether the process runs, so that its end may still tell.
+    pub fn is_running(&self) -> bool {
+        self.handle.is_some_and(|handle| !handle.has_ended())
     }
 }
 

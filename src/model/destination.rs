@@ -41,7 +41,7 @@ pub(super) use text_type;
 
 /// A bucket's name, or the ARN of an access point.
 ///
-/// S3 asks for 3 to 63 characters of `a-z0-9.-`; old buckets and other stores also have upper case, `_` and up to 255.
+/// S3 asks for 3 to 63 characters of `a-z0-9.-`; old buckets and other stores also have upper case, `_`, one letter, and up to 255.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BucketName(String);
 text_type!(BucketName);
@@ -64,8 +64,8 @@ impl FromStr for BucketName {
                 "a bucket name has only letters, digits, '.', '-' and '_'; what follows a '/' belongs into --prefix",
             );
         }
-        if !is_arn && !(3..=255).contains(&text.len()) {
-            return bad("a bucket name has 3 to 63 characters");
+        if !is_arn && !(1..=255).contains(&text.len()) {
+            return bad("a bucket name has 1 to 255 characters");
         }
         Ok(Self(text.into()))
     }

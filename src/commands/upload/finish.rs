@@ -33,6 +33,8 @@ use crate::transfer::{DUMP_ID, PART_SIZE};
 const NAMED_MAX: usize = 5;
 /// A process is gone about a millisecond after its last file, at most 80 ms were seen.
 const EXIT_WAIT: Duration = Duration::from_millis(20);
+/// How long a process's parent may take to fetch its status.
+const REAP_WAIT: Duration = Duration::from_millis(300);
 
 impl Session<'_> {
     /// How mydumper ended. Waits for whatever may still tell, no longer than `--wait`.
@@ -41,6 +43,7 @@ impl Session<'_> {
         let started = SystemTime::UNIX_EPOCH + born.map_or_else(|| self.started_since_epoch(), Duration::from_nanos);
         let file = self.args.dump.exit_status_file.clone().map(|path| ExitStatusFile::new(path, started));
         let deadline = Instant::now() + if found_dead { Duration::ZERO } else { self.args.dump.wait };
+        let mut ended_at = None;
         loop {
             let sources = ExitSources {
                 child: self.child.and_then(crate::dumper::Child::exit),
@@ -50,9 +53,14 @@ impl Session<'_> {
             if let Some(exit) = sources.known() {
                 return exit;
             }
-            if !sources.may_tell() || Instant::now() >= deadline || self.stop.asked().is_some() {
-                // The handle may have told just now.
-                return sources.known().unwrap_or(DumperExit::NOT_SEEN);
+            let now = Instant::now();
+            let may_tell = sources.is_running() || {
+                // The kernel tells only once its parent has taken the status, which most do at once.
+                let ended_at = *ended_at.get_or_insert(now);
+                file.is_some() || (sources.handle.is_some() && now < ended_at + REAP_WAIT)
+            };
+            if !may_tell || now >= deadline || self.stop.asked().is_some() {
+                return DumperExit::NOT_SEEN;
             }
             tokio::time::sleep(EXIT_WAIT).await;
         }
