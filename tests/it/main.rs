@@ -1,0 +1,5 @@
+//! The one integration-test binary: it runs the real program against real and scripted dumpers.
+
+mod support;
+
+mod support_tests;

@@ -1,0 +1,7 @@
+//! What the tests stand on: a place to run the program in, dumpers, databases and stores.
+
+// A story uses some of these words; that another does not is no reason to take them away.
+#![allow(dead_code)]
+
+pub mod fake_dumper;
+pub mod sandbox;

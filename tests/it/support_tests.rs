@@ -1,0 +1,263 @@
+//! The support is trusted by every other test, so it has tests of its own.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::support::fake_dumper::{CONTROL_VARIABLE, FakeDumper, Generation, SCRIPT_VARIABLE};
+use crate::support::sandbox::{Sandbox, eventually};
+
+/// Whether somebody has it open for writing, as the kernel says it.
+fn is_open_for_writing(path: &Path) -> bool {
+    let file = File::open(path).expect("a file to probe");
+    // SAFETY: fcntl with F_SETLEASE takes an integer and touches no memory of ours. The lease goes with
+    // the descriptor.
+    #[allow(unsafe_code)]
+    let leased = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
+    leased == -1
+}
+
+#[test]
+fn a_dump_is_written_as_mydumper_writes_it() {
+    for generation in Generation::ALL {
+        let sandbox = Sandbox::new();
+        let mut dumper = FakeDumper::launch(&sandbox);
+        sandbox.assert_local_names([] as [&str; 0]);
+
+        dumper.create_metadata(generation);
+        assert_eq!(sandbox.local_files()["metadata.partial"], b"");
+        dumper.write_started_at("2026-01-02 03:04:05");
+        dumper.file("shop.t.sql", 100_000);
+        dumper.file_of("shop-schema-create.sql", "CREATE DATABASE `shop`;\n");
+        sandbox.assert_local_names(["metadata.partial", "shop-schema-create.sql", "shop.t.sql"]);
+        dumper.finish_and_exit();
+
+        assert_eq!(sandbox.local_files(), dumper.files());
+        let metadata = String::from_utf8(dumper.content("metadata")).expect("text");
+        let comment = if generation == Generation::V1_0 {
+            "# "
+        } else {
+            ""
+        };
+        assert!(metadata.starts_with(&format!("{comment}Started dump at: 2026-01-02 03:04:05\n")));
+        assert!(
+            metadata.contains(&format!("\n{comment}Finished dump at: 20")),
+            "{metadata}"
+        );
+    }
+}
+
+#[test]
+fn a_file_is_open_until_its_last_writer_closes_it() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.dump_dir().join("shop.t.sql.zst");
+    let mut dumper = FakeDumper::start(&sandbox, Generation::V1_0);
+    assert!(is_open_for_writing(
+        &sandbox.dump_dir().join("metadata.partial")
+    ));
+
+    dumper.open("shop.t.sql.zst");
+    assert!(is_open_for_writing(&file));
+    let mut compressor = dumper.compressor(&sandbox, "shop.t.sql.zst");
+    dumper.close("shop.t.sql.zst");
+    assert!(is_open_for_writing(&file), "the compressor still has it");
+    compressor.write_bytes(&mut dumper, "compressed");
+    compressor.close();
+    assert!(!is_open_for_writing(&file));
+    assert_eq!(std::fs::read(&file).expect("the file"), b"compressed");
+    compressor.exit(0);
+
+    dumper.finish_without_rename();
+    sandbox.assert_local_names(["metadata.partial", "shop.t.sql.zst"]);
+    assert!(!is_open_for_writing(
+        &sandbox.dump_dir().join("metadata.partial")
+    ));
+}
+
+#[test]
+fn a_compressor_outlives_a_killed_dumper() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.dump_dir().join("shop.t.sql.gz");
+    let mut dumper = FakeDumper::start(&sandbox, Generation::V1_0);
+    dumper.open("shop.t.sql.gz");
+    let mut compressor = dumper.compressor(&sandbox, "shop.t.sql.gz");
+    dumper.kill();
+    assert!(is_open_for_writing(&file));
+    compressor.write_bytes(&mut dumper, "the last of it");
+    compressor.exit(0);
+    assert!(!is_open_for_writing(&file));
+    sandbox.assert_local_names(["metadata.partial", "shop.t.sql.gz"]);
+}
+
+#[test]
+fn the_scripted_dumper_looks_like_mydumper_in_proc() {
+    let sandbox = Sandbox::new();
+    let dumper = FakeDumper::start(&sandbox, Generation::V0_10);
+    let proc = Path::new("/proc").join(dumper.pid().as_raw_nonzero().to_string());
+    assert_eq!(
+        std::fs::read_to_string(proc.join("comm")).expect("its name"),
+        "mydumper\n"
+    );
+    let line = std::fs::read_to_string(proc.join("cmdline")).expect("its command line");
+    assert!(
+        line.contains(&format!("--outputdir\0{}", sandbox.dump_dir().display())),
+        "{line:?}"
+    );
+}
+
+#[test]
+fn odd_names_and_kinds_of_files() {
+    let sandbox = Sandbox::new();
+    let mut dumper = FakeDumper::start(&sandbox, Generation::V0_10);
+    let odd = [
+        "shop.two words.sql",
+        "#shop.50%.sql",
+        "shop.größe.sql",
+        "shop.new\nline\\.sql",
+    ];
+    odd.iter().for_each(|name| dumper.file(name, 10));
+    dumper.rename("#shop.50%.sql", "shop.renamed.sql");
+    dumper.delete("shop.two words.sql");
+    assert_eq!(sandbox.local_files(), dumper.files());
+
+    dumper.reopen("shop.renamed.sql");
+    dumper.write_bytes("shop.renamed.sql", "more");
+    dumper.close("shop.renamed.sql");
+    assert_eq!(sandbox.local_files(), dumper.files());
+
+    dumper.fifo("shop.fifo.sql");
+    dumper.symlink("/etc/hostname", "shop.link.sql");
+    dumper.mkdir("0");
+    assert_eq!(sandbox.local_names().len(), 3 + 4);
+}
+
+#[test]
+fn generated_files_come_at_the_given_rate() {
+    let sandbox = Sandbox::new();
+    let mut dumper = FakeDumper::start(&sandbox, Generation::V1_0);
+    let begun = std::time::Instant::now();
+    dumper.generate(4, 100_000, 2_000_000);
+    assert!(
+        begun.elapsed() >= Duration::from_millis(180),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(sandbox.local_files(), dumper.files());
+}
+
+#[test]
+fn on_sigterm_it_can_do_what_1_0_1_does() {
+    let sandbox = Sandbox::new();
+    let mut dumper = FakeDumper::start(&sandbox, Generation::V1_0);
+    dumper.open("shop.t.sql");
+    dumper.write("shop.t.sql", 5_000);
+    dumper.finish_on_sigterm();
+    dumper.signal(Signal::TERM);
+    dumper
+        .wait_for_end()
+        .expect("our own process")
+        .assert_status(0);
+    sandbox.assert_local_names(["metadata", "shop.t.sql"]);
+    assert!(
+        String::from_utf8_lossy(&sandbox.local_files()["metadata"]).contains("Finished dump at")
+    );
+}
+
+#[test]
+fn ends_of_a_dumper_have_their_status() {
+    let sandbox = Sandbox::new();
+    let mut dumper = FakeDumper::launch(&sandbox);
+    dumper.ignore_sigterm();
+    dumper.signal(Signal::TERM);
+    dumper.log_error("** (mydumper): CRITICAL **: lost connection");
+    dumper.tell("exit", &["1"]);
+    let finished = dumper
+        .wait_for_end()
+        .expect("our own process")
+        .assert_status(1);
+    assert_eq!(
+        finished.stderr,
+        "** (mydumper): CRITICAL **: lost connection\n"
+    );
+
+    let mut dumper = FakeDumper::launch(&sandbox);
+    dumper.signal(Signal::KILL);
+    dumper
+        .wait_for_end()
+        .expect("our own process")
+        .assert_killed_by(Signal::KILL);
+}
+
+#[test]
+fn a_script_needs_nobody_to_drive_it() {
+    let sandbox = Sandbox::new();
+    let script = sandbox.path("script");
+    let text = "# a small dump\nstart 1.0\nstarted\nopen shop.t.sql\nwrite shop.t.sql 1000\nclose shop.t.sql\n\
+                log Thread 1 dumping data\ngenerate 2 100 0\nsleep 1\nfinish\nexit 3\n";
+    std::fs::write(&script, text).expect("a script");
+    sandbox
+        .program("mydumper")
+        .arg("-o")
+        .arg(sandbox.dump_dir())
+        .env(SCRIPT_VARIABLE, &script)
+        .without_env(CONTROL_VARIABLE)
+        .run()
+        .assert_status(3)
+        .assert_says("Thread 1 dumping data");
+    sandbox.assert_local_names([
+        "metadata",
+        "shop.orders.00000.sql",
+        "shop.orders.00001.sql",
+        "shop.t.sql",
+    ]);
+}
+
+#[test]
+fn whatever_a_sandbox_started_ends_with_it() {
+    let sandbox = Sandbox::new();
+    let mut run = sandbox
+        .program("sh")
+        .args(["-c", "setsid sleep 1000 & echo $!; wait"])
+        .start();
+    let sleeper = run.wait_for_line("");
+    let process = Path::new("/proc").join(&sleeper);
+    assert!(process.exists());
+    run.kill().assert_killed_by(Signal::KILL);
+    assert!(process.exists());
+    drop(sandbox);
+    // A zombie, until whoever took the orphan in has reaped it, has no environment any more.
+    eventually("the sleeper is gone", || {
+        std::fs::read(process.join("environ"))
+            .unwrap_or_default()
+            .is_empty()
+    });
+}
+
+#[test]
+fn the_environment_of_the_host_stays_outside() {
+    let sandbox = Sandbox::new();
+    let finished = sandbox
+        .program("env")
+        .run()
+        .assert_status(0)
+        .assert_says("AWS_EC2_METADATA_DISABLED=true");
+    let names: Vec<&str> = finished
+        .stdout
+        .lines()
+        .filter_map(|line| line.split('=').next())
+        .collect();
+    let known = [
+        "AWS_EC2_METADATA_DISABLED",
+        "HOME",
+        "LANG",
+        "PATH",
+        "RUST_BACKTRACE",
+        "SCRIPTED_DUMPER_CONTROL",
+        "TEST_SANDBOX",
+        "TZ",
+    ];
+    assert!(names.iter().all(|name| known.contains(name)), "{names:?}");
+}
