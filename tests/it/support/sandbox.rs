@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt::{Debug, Write as _};
-use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -16,6 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal};
 
 use super::fake_dumper;
@@ -292,7 +293,7 @@ impl Program<'_> {
     }
 
     /// As a user who owns nothing here. Only root can do that.
-    pub fn as_nobody(self) -> Self {
+    pub fn by_nobody(self) -> Self {
         self.wrapped_in([
             "setpriv",
             "--reuid=65534",
@@ -393,21 +394,19 @@ impl Run {
     /// came before the call count.
     #[track_caller]
     pub fn wait_for_line(&mut self, needle: &str) -> String {
-        let patience = Instant::now() + PATIENCE;
+        let patience = (Instant::now() + PATIENCE).min(self.deadline);
         loop {
-            // First this, then the lines: what it said before it ended has then been read.
+            // Asked before the lines are searched: so all that it said before its end is found.
             let ended = !self.is_running();
             if ended {
-                self.readers
-                    .drain(..)
-                    .for_each(|reader| reader.join().expect("a reader"));
+                self.read_the_rest();
             }
             if let Some(line) = self.output.wait_for(needle, POLL * 10) {
                 return line;
             }
             let why = match ended {
                 true => "it ended without saying",
-                false if Instant::now() > patience.min(self.deadline) => "it did not say in time",
+                false if Instant::now() > patience => "it did not say in time",
                 false => continue,
             };
             panic!("{why} '{needle}': {}", self.all_output());
@@ -435,7 +434,7 @@ impl Run {
                 None => std::thread::sleep(POLL),
             }
         };
-        self.drain();
+        self.read_the_rest();
         Finished {
             title: self.title.clone(),
             status,
@@ -444,12 +443,11 @@ impl Run {
         }
     }
 
-    /// Takes in what is left in the pipes. They stay open when a child of the program outlives it: what
-    /// that one says later is nobody's concern.
-    fn drain(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(2);
-        while !self.readers.iter().all(JoinHandle::is_finished) && Instant::now() < deadline {
-            std::thread::sleep(POLL);
+    /// Takes in what an ended program left in the pipes.
+    fn read_the_rest(&mut self) {
+        self.output.program_ended.store(true, Ordering::Release);
+        for reader in self.readers.drain(..) {
+            reader.join().expect("a reader of its output");
         }
     }
 
@@ -539,30 +537,53 @@ enum Stream {
 struct Output {
     lines: Mutex<Vec<(Stream, String)>>,
     more: Condvar,
+    /// Set by the program's end: then its readers stop as soon as there is nothing more in the pipes. The
+    /// pipes' own end may be far, where a child of the program outlives it.
+    program_ended: AtomicBool,
 }
 
 impl Output {
-    fn follow(
-        output: &Arc<Self>,
-        stream: Stream,
-        pipe: impl Read + Send + 'static,
-    ) -> JoinHandle<()> {
-        let output = Arc::clone(output);
+    fn follow(output: &Arc<Self>, stream: Stream, pipe: impl Into<OwnedFd>) -> JoinHandle<()> {
+        let (output, pipe) = (Arc::clone(output), pipe.into());
         std::thread::spawn(move || {
-            let mut pipe = BufReader::new(pipe);
-            let mut line = Vec::new();
-            while pipe
-                .read_until(b'\n', &mut line)
-                .is_ok_and(|bytes| bytes > 0)
-            {
-                let text = String::from_utf8_lossy(&line)
-                    .trim_end_matches('\n')
-                    .to_owned();
-                output.lines().push((stream, text));
-                output.more.notify_all();
-                line.clear();
+            let mut unfinished = Vec::new();
+            while let Some(bytes) = output.next_piece(&pipe) {
+                unfinished.extend(bytes);
+                while let Some(end) = unfinished.iter().position(|&byte| byte == b'\n') {
+                    output.push(
+                        stream,
+                        &unfinished.drain(..=end).collect::<Vec<u8>>()[..end],
+                    );
+                }
+            }
+            if !unfinished.is_empty() {
+                output.push(stream, &unfinished);
             }
         })
+    }
+
+    /// What comes next out of the pipe; nothing when all is read.
+    fn next_piece(&self, pipe: &OwnedFd) -> Option<Vec<u8>> {
+        let soon = Timespec::try_from(POLL).expect("a short time");
+        loop {
+            let ended = self.program_ended.load(Ordering::Acquire);
+            let ready = poll(&mut [PollFd::new(pipe, PollFlags::IN)], Some(&soon));
+            match ready.expect("a poll of a pipe") {
+                0 if ended => return None,
+                0 => {}
+                _ => break,
+            }
+        }
+        let mut bytes = vec![0; 16 * 1024];
+        let count = rustix::io::read(pipe, &mut bytes).expect("a read from a pipe");
+        bytes.truncate(count);
+        (count > 0).then_some(bytes)
+    }
+
+    fn push(&self, stream: Stream, line: &[u8]) {
+        self.lines()
+            .push((stream, String::from_utf8_lossy(line).into_owned()));
+        self.more.notify_all();
     }
 
     fn lines(&self) -> MutexGuard<'_, Vec<(Stream, String)>> {
