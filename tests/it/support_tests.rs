@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::support::bucket::Bucket;
 use crate::support::fake_dumper::{CONTROL_VARIABLE, FakeDumper, Generation, SCRIPT_VARIABLE};
+use crate::support::mariadb::MariaDb;
 use crate::support::sandbox::{Sandbox, eventually};
+use crate::support::seaweedfs::{ADMIN, READER, SeaweedFs, TENANT, TENANT_BUCKET};
 
 /// Whether somebody has it open for writing, as the kernel says it.
 fn is_open_for_writing(path: &Path) -> bool {
@@ -260,4 +263,79 @@ fn the_environment_of_the_host_stays_outside() {
         "TZ",
     ];
     assert!(names.iter().all(|name| known.contains(name)), "{names:?}");
+}
+
+#[test]
+fn seaweedfs_keeps_what_is_put_into_a_bucket() {
+    let bucket = SeaweedFs::shared().bucket("support-put-get");
+    assert!(bucket.keys("").is_empty());
+    bucket.put("dumps/one/shop.t.sql", "the bytes");
+    bucket.put("dumps/one/nested/other", "not of that prefix");
+    let object = &bucket.objects("dumps/one/")["dumps/one/shop.t.sql"];
+    assert_eq!(
+        (object.bytes, object.etag.as_str()),
+        (9, "ab48e870377e5d9fbe11663949e229b0")
+    );
+    assert_eq!(
+        bucket.get("dumps/one/shop.t.sql").as_deref(),
+        Some(&b"the bytes"[..])
+    );
+    assert_eq!(bucket.get("dumps/one/missing"), None);
+    let files = bucket.files("dumps/one");
+    assert_eq!(files.keys().collect::<Vec<_>>(), ["shop.t.sql"]);
+    bucket.delete("dumps/one/shop.t.sql");
+    assert_eq!(bucket.keys(""), ["dumps/one/nested/other"]);
+    assert!(bucket.open_uploads().is_empty());
+}
+
+#[test]
+fn seaweedfs_lets_each_do_what_he_may() {
+    let seaweedfs = SeaweedFs::shared();
+    let bucket = seaweedfs.bucket("support-rights");
+    bucket.put("key", "bytes");
+
+    let reader = bucket.asked_with(READER.access_key, READER.secret_key);
+    assert_eq!(reader.keys(""), ["key"]);
+    assert!(!reader.may_put("more"));
+
+    let tenant = bucket.asked_with(TENANT.access_key, TENANT.secret_key);
+    assert!(!tenant.may_put("more"), "in a bucket of others");
+    assert!(Bucket::new(seaweedfs.endpoint(TENANT_BUCKET, &TENANT)).may_put("more"));
+
+    assert!(
+        !bucket
+            .asked_with(ADMIN.access_key, "a wrong secret")
+            .may_put("more")
+    );
+    assert_eq!(bucket.keys(""), ["key"]);
+}
+
+#[test]
+fn a_sample_database_survives_mydumper_and_myloader() {
+    let mariadb = MariaDb::shared();
+    mariadb.create_sample("support_sample", 1_000);
+    let sandbox = Sandbox::new();
+    sandbox
+        .program("/usr/bin/mydumper")
+        .args(mariadb.mydumper_arguments("support_sample"))
+        .arg("-o")
+        .arg(sandbox.dump_dir())
+        .run()
+        .assert_status(0);
+    mariadb.load(&sandbox.dump_dir(), "support_sample", "support_restored");
+
+    let checksums = mariadb.checksums("support_sample");
+    assert_eq!(checksums.len(), 10);
+    assert_ne!(checksums["big"], "0");
+    assert_eq!(mariadb.checksums("support_restored"), checksums);
+    let programs = mariadb.programs("support_sample");
+    let kinds = [
+        "event nightly",
+        "routine doubled",
+        "routine forget",
+        "trigger small_changed",
+        "view cheap",
+    ];
+    assert_eq!(programs, kinds);
+    assert_eq!(mariadb.programs("support_restored"), programs);
 }

@@ -3,5 +3,9 @@
 // A story uses some of these words; that another does not is no reason to take them away.
 #![allow(dead_code)]
 
+pub mod background;
+pub mod bucket;
 pub mod fake_dumper;
+pub mod mariadb;
 pub mod sandbox;
+pub mod seaweedfs;
