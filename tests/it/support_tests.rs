@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::support::bucket::Bucket;
 use crate::support::fake_dumper::{CONTROL_VARIABLE, FakeDumper, Generation, SCRIPT_VARIABLE};
-use crate::support::mariadb::MariaDb;
+use crate::support::mariadb::{MariaDb, mydumper};
 use crate::support::sandbox::{Sandbox, eventually};
 use crate::support::seaweedfs::{ADMIN, READER, SeaweedFs, TENANT, TENANT_BUCKET};
 
@@ -316,7 +316,7 @@ fn a_sample_database_survives_mydumper_and_myloader() {
     mariadb.create_sample("support_sample", 1_000);
     let sandbox = Sandbox::new();
     sandbox
-        .program("/usr/bin/mydumper")
+        .program(mydumper())
         .args(mariadb.mydumper_arguments("support_sample"))
         .arg("-o")
         .arg(sandbox.dump_dir())

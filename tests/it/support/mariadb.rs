@@ -17,6 +17,11 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 const USER: &str = "dumper";
 const PASSWORD: &str = "secret word";
 
+/// The real one, not the scripted one that a sandbox has in its PATH.
+pub fn mydumper() -> PathBuf {
+    find_program("mydumper", "MYDUMPER")
+}
+
 pub struct MariaDb {
     server: Server,
     socket: PathBuf,
