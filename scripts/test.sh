@@ -30,9 +30,9 @@ fi
 export WEED
 
 # Another user's dump can be had only by one who may become another user.
-skipped=()
 if [[ $EUID -ne 0 ]]; then
     echo "not root: the tests with 'needs_root' in their names are LEFT OUT" >&2
-    skipped=(--skip needs_root)
+    [[ " $* " == *" -- "* ]] || set -- "$@" --
+    set -- "$@" --skip needs_root
 fi
-cargo test --locked "$@" -- "${skipped[@]}"
+cargo test --locked "$@"

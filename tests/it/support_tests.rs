@@ -266,6 +266,65 @@ fn the_environment_of_the_host_stays_outside() {
 }
 
 #[test]
+#[should_panic(expected = "it ended without saying 'ready': sh -c echo not yet\nnot yet\n")]
+fn a_line_that_never_comes_fails_the_test_and_shows_the_others() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .program("sh")
+        .args(["-c", "echo not yet"])
+        .start()
+        .wait_for_line("ready");
+}
+
+#[test]
+#[should_panic(expected = "still running after 200ms: sh -c echo working; sleep 1000\nworking\n")]
+fn a_program_that_hangs_fails_the_test_and_is_killed() {
+    let sandbox = Sandbox::new();
+    let program = sandbox
+        .program("sh")
+        .args(["-c", "echo working; sleep 1000"]);
+    program.time_limit(Duration::from_millis(200)).run();
+}
+
+#[test]
+fn needs_root_a_program_can_run_as_somebody_else() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .program("id")
+        .arg("-u")
+        .by_nobody()
+        .run()
+        .assert_status(0)
+        .assert_says("65534");
+    let looks = sandbox
+        .program("sh")
+        .args(["-c", "ls -d $HOME && touch $HOME/mine"]);
+    looks.by_nobody().run().assert_status(0);
+}
+
+#[test]
+fn needs_root_a_dumper_can_live_in_another_pid_namespace() {
+    let sandbox = Sandbox::new();
+    let mut dumper = FakeDumper::launch_wrapped_in(&sandbox, ["unshare", "--pid", "--fork"]);
+    dumper.begin(Generation::V1_0);
+    dumper.file("shop.t.sql", 100);
+    assert_eq!(sandbox.local_files(), dumper.files());
+    let status = Path::new("/proc")
+        .join(dumper.pid().as_raw_nonzero().to_string())
+        .join("status");
+    let status = std::fs::read_to_string(status).expect("the dumper as we see it");
+    let pids = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))
+        .expect("its pids");
+    assert!(
+        pids.ends_with("\t1"),
+        "the first process of its own namespace: {pids}"
+    );
+    dumper.exit(0);
+}
+
+#[test]
 fn seaweedfs_keeps_what_is_put_into_a_bucket() {
     let bucket = SeaweedFs::shared().bucket("support-put-get");
     assert!(bucket.keys("").is_empty());
