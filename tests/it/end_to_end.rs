@@ -69,7 +69,7 @@ impl Story {
         self.assert_arrived();
     }
 
-    fn as_a_child(self) {
+    fn in_child_mode(self) {
         let upload = self.upload().arg("--").arg(mydumper());
         self.with_mydumper_arguments(upload).run().assert_status(0);
         self.assert_arrived();
@@ -112,7 +112,7 @@ fn plain_side_by_side() {
 
 #[test]
 fn plain_as_a_child() {
-    Story::new("plain-child", &[]).as_a_child();
+    Story::new("plain-child", &[]).in_child_mode();
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn compressed_side_by_side() {
 
 #[test]
 fn compressed_as_a_child() {
-    Story::new("compressed-child", &["-c"]).as_a_child();
+    Story::new("compressed-child", &["-c"]).in_child_mode();
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn in_files_of_1_mb_side_by_side() {
 
 #[test]
 fn in_files_of_1_mb_as_a_child() {
-    Story::new("files-child", &["-F", "1"]).as_a_child();
+    Story::new("files-child", &["-F", "1"]).in_child_mode();
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn cut_by_rows_side_by_side() {
 
 #[test]
 fn cut_by_rows_as_a_child() {
-    Story::new("rows-child", &["-r", "10000"]).as_a_child();
+    Story::new("rows-child", &["-r", "10000"]).in_child_mode();
 }
 
 /// "Script and sidecar may be started in either order": here the dump is over before the program begins.

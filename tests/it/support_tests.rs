@@ -266,6 +266,22 @@ fn the_environment_of_the_host_stays_outside() {
 }
 
 #[test]
+fn a_program_can_have_a_terminal() {
+    let sandbox = Sandbox::new();
+    let looks = || {
+        sandbox
+            .program("sh")
+            .args(["-c", "test -t 2 && stty size <&2"])
+    };
+    looks().run().assert_status(1);
+    looks()
+        .on_a_terminal()
+        .run()
+        .assert_status(0)
+        .assert_says("30 100");
+}
+
+#[test]
 #[should_panic(expected = "it ended without saying 'ready': sh -c echo not yet\nnot yet\n")]
 fn a_line_that_never_comes_fails_the_test_and_shows_the_others() {
     let sandbox = Sandbox::new();

@@ -113,8 +113,12 @@ pub fn find_program(name: &str, variable: &str) -> PathBuf {
         return program;
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // Debian keeps servers where only root's PATH looks.
-    let dirs = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    // Where Debian keeps servers, and where `scripts/test.sh` installs what is no Debian package.
+    let more = [
+        "/usr/sbin",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/seaweedfs/bin"),
+    ];
+    let dirs = std::env::split_paths(&path).chain(more.map(PathBuf::from));
     dirs.map(|dir| dir.join(name)).find(|program| program.is_file()).unwrap_or_else(|| {
         panic!(
             "the program '{name}' is missing: it is not in PATH, and {variable} does not name it. \

@@ -17,7 +17,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::fake_dumper;
 
@@ -120,6 +123,7 @@ impl Sandbox {
             line: vec![program.as_ref().to_owned()],
             environment: self.environment(),
             time_limit: TIME_LIMIT,
+            terminal: false,
         }
     }
 
@@ -241,6 +245,7 @@ pub struct Program<'a> {
     line: Vec<OsString>,
     environment: BTreeMap<OsString, OsString>,
     time_limit: Duration,
+    terminal: bool,
 }
 
 impl Program<'_> {
@@ -303,6 +308,12 @@ impl Program<'_> {
         ])
     }
 
+    /// With a terminal of 100 columns as its stderr.
+    pub fn on_a_terminal(mut self) -> Self {
+        self.terminal = true;
+        self.env("TERM", "xterm")
+    }
+
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
         self
@@ -312,26 +323,28 @@ impl Program<'_> {
     #[track_caller]
     pub fn start(self) -> Run {
         let title = self.line.join(OsStr::new(" ")).display().to_string();
+        let terminal = self.terminal.then(Terminal::open);
+        let stderr = match &terminal {
+            Some(terminal) => Stdio::from(terminal.inside()),
+            None => Stdio::piped(),
+        };
         let mut child = self
             .command()
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {title}: {error}"));
+        let stdout = child.stdout.take().expect("its stdout").into();
+        let stderr = match terminal {
+            Some(terminal) => terminal.outside,
+            None => child.stderr.take().expect("its stderr").into(),
+        };
         let output = Arc::new(Output::default());
         let readers = vec![
-            Output::follow(
-                &output,
-                Stream::Stdout,
-                child.stdout.take().expect("its stdout"),
-            ),
-            Output::follow(
-                &output,
-                Stream::Stderr,
-                child.stderr.take().expect("its stderr"),
-            ),
+            Output::follow(&output, Stream::Stdout, stdout),
+            Output::follow(&output, Stream::Stderr, stderr),
         ];
         Run {
             title,
@@ -543,8 +556,8 @@ struct Output {
 }
 
 impl Output {
-    fn follow(output: &Arc<Self>, stream: Stream, pipe: impl Into<OwnedFd>) -> JoinHandle<()> {
-        let (output, pipe) = (Arc::clone(output), pipe.into());
+    fn follow(output: &Arc<Self>, stream: Stream, pipe: OwnedFd) -> JoinHandle<()> {
+        let output = Arc::clone(output);
         std::thread::spawn(move || {
             let mut unfinished = Vec::new();
             while let Some(bytes) = output.next_piece(&pipe) {
@@ -575,7 +588,11 @@ impl Output {
             }
         }
         let mut bytes = vec![0; 16 * 1024];
-        let count = rustix::io::read(pipe, &mut bytes).expect("a read from a pipe");
+        let count = match rustix::io::read(pipe, &mut bytes) {
+            // A terminal that nobody has open any more.
+            Err(Errno::IO) => 0,
+            count => count.expect("a read from a pipe"),
+        };
         bytes.truncate(count);
         (count > 0).then_some(bytes)
     }
@@ -616,6 +633,36 @@ impl Output {
         }
         text
     }
+}
+
+/// What a person would sit at.
+struct Terminal {
+    outside: OwnedFd,
+}
+
+impl Terminal {
+    fn open() -> Self {
+        let outside = openpt(Self::FLAGS).expect("a terminal");
+        unlockpt(&outside).expect("a terminal that can be used");
+        let size = Winsize {
+            ws_row: 30,
+            ws_col: 100,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        tcsetwinsize(&outside, size).expect("its size");
+        Terminal { outside }
+    }
+
+    /// The side of the program.
+    fn inside(&self) -> OwnedFd {
+        ioctl_tiocgptpeer(&self.outside, Self::FLAGS).expect("the other side of a terminal")
+    }
+
+    /// Not our controlling terminal; and other children must not inherit it, or it would never end.
+    const FLAGS: OpenptFlags = OpenptFlags::RDWR
+        .union(OpenptFlags::NOCTTY)
+        .union(OpenptFlags::CLOEXEC);
 }
 
 /// Watches how many bytes lie in a directory, and remembers the most. Sizes, not blocks: the figure is
