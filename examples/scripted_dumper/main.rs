@@ -57,11 +57,8 @@ fn output_directory() -> Outcome<PathBuf> {
                 .map(PathBuf::from)
                 .ok_or_else(|| format!("{} needs a directory", argument.display()));
         }
-        let bytes = argument.as_bytes();
-        for start in [&b"--outputdir="[..], b"-o"] {
-            if let Some(dir) = bytes.strip_prefix(start) {
-                return Ok(PathBuf::from(OsStr::from_bytes(dir)));
-            }
+        if let Some(dir) = argument.as_bytes().strip_prefix(b"--outputdir=") {
+            return Ok(PathBuf::from(OsStr::from_bytes(dir)));
         }
     }
     Err("no output directory: give -o DIR".to_owned())
@@ -70,23 +67,15 @@ fn output_directory() -> Outcome<PathBuf> {
 /// Takes the commands from the socket or from the script, whichever the environment names.
 fn drive(role: &str, dumper: Dumper) -> Outcome<u8> {
     let dumper = Arc::new(Mutex::new(dumper));
-    match (
-        std::env::var_os(wire::CONTROL_VARIABLE),
-        std::env::var_os(wire::SCRIPT_VARIABLE),
-    ) {
+    match (std::env::var_os(wire::CONTROL_VARIABLE), std::env::var_os(wire::SCRIPT_VARIABLE)) {
         (Some(socket), _) => obey_socket(role, &dumper, &PathBuf::from(socket)),
         (None, Some(script)) => obey_script(&dumper, &PathBuf::from(script)),
-        (None, None) => Err(format!(
-            "nothing to do: set {} or {}",
-            wire::CONTROL_VARIABLE,
-            wire::SCRIPT_VARIABLE
-        )),
+        (None, None) => Err(format!("nothing to do: set {} or {}", wire::CONTROL_VARIABLE, wire::SCRIPT_VARIABLE)),
     }
 }
 
 fn obey_socket(role: &str, dumper: &Arc<Mutex<Dumper>>, path: &Path) -> Outcome<u8> {
-    let socket = UnixStream::connect(path)
-        .map_err(|error| format!("cannot connect to {}: {error}", path.display()))?;
+    let socket = UnixStream::connect(path).map_err(|error| format!("cannot connect to {}: {error}", path.display()))?;
     let mut answers = socket.try_clone().map_err(words)?;
     writeln!(answers, "{role} {:016x}", sources_hash()).map_err(words)?;
     for line in BufReader::new(socket).lines() {
@@ -106,11 +95,9 @@ fn obey_socket(role: &str, dumper: &Arc<Mutex<Dumper>>, path: &Path) -> Outcome<
 }
 
 fn obey_script(dumper: &Arc<Mutex<Dumper>>, path: &Path) -> Outcome<u8> {
-    let script = fs::read_to_string(path)
-        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let script = fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     for (index, line) in script.lines().enumerate() {
-        let done = Dumper::obey(dumper, line)
-            .map_err(|error| format!("{}:{}: {error}", path.display(), index + 1))?;
+        let done = Dumper::obey(dumper, line).map_err(|error| format!("{}:{}: {error}", path.display(), index + 1))?;
         if let Done::Exit(status) = done {
             return Ok(status);
         }
@@ -150,12 +137,7 @@ struct OpenFile {
 
 impl Dumper {
     fn new(dir: PathBuf) -> Self {
-        Dumper {
-            dir,
-            generation: Generation::V1_0,
-            metadata: None,
-            open: BTreeMap::new(),
-        }
+        Dumper { dir, generation: Generation::V1_0, metadata: None, open: BTreeMap::new() }
     }
 
     /// Carries out one line. The lock is not held while a command waits, so that a signal can end the
@@ -191,9 +173,7 @@ impl Dumper {
             ("symlink", [target, name]) => now().symlink(target, name),
             ("compressor", [name]) => now().compressor(name),
             // What takes time.
-            ("generate", [files, bytes, rate]) => {
-                generate(dumper, number(files)?, number(bytes)?, number(rate)?)
-            }
+            ("generate", [files, bytes, rate]) => generate(dumper, number(files)?, number(bytes)?, number(rate)?),
             ("sleep", [milliseconds]) => {
                 std::thread::sleep(Duration::from_millis(number(milliseconds)?));
                 go_on()
@@ -246,10 +226,7 @@ impl Dumper {
 
     /// Answers with what it wrote, so that whoever drives us knows the whole text in the end.
     fn metadata_text(&mut self, text: &[u8]) -> Outcome<Done> {
-        let file = self
-            .metadata
-            .as_mut()
-            .ok_or("metadata.partial is not open")?;
+        let file = self.metadata.as_mut().ok_or("metadata.partial is not open")?;
         file.write_all(text).map_err(words)?;
         Ok(Done::GoOn(String::from_utf8_lossy(text).into_owned()))
     }
@@ -283,9 +260,7 @@ impl Dumper {
 
     fn opened(&mut self, name: &str) -> Outcome<&mut OpenFile> {
         let name = OsString::from_vec(wire::decode(name)?);
-        self.open
-            .get_mut(&name)
-            .ok_or_else(|| format!("'{}' is not open", name.display()))
+        self.open.get_mut(&name).ok_or_else(|| format!("'{}' is not open", name.display()))
     }
 
     fn write(&mut self, name: &str, bytes: u64) -> Outcome<Done> {
@@ -338,12 +313,7 @@ impl Dumper {
 
     fn fifo(&mut self, name: &str) -> Outcome<Done> {
         let (_, path) = self.path(name)?;
-        rustix::fs::mkfifoat(
-            rustix::fs::CWD,
-            &path,
-            rustix::fs::Mode::from_raw_mode(0o644),
-        )
-        .map_err(at(&path))?;
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::from_raw_mode(0o644)).map_err(at(&path))?;
         go_on()
     }
 
@@ -373,10 +343,7 @@ fn compressor(name: &str) -> Outcome<Dumper> {
     let stdout = io::stdout();
     let file = File::from(stdout.as_fd().try_clone_to_owned().map_err(words)?);
     // Else the file would stay open for writing until this process ends, whatever it is told to close.
-    let null = OpenOptions::new()
-        .write(true)
-        .open("/dev/null")
-        .map_err(words)?;
+    let null = OpenOptions::new().write(true).open("/dev/null").map_err(words)?;
     rustix::stdio::dup2_stdout(null).map_err(words)?;
     let offset = file.metadata().map_err(words)?.len();
     let name = OsString::from_vec(wire::decode(name)?);
@@ -424,10 +391,7 @@ fn on_signal(dumper: &Arc<Mutex<Dumper>>, signal: &str, answer: &str) -> Outcome
         "ignore" => false,
         _ => return Err(format!("no such answer to a signal: {answer}")),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .map_err(words)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(words)?;
     // Here and not in the thread, so that the answer to the command says that it holds.
     let mut signals = runtime.block_on(async { listen(kind) }).map_err(words)?;
     let dumper = Arc::clone(dumper);
@@ -451,10 +415,7 @@ fn crash() -> Outcome<Done> {
 }
 
 fn print(mut to: impl Write, text: &[u8]) -> Outcome<Done> {
-    to.write_all(text)
-        .and_then(|()| to.write_all(b"\n"))
-        .and_then(|()| to.flush())
-        .map_err(words)?;
+    to.write_all(text).and_then(|()| to.write_all(b"\n")).and_then(|()| to.flush()).map_err(words)?;
     go_on()
 }
 
@@ -472,8 +433,7 @@ fn text(encoded: &[&str]) -> Outcome<Vec<u8>> {
 }
 
 fn number(word: &str) -> Outcome<u64> {
-    word.parse()
-        .map_err(|_| format!("'{word}' is not a number"))
+    word.parse().map_err(|_| format!("'{word}' is not a number"))
 }
 
 fn words(error: impl std::fmt::Display) -> String {

@@ -52,9 +52,7 @@ pub fn decode(word: &str) -> Result<Vec<u8>, String> {
 /// The seed of a file's bytes: its name when it was opened, so that no two files of a dump are alike.
 pub fn seed_of(name: &[u8]) -> u64 {
     // FNV-1a.
-    name.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    name.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// Fills `buffer` with the bytes that stand at `offset` of the file with this seed: printable lines of

@@ -37,12 +37,7 @@ impl Story {
     fn new(name: &'static str, options: &'static [&'static str]) -> Self {
         let bucket = SeaweedFs::shared().bucket(&format!("end-to-end-{name}"));
         mariadb();
-        Story {
-            name,
-            options,
-            sandbox: Sandbox::new(),
-            bucket,
-        }
+        Story { name, options, sandbox: Sandbox::new(), bucket }
     }
 
     fn upload(&self) -> Program<'_> {
@@ -54,11 +49,7 @@ impl Story {
     }
 
     fn with_mydumper_arguments<'a>(&self, program: Program<'a>) -> Program<'a> {
-        program
-            .args(mariadb().mydumper_arguments(DATABASE))
-            .args(self.options)
-            .arg("-o")
-            .arg(self.sandbox.dump_dir())
+        program.args(mariadb().mydumper_arguments(DATABASE)).args(self.options).arg("-o").arg(self.sandbox.dump_dir())
     }
 
     /// The program is there first, then a script runs mydumper.
@@ -89,10 +80,7 @@ impl Story {
         self.bucket.download(prefix, &download);
         let restored = format!("restored_{}", self.name.replace('-', "_"));
         mariadb().load(&download, DATABASE, &restored);
-        assert_eq!(
-            mariadb().checksums(&restored),
-            mariadb().checksums(DATABASE)
-        );
+        assert_eq!(mariadb().checksums(&restored), mariadb().checksums(DATABASE));
         assert_eq!(mariadb().programs(&restored), mariadb().programs(DATABASE));
         std::fs::remove_dir_all(download).expect("the download");
     }
@@ -101,8 +89,7 @@ impl Story {
 /// The prefixes that somebody claimed, whole or not.
 fn dumps_in(bucket: &Bucket) -> Vec<String> {
     let keys = bucket.keys("").into_iter();
-    keys.filter_map(|key| key.strip_suffix("/mydumper2s3.json").map(str::to_owned))
-        .collect()
+    keys.filter_map(|key| key.strip_suffix("/mydumper2s3.json").map(str::to_owned)).collect()
 }
 
 #[test]
@@ -157,12 +144,7 @@ fn a_finished_dump_is_taken_as_it_stands() {
     // Byte for byte, and the manifest beside it.
     let mut uploaded = story.bucket.files(&dumps_in(&story.bucket)[0]);
     let manifest = uploaded.remove("mydumper2s3.json").expect("the manifest");
-    assert!(
-        uploaded == dumped,
-        "{:?} and {:?}",
-        uploaded.keys(),
-        dumped.keys()
-    );
+    assert!(uploaded == dumped, "{:?} and {:?}", uploaded.keys(), dumped.keys());
     let manifest: Value = serde_json::from_slice(&manifest).expect("a manifest in JSON");
     assert_ne!(manifest["state"], "uploading");
 }
@@ -180,25 +162,14 @@ fn two_nights_with_the_same_command() {
         assert_eq!(dumps_in(&story.bucket).len(), night);
         // No two nights begin in the same second.
         let begun = jiff::Timestamp::now().as_second();
-        eventually("the next second", || {
-            jiff::Timestamp::now().as_second() > begun
-        });
+        eventually("the next second", || jiff::Timestamp::now().as_second() > begun);
     }
-    let host = rustix::system::uname()
-        .nodename()
-        .to_str()
-        .expect("a host name")
-        .to_owned();
+    let host = rustix::system::uname().nodename().to_str().expect("a host name").to_owned();
     for prefix in dumps_in(&story.bucket) {
-        let metadata = story
-            .bucket
-            .get(&format!("{prefix}/metadata"))
-            .expect("metadata");
+        let metadata = story.bucket.get(&format!("{prefix}/metadata")).expect("metadata");
         let metadata = String::from_utf8(metadata).expect("metadata in UTF-8");
         let started = metadata.lines().next().expect("its first line");
-        let started = started
-            .strip_prefix("Started dump at: ")
-            .expect("the start");
+        let started = started.strip_prefix("Started dump at: ").expect("the start");
         // The sandbox's time zone is UTC.
         let started = started.replace(' ', "T").replacen(':', "", 2);
         assert_eq!(prefix, format!("{host}/{started}Z"));
@@ -211,11 +182,7 @@ fn two_nights_with_the_same_command() {
 #[test]
 fn a_mydumper_that_fails_commits_nothing() {
     let story = Story::new("failing", &["-T", "shop.no_such_table,shop.small"]);
-    let upload = story
-        .upload()
-        .arg("--")
-        .args(["sh", "-c", "\"$@\"; exit 1", "sh"])
-        .arg(mydumper());
+    let upload = story.upload().arg("--").args(["sh", "-c", "\"$@\"; exit 1", "sh"]).arg(mydumper());
     story.with_mydumper_arguments(upload).run().assert_status(3);
     story.sandbox.assert_local_names([] as [&str; 0]);
     let prefix = dumps_in(&story.bucket).pop().expect("a claimed prefix");
@@ -249,10 +216,7 @@ fn a_steady_dump_needs_a_fraction_of_its_size_on_disk() {
     let commit = ended.elapsed();
 
     let dump = FILES * FILE_BYTES;
-    println!(
-        "peak local disk {} of {dump} bytes, commit after {commit:?}",
-        disk.bytes()
-    );
+    println!("peak local disk {} of {dump} bytes, commit after {commit:?}", disk.bytes());
     assert!(disk.bytes() < dump / 4, "{} of {dump}", disk.bytes());
     // An upload of 1 MB on loopback and the program's end are well within a second.
     assert!(commit < Duration::from_secs(2 + 1), "{commit:?}");

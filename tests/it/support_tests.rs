@@ -40,16 +40,9 @@ fn a_dump_is_written_as_mydumper_writes_it() {
 
         assert_eq!(sandbox.local_files(), dumper.files());
         let metadata = String::from_utf8(dumper.content("metadata")).expect("text");
-        let comment = if generation == Generation::V1_0 {
-            "# "
-        } else {
-            ""
-        };
+        let comment = if generation == Generation::V1_0 { "# " } else { "" };
         assert!(metadata.starts_with(&format!("{comment}Started dump at: 2026-01-02 03:04:05\n")));
-        assert!(
-            metadata.contains(&format!("\n{comment}Finished dump at: 20")),
-            "{metadata}"
-        );
+        assert!(metadata.contains(&format!("\n{comment}Finished dump at: 20")), "{metadata}");
     }
 }
 
@@ -58,9 +51,7 @@ fn a_file_is_open_until_its_last_writer_closes_it() {
     let sandbox = Sandbox::new();
     let file = sandbox.dump_dir().join("shop.t.sql.zst");
     let mut dumper = FakeDumper::start(&sandbox, Generation::V1_0);
-    assert!(is_open_for_writing(
-        &sandbox.dump_dir().join("metadata.partial")
-    ));
+    assert!(is_open_for_writing(&sandbox.dump_dir().join("metadata.partial")));
 
     dumper.open("shop.t.sql.zst");
     assert!(is_open_for_writing(&file));
@@ -75,9 +66,7 @@ fn a_file_is_open_until_its_last_writer_closes_it() {
 
     dumper.finish_without_rename();
     sandbox.assert_local_names(["metadata.partial", "shop.t.sql.zst"]);
-    assert!(!is_open_for_writing(
-        &sandbox.dump_dir().join("metadata.partial")
-    ));
+    assert!(!is_open_for_writing(&sandbox.dump_dir().join("metadata.partial")));
 }
 
 #[test]
@@ -100,27 +89,16 @@ fn the_scripted_dumper_looks_like_mydumper_in_proc() {
     let sandbox = Sandbox::new();
     let dumper = FakeDumper::start(&sandbox, Generation::V0_10);
     let proc = Path::new("/proc").join(dumper.pid().as_raw_nonzero().to_string());
-    assert_eq!(
-        std::fs::read_to_string(proc.join("comm")).expect("its name"),
-        "mydumper\n"
-    );
+    assert_eq!(std::fs::read_to_string(proc.join("comm")).expect("its name"), "mydumper\n");
     let line = std::fs::read_to_string(proc.join("cmdline")).expect("its command line");
-    assert!(
-        line.contains(&format!("--outputdir\0{}", sandbox.dump_dir().display())),
-        "{line:?}"
-    );
+    assert!(line.contains(&format!("--outputdir\0{}", sandbox.dump_dir().display())), "{line:?}");
 }
 
 #[test]
 fn odd_names_and_kinds_of_files() {
     let sandbox = Sandbox::new();
     let mut dumper = FakeDumper::start(&sandbox, Generation::V0_10);
-    let odd = [
-        "shop.two words.sql",
-        "#shop.50%.sql",
-        "shop.größe.sql",
-        "shop.new\nline\\.sql",
-    ];
+    let odd = ["shop.two words.sql", "#shop.50%.sql", "shop.größe.sql", "shop.new\nline\\.sql"];
     odd.iter().for_each(|name| dumper.file(name, 10));
     dumper.rename("#shop.50%.sql", "shop.renamed.sql");
     dumper.delete("shop.two words.sql");
@@ -143,11 +121,7 @@ fn generated_files_come_at_the_given_rate() {
     let mut dumper = FakeDumper::start(&sandbox, Generation::V1_0);
     let begun = std::time::Instant::now();
     dumper.generate(4, 100_000, 2_000_000);
-    assert!(
-        begun.elapsed() >= Duration::from_millis(180),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() >= Duration::from_millis(180), "{:?}", begun.elapsed());
     assert_eq!(sandbox.local_files(), dumper.files());
 }
 
@@ -159,14 +133,9 @@ fn on_sigterm_it_can_do_what_1_0_1_does() {
     dumper.write("shop.t.sql", 5_000);
     dumper.finish_on_sigterm();
     dumper.signal(Signal::TERM);
-    dumper
-        .wait_for_end()
-        .expect("our own process")
-        .assert_status(0);
+    dumper.wait_for_end().expect("our own process").assert_status(0);
     sandbox.assert_local_names(["metadata", "shop.t.sql"]);
-    assert!(
-        String::from_utf8_lossy(&sandbox.local_files()["metadata"]).contains("Finished dump at")
-    );
+    assert!(String::from_utf8_lossy(&sandbox.local_files()["metadata"]).contains("Finished dump at"));
 }
 
 #[test]
@@ -177,21 +146,12 @@ fn ends_of_a_dumper_have_their_status() {
     dumper.signal(Signal::TERM);
     dumper.log_error("** (mydumper): CRITICAL **: lost connection");
     dumper.tell("exit", &["1"]);
-    let finished = dumper
-        .wait_for_end()
-        .expect("our own process")
-        .assert_status(1);
-    assert_eq!(
-        finished.stderr,
-        "** (mydumper): CRITICAL **: lost connection\n"
-    );
+    let finished = dumper.wait_for_end().expect("our own process").assert_status(1);
+    assert_eq!(finished.stderr, "** (mydumper): CRITICAL **: lost connection\n");
 
     let mut dumper = FakeDumper::launch(&sandbox);
     dumper.signal(Signal::KILL);
-    dumper
-        .wait_for_end()
-        .expect("our own process")
-        .assert_killed_by(Signal::KILL);
+    dumper.wait_for_end().expect("our own process").assert_killed_by(Signal::KILL);
 }
 
 #[test]
@@ -210,21 +170,13 @@ fn a_script_needs_nobody_to_drive_it() {
         .run()
         .assert_status(3)
         .assert_says("Thread 1 dumping data");
-    sandbox.assert_local_names([
-        "metadata",
-        "shop.orders.00000.sql",
-        "shop.orders.00001.sql",
-        "shop.t.sql",
-    ]);
+    sandbox.assert_local_names(["metadata", "shop.orders.00000.sql", "shop.orders.00001.sql", "shop.t.sql"]);
 }
 
 #[test]
 fn whatever_a_sandbox_started_ends_with_it() {
     let sandbox = Sandbox::new();
-    let mut run = sandbox
-        .program("sh")
-        .args(["-c", "setsid sleep 1000 & echo $!; wait"])
-        .start();
+    let mut run = sandbox.program("sh").args(["-c", "setsid sleep 1000 & echo $!; wait"]).start();
     let sleeper = run.wait_for_line("");
     let process = Path::new("/proc").join(&sleeper);
     assert!(process.exists());
@@ -232,26 +184,14 @@ fn whatever_a_sandbox_started_ends_with_it() {
     assert!(process.exists());
     drop(sandbox);
     // A zombie, until whoever took the orphan in has reaped it, has no environment any more.
-    eventually("the sleeper is gone", || {
-        std::fs::read(process.join("environ"))
-            .unwrap_or_default()
-            .is_empty()
-    });
+    eventually("the sleeper is gone", || std::fs::read(process.join("environ")).unwrap_or_default().is_empty());
 }
 
 #[test]
 fn the_environment_of_the_host_stays_outside() {
     let sandbox = Sandbox::new();
-    let finished = sandbox
-        .program("env")
-        .run()
-        .assert_status(0)
-        .assert_says("AWS_EC2_METADATA_DISABLED=true");
-    let names: Vec<&str> = finished
-        .stdout
-        .lines()
-        .filter_map(|line| line.split('=').next())
-        .collect();
+    let finished = sandbox.program("env").run().assert_status(0).assert_says("AWS_EC2_METADATA_DISABLED=true");
+    let names: Vec<&str> = finished.stdout.lines().filter_map(|line| line.split('=').next()).collect();
     let known = [
         "AWS_EC2_METADATA_DISABLED",
         "HOME",
@@ -268,53 +208,31 @@ fn the_environment_of_the_host_stays_outside() {
 #[test]
 fn a_program_can_have_a_terminal() {
     let sandbox = Sandbox::new();
-    let looks = || {
-        sandbox
-            .program("sh")
-            .args(["-c", "test -t 2 && stty size <&2"])
-    };
+    let looks = || sandbox.program("sh").args(["-c", "test -t 2 && stty size <&2"]);
     looks().run().assert_status(1);
-    looks()
-        .on_a_terminal()
-        .run()
-        .assert_status(0)
-        .assert_says("30 100");
+    looks().on_a_terminal().run().assert_status(0).assert_says("30 100");
 }
 
 #[test]
 #[should_panic(expected = "it ended without saying 'ready': sh -c echo not yet\nnot yet\n")]
 fn a_line_that_never_comes_fails_the_test_and_shows_the_others() {
     let sandbox = Sandbox::new();
-    sandbox
-        .program("sh")
-        .args(["-c", "echo not yet"])
-        .start()
-        .wait_for_line("ready");
+    sandbox.program("sh").args(["-c", "echo not yet"]).start().wait_for_line("ready");
 }
 
 #[test]
 #[should_panic(expected = "still running after 200ms: sh -c echo working; sleep 1000\nworking\n")]
 fn a_program_that_hangs_fails_the_test_and_is_killed() {
     let sandbox = Sandbox::new();
-    let program = sandbox
-        .program("sh")
-        .args(["-c", "echo working; sleep 1000"]);
+    let program = sandbox.program("sh").args(["-c", "echo working; sleep 1000"]);
     program.time_limit(Duration::from_millis(200)).run();
 }
 
 #[test]
 fn needs_root_a_program_can_run_as_somebody_else() {
     let sandbox = Sandbox::new();
-    sandbox
-        .program("id")
-        .arg("-u")
-        .by_nobody()
-        .run()
-        .assert_status(0)
-        .assert_says("65534");
-    let looks = sandbox
-        .program("sh")
-        .args(["-c", "ls -d $HOME && touch $HOME/mine"]);
+    sandbox.program("id").arg("-u").by_nobody().run().assert_status(0).assert_says("65534");
+    let looks = sandbox.program("sh").args(["-c", "ls -d $HOME && touch $HOME/mine"]);
     looks.by_nobody().run().assert_status(0);
 }
 
@@ -325,18 +243,10 @@ fn needs_root_a_dumper_can_live_in_another_pid_namespace() {
     dumper.begin(Generation::V1_0);
     dumper.file("shop.t.sql", 100);
     assert_eq!(sandbox.local_files(), dumper.files());
-    let status = Path::new("/proc")
-        .join(dumper.pid().as_raw_nonzero().to_string())
-        .join("status");
+    let status = Path::new("/proc").join(dumper.pid().as_raw_nonzero().to_string()).join("status");
     let status = std::fs::read_to_string(status).expect("the dumper as we see it");
-    let pids = status
-        .lines()
-        .find_map(|line| line.strip_prefix("NSpid:"))
-        .expect("its pids");
-    assert!(
-        pids.ends_with("\t1"),
-        "the first process of its own namespace: {pids}"
-    );
+    let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).expect("its pids");
+    assert!(pids.ends_with("\t1"), "the first process of its own namespace: {pids}");
     dumper.exit(0);
 }
 
@@ -347,14 +257,8 @@ fn seaweedfs_keeps_what_is_put_into_a_bucket() {
     bucket.put("dumps/one/shop.t.sql", "the bytes");
     bucket.put("dumps/one/nested/other", "not of that prefix");
     let object = &bucket.objects("dumps/one/")["dumps/one/shop.t.sql"];
-    assert_eq!(
-        (object.bytes, object.etag.as_str()),
-        (9, "ab48e870377e5d9fbe11663949e229b0")
-    );
-    assert_eq!(
-        bucket.get("dumps/one/shop.t.sql").as_deref(),
-        Some(&b"the bytes"[..])
-    );
+    assert_eq!((object.bytes, object.etag.as_str()), (9, "ab48e870377e5d9fbe11663949e229b0"));
+    assert_eq!(bucket.get("dumps/one/shop.t.sql").as_deref(), Some(&b"the bytes"[..]));
     assert_eq!(bucket.get("dumps/one/missing"), None);
     let files = bucket.files("dumps/one");
     assert_eq!(files.keys().collect::<Vec<_>>(), ["shop.t.sql"]);
@@ -377,11 +281,7 @@ fn seaweedfs_lets_each_do_what_he_may() {
     assert!(!tenant.may_put("more"), "in a bucket of others");
     assert!(Bucket::new(seaweedfs.endpoint(TENANT_BUCKET, &TENANT)).may_put("more"));
 
-    assert!(
-        !bucket
-            .asked_with(ADMIN.access_key, "a wrong secret")
-            .may_put("more")
-    );
+    assert!(!bucket.asked_with(ADMIN.access_key, "a wrong secret").may_put("more"));
     assert_eq!(bucket.keys(""), ["key"]);
 }
 
@@ -404,13 +304,7 @@ fn a_sample_database_survives_mydumper_and_myloader() {
     assert_ne!(checksums["big"], "0");
     assert_eq!(mariadb.checksums("support_restored"), checksums);
     let programs = mariadb.programs("support_sample");
-    let kinds = [
-        "event nightly",
-        "routine doubled",
-        "routine forget",
-        "trigger small_changed",
-        "view cheap",
-    ];
+    let kinds = ["event nightly", "routine doubled", "routine forget", "trigger small_changed", "view cheap"];
     assert_eq!(programs, kinds);
     assert_eq!(mariadb.programs("support_restored"), programs);
 }

@@ -56,15 +56,8 @@ impl Server {
             .expect("a shell");
         let mut pid = String::new();
         let says = watcher.stdout.take().expect("its output");
-        BufReader::new(says)
-            .read_line(&mut pid)
-            .expect("the server's pid");
-        Server {
-            name,
-            dir,
-            pid: pid.trim().to_owned(),
-            _watcher: watcher,
-        }
+        BufReader::new(says).read_line(&mut pid).expect("the server's pid");
+        Server { name, dir, pid: pid.trim().to_owned(), _watcher: watcher }
     }
 
     pub fn dir(&self) -> &Path {
@@ -80,12 +73,7 @@ impl Server {
     /// Panics with the server's log when it has ended.
     #[track_caller]
     pub fn assert_running(&self) {
-        assert!(
-            self.is_running(),
-            "{} has ended:\n{}",
-            self.name,
-            self.log()
-        );
+        assert!(self.is_running(), "{} has ended:\n{}", self.name, self.log());
     }
 
     pub fn log(&self) -> String {
@@ -96,8 +84,7 @@ impl Server {
 /// Ports that nobody uses, as far as one can know: chosen by the kernel, all held at once so that they
 /// differ, and let go.
 pub fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
-    let held: [TcpListener; COUNT] =
-        std::array::from_fn(|_| TcpListener::bind(("127.0.0.1", 0)).expect("a free port"));
+    let held: [TcpListener; COUNT] = std::array::from_fn(|_| TcpListener::bind(("127.0.0.1", 0)).expect("a free port"));
     held.map(|listener| listener.local_addr().expect("its address").port())
 }
 
@@ -105,19 +92,12 @@ pub fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
 pub fn find_program(name: &str, variable: &str) -> PathBuf {
     if let Some(program) = std::env::var_os(variable) {
         let program = PathBuf::from(program);
-        assert!(
-            program.is_file(),
-            "{variable} names {}, which is no file",
-            program.display()
-        );
+        assert!(program.is_file(), "{variable} names {}, which is no file", program.display());
         return program;
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     // Where Debian keeps servers, and where `scripts/test.sh` installs what is no Debian package.
-    let more = [
-        "/usr/sbin",
-        concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/seaweedfs/bin"),
-    ];
+    let more = ["/usr/sbin", concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/seaweedfs/bin")];
     let dirs = std::env::split_paths(&path).chain(more.map(PathBuf::from));
     dirs.map(|dir| dir.join(name)).find(|program| program.is_file()).unwrap_or_else(|| {
         panic!(

@@ -27,13 +27,7 @@ pub struct Bucket {
 
 impl Bucket {
     pub fn new(endpoint: Endpoint) -> Self {
-        let credentials = Credentials::new(
-            &endpoint.access_key,
-            &endpoint.secret_key,
-            None,
-            None,
-            "the test",
-        );
+        let credentials = Credentials::new(&endpoint.access_key, &endpoint.secret_key, None, None, "the test");
         let http = aws_smithy_http_client::Builder::new().build_http();
         let settings = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
@@ -44,15 +38,8 @@ impl Bucket {
             .region(Region::from_static("us-east-1"))
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .build();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        Bucket {
-            endpoint,
-            client: Client::from_conf(settings),
-            runtime,
-        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        Bucket { endpoint, client: Client::from_conf(settings), runtime }
     }
 
     /// The same bucket, asked by somebody else.
@@ -80,24 +67,13 @@ impl Bucket {
     #[track_caller]
     pub fn objects(&self, prefix: &str) -> BTreeMap<String, Object> {
         let mut objects = BTreeMap::new();
-        let request = self
-            .client
-            .list_objects_v2()
-            .bucket(&self.endpoint.bucket)
-            .prefix(prefix);
+        let request = self.client.list_objects_v2().bucket(&self.endpoint.bucket).prefix(prefix);
         let mut pages = request.into_paginator().send();
         while let Some(page) = self.runtime.block_on(pages.next()) {
             for object in self.expect("list", page).contents() {
                 let bytes = object.size().unwrap_or_default() as u64;
-                let etag = object
-                    .e_tag()
-                    .unwrap_or_default()
-                    .trim_matches('"')
-                    .to_owned();
-                objects.insert(
-                    object.key().unwrap_or_default().to_owned(),
-                    Object { bytes, etag },
-                );
+                let etag = object.e_tag().unwrap_or_default().trim_matches('"').to_owned();
+                objects.insert(object.key().unwrap_or_default().to_owned(), Object { bytes, etag });
             }
         }
         objects
@@ -111,75 +87,43 @@ impl Bucket {
     /// The bytes of an object; nothing where there is none.
     #[track_caller]
     pub fn get(&self, key: &str) -> Option<Vec<u8>> {
-        let request = self
-            .client
-            .get_object()
-            .bucket(&self.endpoint.bucket)
-            .key(key);
+        let request = self.client.get_object().bucket(&self.endpoint.bucket).key(key);
         let answer = match self.runtime.block_on(request.send()) {
-            Err(error)
-                if error
-                    .as_service_error()
-                    .is_some_and(|error| error.is_no_such_key()) =>
-            {
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_key()) => {
                 return None;
             }
             answer => self.expect(key, answer),
         };
         let body = self.runtime.block_on(answer.body.collect());
-        Some(
-            body.unwrap_or_else(|error| panic!("the body of {key}: {error}"))
-                .to_vec(),
-        )
+        Some(body.unwrap_or_else(|error| panic!("the body of {key}: {error}")).to_vec())
     }
 
     #[track_caller]
     pub fn put(&self, key: &str, bytes: impl Into<Vec<u8>>) {
         let body = bytes.into().into();
-        let request = self
-            .client
-            .put_object()
-            .bucket(&self.endpoint.bucket)
-            .key(key)
-            .body(body);
+        let request = self.client.put_object().bucket(&self.endpoint.bucket).key(key).body(body);
         self.expect(key, self.runtime.block_on(request.send()));
     }
 
     /// Whether we may put an object there.
     pub fn may_put(&self, key: &str) -> bool {
         let body = b"an attempt".to_vec().into();
-        let request = self
-            .client
-            .put_object()
-            .bucket(&self.endpoint.bucket)
-            .key(key)
-            .body(body);
+        let request = self.client.put_object().bucket(&self.endpoint.bucket).key(key).body(body);
         self.runtime.block_on(request.send()).is_ok()
     }
 
     #[track_caller]
     pub fn delete(&self, key: &str) {
-        let request = self
-            .client
-            .delete_object()
-            .bucket(&self.endpoint.bucket)
-            .key(key);
+        let request = self.client.delete_object().bucket(&self.endpoint.bucket).key(key);
         self.expect(key, self.runtime.block_on(request.send()));
     }
 
     /// The keys of the multipart uploads that were begun and neither completed nor aborted.
     #[track_caller]
     pub fn open_uploads(&self) -> Vec<String> {
-        let request = self
-            .client
-            .list_multipart_uploads()
-            .bucket(&self.endpoint.bucket);
+        let request = self.client.list_multipart_uploads().bucket(&self.endpoint.bucket);
         let answer = self.expect("list uploads", self.runtime.block_on(request.send()));
-        answer
-            .uploads()
-            .iter()
-            .filter_map(|upload| upload.key().map(str::to_owned))
-            .collect()
+        answer.uploads().iter().filter_map(|upload| upload.key().map(str::to_owned)).collect()
     }
 
     /// The objects directly in a prefix, by file name, as [`super::sandbox::Sandbox::local_files`] has them.
@@ -190,10 +134,7 @@ impl Bucket {
         for key in self.keys(&directory) {
             let name = &key[directory.len()..];
             if !name.contains('/') {
-                files.insert(
-                    name.to_owned(),
-                    self.get(&key).expect("an object that was listed"),
-                );
+                files.insert(name.to_owned(), self.get(&key).expect("an object that was listed"));
             }
         }
         files
@@ -215,10 +156,7 @@ impl Bucket {
     {
         answer.unwrap_or_else(|error| {
             let bucket = &self.endpoint.bucket;
-            panic!(
-                "'{what}' in bucket {bucket}: {}",
-                DisplayErrorContext(&error)
-            )
+            panic!("'{what}' in bucket {bucket}: {}", DisplayErrorContext(&error))
         })
     }
 }

@@ -42,11 +42,7 @@ const SOURCES: [&str; 2] = [
 /// `cargo test` builds the examples, and puts them beside the directory of the test binaries.
 pub fn program() -> PathBuf {
     let tests = std::env::current_exe().expect("the path of this test");
-    let program = tests
-        .ancestors()
-        .nth(2)
-        .expect("a target directory")
-        .join("examples/scripted_dumper");
+    let program = tests.ancestors().nth(2).expect("a target directory").join("examples/scripted_dumper");
     assert!(
         program.exists(),
         "{} is missing: `cargo build --example scripted_dumper` makes it, `cargo test` without a target too",
@@ -100,10 +96,7 @@ impl FakeDumper {
 
     /// The same through another program, as `["unshare", "--pid", "--fork"]`.
     #[track_caller]
-    pub fn launch_wrapped_in<A: AsRef<OsStr>>(
-        sandbox: &Sandbox,
-        wrapper: impl IntoIterator<Item = A>,
-    ) -> Self {
+    pub fn launch_wrapped_in<A: AsRef<OsStr>>(sandbox: &Sandbox, wrapper: impl IntoIterator<Item = A>) -> Self {
         let dumper = sandbox
             .program(sandbox.path("bin/mydumper"))
             .arg("--outputdir")
@@ -120,11 +113,7 @@ impl FakeDumper {
     /// The dumper that the program under test starts, as in `-- mydumper -B shop`. Waits for it.
     #[track_caller]
     pub fn accept(sandbox: &Sandbox) -> Self {
-        FakeDumper {
-            control: Control::accept(sandbox, "dumper"),
-            run: None,
-            contents: BTreeMap::new(),
-        }
+        FakeDumper { control: Control::accept(sandbox, "dumper"), run: None, contents: BTreeMap::new() }
     }
 
     /// `metadata.partial` appears, and has its `Started` line.
@@ -136,8 +125,7 @@ impl FakeDumper {
     /// `metadata.partial` appears, and is empty.
     pub fn create_metadata(&mut self, generation: Generation) {
         self.tell("start", &[generation.word()]);
-        self.contents
-            .insert("metadata.partial".into(), Content::default());
+        self.contents.insert("metadata.partial".into(), Content::default());
     }
 
     pub fn write_started(&mut self) {
@@ -186,8 +174,7 @@ impl FakeDumper {
     /// A file is open for writing, and empty.
     pub fn open(&mut self, name: impl AsRef<OsStr>) {
         self.tell_names("open", &[name.as_ref()]);
-        self.contents
-            .insert(name.as_ref().to_owned(), Content::default());
+        self.contents.insert(name.as_ref().to_owned(), Content::default());
     }
 
     /// A file that exists is opened again, to append. mydumper never does that.
@@ -208,9 +195,7 @@ impl FakeDumper {
     pub fn write_bytes(&mut self, name: impl AsRef<OsStr>, bytes: impl AsRef<[u8]>) {
         let (name, bytes) = (name.as_ref(), bytes.as_ref());
         self.tell_names("text", &[name, OsStr::from_bytes(bytes)]);
-        self.content_mut(name)
-            .pieces
-            .push(Piece::Literal(bytes.to_vec()));
+        self.content_mut(name).pieces.push(Piece::Literal(bytes.to_vec()));
     }
 
     pub fn close(&mut self, name: impl AsRef<OsStr>) {
@@ -257,21 +242,15 @@ impl FakeDumper {
     #[track_caller]
     pub fn compressor(&mut self, sandbox: &Sandbox, name: impl AsRef<OsStr>) -> Compressor {
         self.tell_names("compressor", &[name.as_ref()]);
-        Compressor {
-            control: Control::accept(sandbox, "compressor"),
-            name: name.as_ref().to_owned(),
-        }
+        Compressor { control: Control::accept(sandbox, "compressor"), name: name.as_ref().to_owned() }
     }
 
     /// Writes `files` files of `bytes` each at `rate` bytes a second in all (0: as fast as it goes), and
     /// returns when the last one is closed.
     pub fn generate(&mut self, files: u64, bytes: u64, rate: u64) {
-        let seconds = (files * bytes)
-            .checked_div(rate)
-            .unwrap_or(files * bytes / 10_000_000);
+        let seconds = (files * bytes).checked_div(rate).unwrap_or(files * bytes / 10_000_000);
         let command = format!("generate {files} {bytes} {rate}");
-        self.control
-            .tell(&command, PATIENCE + Duration::from_secs(seconds * 2));
+        self.control.tell(&command, PATIENCE + Duration::from_secs(seconds * 2));
         for index in 0..files {
             let name = OsString::from(format!("shop.orders.{index:05}.sql"));
             self.contents.insert(name.clone(), Content::default());
@@ -341,20 +320,14 @@ impl FakeDumper {
     /// What the dump must be now: the names and bytes of the regular files that were not deleted.
     pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let text = |name: &OsString| name.to_str().expect("a name in UTF-8").to_owned();
-        self.contents
-            .iter()
-            .map(|(name, content)| (text(name), content.bytes()))
-            .collect()
+        self.contents.iter().map(|(name, content)| (text(name), content.bytes())).collect()
     }
 
     /// What one file must be now.
     #[track_caller]
     pub fn content(&self, name: impl AsRef<OsStr>) -> Vec<u8> {
         let name = name.as_ref();
-        self.contents
-            .get(name)
-            .unwrap_or_else(|| panic!("there is no {}", name.display()))
-            .bytes()
+        self.contents.get(name).unwrap_or_else(|| panic!("there is no {}", name.display())).bytes()
     }
 
     /// Any command, as it stands in a script; see `examples/scripted_dumper`.
@@ -382,11 +355,7 @@ impl FakeDumper {
         let seed = wire::seed_of(name.as_bytes());
         let content = self.content_mut(name);
         let offset = content.len();
-        content.pieces.push(Piece::Generated {
-            seed,
-            offset,
-            bytes,
-        });
+        content.pieces.push(Piece::Generated { seed, offset, bytes });
     }
 
     fn note_metadata(&mut self, text: String) {
@@ -416,12 +385,8 @@ pub struct Compressor {
 impl Compressor {
     pub fn write_bytes(&mut self, dumper: &mut FakeDumper, bytes: impl AsRef<[u8]>) {
         let (name, bytes) = (wire::encode(self.name.as_bytes()), bytes.as_ref());
-        self.control
-            .tell(&format!("text {name} {}", wire::encode(bytes)), PATIENCE);
-        dumper
-            .content_mut(&self.name)
-            .pieces
-            .push(Piece::Literal(bytes.to_vec()));
+        self.control.tell(&format!("text {name} {}", wire::encode(bytes)), PATIENCE);
+        dumper.content_mut(&self.name).pieces.push(Piece::Literal(bytes.to_vec()));
     }
 
     pub fn close(&mut self) {
@@ -471,11 +436,7 @@ impl Content {
         for piece in &self.pieces {
             match piece {
                 Piece::Literal(bytes) => all.extend_from_slice(bytes),
-                Piece::Generated {
-                    seed,
-                    offset,
-                    bytes,
-                } => {
+                Piece::Generated { seed, offset, bytes } => {
                     let start = all.len();
                     all.resize(start + *bytes as usize, 0);
                     wire::fill(*seed, *offset, &mut all[start..]);
@@ -502,17 +463,10 @@ impl Control {
         let (socket, _) = eventually_some(&what, || sandbox.control().accept().ok());
         socket.set_nonblocking(false).expect("a socket that blocks");
         // Its pid as we see it, also when it lives in another PID namespace.
-        let pid = rustix::net::sockopt::socket_peercred(&socket)
-            .expect("who connected")
-            .pid;
+        let pid = rustix::net::sockopt::socket_peercred(&socket).expect("who connected").pid;
         let process = pidfd_open(pid, PidfdFlags::empty()).expect("a descriptor of who connected");
         let answers = BufReader::new(socket.try_clone().expect("the same socket"));
-        let mut control = Control {
-            commands: socket,
-            answers,
-            pid,
-            process,
-        };
+        let mut control = Control { commands: socket, answers, pid, process };
         let greeting = control.read_line("its greeting", PATIENCE);
         let built_from = wire::seed_of(SOURCES.concat().as_bytes());
         assert_eq!(
@@ -526,24 +480,18 @@ impl Control {
     /// Sends one line, and returns when it has been carried out.
     #[track_caller]
     fn tell(&mut self, line: &str, patience: Duration) -> String {
-        writeln!(self.commands, "{line}")
-            .unwrap_or_else(|error| panic!("cannot send '{line}': {error}"));
+        writeln!(self.commands, "{line}").unwrap_or_else(|error| panic!("cannot send '{line}': {error}"));
         let answer = self.read_line(line, patience);
         let (verdict, text) = answer.split_once(' ').unwrap_or((&answer, ""));
         let text = wire::decode(text).expect("an answer that can be read");
         let text = String::from_utf8_lossy(&text).into_owned();
-        assert_eq!(
-            verdict, "ok",
-            "the scripted dumper could not '{line}': {text}"
-        );
+        assert_eq!(verdict, "ok", "the scripted dumper could not '{line}': {text}");
         text
     }
 
     #[track_caller]
     fn read_line(&mut self, to: &str, patience: Duration) -> String {
-        self.commands
-            .set_read_timeout(Some(patience))
-            .expect("a time limit");
+        self.commands.set_read_timeout(Some(patience)).expect("a time limit");
         let mut answer = String::new();
         match self.answers.read_line(&mut answer) {
             Ok(0) => panic!("the scripted dumper is gone, instead of an answer to '{to}'"),
@@ -563,16 +511,9 @@ impl Control {
 
     #[track_caller]
     fn wait_for_end(&self) {
-        let patience = Timespec {
-            tv_sec: PATIENCE.as_secs() as i64,
-            tv_nsec: 0,
-        };
+        let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
         let mut ended = [PollFd::new(&self.process, PollFlags::IN)];
         let ready = poll(&mut ended, Some(&patience)).expect("a poll of a process");
-        assert_eq!(
-            ready, 1,
-            "the scripted dumper with pid {:?} never ended",
-            self.pid
-        );
+        assert_eq!(ready, 1, "the scripted dumper with pid {:?} never ended", self.pid);
     }
 }

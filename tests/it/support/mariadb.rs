@@ -39,10 +39,7 @@ impl MariaDb {
     /// table `big` of about 260 bytes a row.
     #[track_caller]
     pub fn create_sample(&self, database: &str, rows: u32) {
-        self.sql(&format!(
-            "CREATE DATABASE `{database}`; USE `{database}`; {}",
-            sample(rows)
-        ));
+        self.sql(&format!("CREATE DATABASE `{database}`; USE `{database}`; {}", sample(rows)));
     }
 
     /// `CHECKSUM TABLE` of every table, by its name.
@@ -55,10 +52,7 @@ impl MariaDb {
         let checksum = |table: &str| {
             let name = format!("`{database}`.`{}`", table.replace('`', "``"));
             let row = self.sql(&format!("CHECKSUM TABLE {name} EXTENDED"));
-            let (_, checksum) = row
-                .trim_end()
-                .rsplit_once('\t')
-                .expect("a row of two columns");
+            let (_, checksum) = row.trim_end().rsplit_once('\t').expect("a row of two columns");
             (table.to_owned(), checksum.to_owned())
         };
         tables.lines().map(checksum).collect()
@@ -102,12 +96,7 @@ impl MariaDb {
         let said = String::from_utf8_lossy(&loaded.stderr);
         // Its exit status is 0 whatever happens to a statement.
         let fine = loaded.status.success() && !said.contains("CRITICAL") && !said.contains("rror");
-        assert!(
-            fine,
-            "myloader of {}: {}\n{said}",
-            dump.display(),
-            loaded.status
-        );
+        assert!(fine, "myloader of {}: {}\n{said}", dump.display(), loaded.status);
     }
 
     /// Runs statements as root, and returns what they select: a row a line, columns between tabs.
@@ -126,20 +115,12 @@ impl MariaDb {
 
     fn connection(&self) -> Vec<OsString> {
         let port = self.port.to_string();
-        ["-h", "127.0.0.1", "-P", &port, "-u", USER, "-p", PASSWORD]
-            .map(OsString::from)
-            .to_vec()
+        ["-h", "127.0.0.1", "-P", &port, "-u", USER, "-p", PASSWORD].map(OsString::from).to_vec()
     }
 
     fn try_sql(&self, statements: &str) -> Output {
         let mut client = Command::new(find_program("mariadb", "MARIADB"))
-            .args([
-                "--no-defaults",
-                "--user=root",
-                "--batch",
-                "--raw",
-                "--skip-column-names",
-            ])
+            .args(["--no-defaults", "--user=root", "--batch", "--raw", "--skip-column-names"])
             .arg("--default-character-set=utf8mb4")
             .arg(format!("--socket={}", self.socket.display()))
             .stdin(Stdio::piped())
@@ -173,11 +154,7 @@ impl MariaDb {
         let mut line = vec![find_program("mariadbd", "MARIADBD").into_os_string()];
         line.extend(options(&data, &socket, port).map(OsString::from));
         line.extend(as_whoever_we_are());
-        let mariadb = MariaDb {
-            server: Server::start("MariaDB", dir, &line, ""),
-            socket,
-            port,
-        };
+        let mariadb = MariaDb { server: Server::start("MariaDB", dir, &line, ""), socket, port };
         mariadb.wait_until_ready()?;
         mariadb.create_user();
         Ok(mariadb)
@@ -198,36 +175,25 @@ impl MariaDb {
     fn create_user(&self) {
         for host in ["localhost", "127.0.0.1"] {
             let user = format!("'{USER}'@'{host}'");
-            self.sql(&format!(
-                "GRANT ALL ON *.* TO {user} IDENTIFIED BY '{PASSWORD}'"
-            ));
+            self.sql(&format!("GRANT ALL ON *.* TO {user} IDENTIFIED BY '{PASSWORD}'"));
         }
     }
 }
 
 fn install(data: &Path) {
     let installed = Command::new(find_program("mariadb-install-db", "MARIADB_INSTALL_DB"))
-        .args([
-            "--no-defaults",
-            "--auth-root-authentication-method=normal",
-            "--skip-test-db",
-        ])
+        .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
         .arg(format!("--datadir={}", data.display()))
         .args(as_whoever_we_are())
         .output()
         .expect("mariadb-install-db");
     let said = String::from_utf8_lossy(&installed.stdout);
-    assert!(
-        installed.status.success(),
-        "mariadb-install-db failed:\n{said}"
-    );
+    assert!(installed.status.success(), "mariadb-install-db failed:\n{said}");
 }
 
 /// MariaDB runs as root only when it is told to.
 fn as_whoever_we_are() -> Option<OsString> {
-    rustix::process::getuid()
-        .is_root()
-        .then(|| "--user=root".into())
+    rustix::process::getuid().is_root().then(|| "--user=root".into())
 }
 
 fn options(data: &Path, socket: &Path, port: u16) -> [String; 9] {
@@ -247,13 +213,7 @@ fn options(data: &Path, socket: &Path, port: u16) -> [String; 9] {
 }
 
 fn sample(rows: u32) -> String {
-    let names = [
-        "two words",
-        "50% off #1",
-        "dotted.name",
-        "größe",
-        "naïve \"quotes\"",
-    ];
+    let names = ["two words", "50% off #1", "dotted.name", "größe", "naïve \"quotes\""];
     let odd: String = names
         .iter()
         .map(|name| {

@@ -78,8 +78,7 @@ impl Sandbox {
         for (name, mode) in [("dump", 0o755), ("bin", 0o755), ("home", 0o777)] {
             let dir = root.path().join(name);
             std::fs::create_dir(&dir).expect("a directory in the sandbox");
-            std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(mode))
-                .expect("its mode");
+            std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(mode)).expect("its mode");
         }
         for name in fake_dumper::LINKS {
             // A link, not a copy: a file that was just written cannot always be executed, when another
@@ -89,11 +88,8 @@ impl Sandbox {
         }
         let socket = root.path().join("control");
         let control = UnixListener::bind(&socket).expect("a socket to drive dumpers through");
-        std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o777))
-            .expect("its mode");
-        control
-            .set_nonblocking(true)
-            .expect("a socket that does not block");
+        std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o777)).expect("its mode");
+        control.set_nonblocking(true).expect("a socket that does not block");
         Sandbox { root, control }
     }
 
@@ -153,16 +149,9 @@ impl Sandbox {
 
     #[track_caller]
     pub fn assert_local_names<N: AsRef<str>>(&self, expected: impl IntoIterator<Item = N>) {
-        let mut expected: Vec<OsString> = expected
-            .into_iter()
-            .map(|name| name.as_ref().to_owned().into())
-            .collect();
+        let mut expected: Vec<OsString> = expected.into_iter().map(|name| name.as_ref().to_owned().into()).collect();
         expected.sort();
-        assert_eq!(
-            self.local_names(),
-            expected,
-            "the files in the dump directory"
-        );
+        assert_eq!(self.local_names(), expected, "the files in the dump directory");
     }
 
     /// The regular files in the dump directory with their bytes.
@@ -181,16 +170,10 @@ impl Sandbox {
         let mut mark = format!("{SANDBOX_VARIABLE}=").into_bytes();
         mark.extend(self.root.path().as_os_str().as_encoded_bytes());
         for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let pid = process
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-                .and_then(Pid::from_raw);
+            let pid = process.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
             let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();
             if let Some(pid) = pid
-                && environment
-                    .split(|&byte| byte == 0)
-                    .any(|setting| setting == mark)
+                && environment.split(|&byte| byte == 0).any(|setting| setting == mark)
             {
                 // It may have ended by itself meanwhile.
                 let _ = rustix::process::kill_process(pid, Signal::KILL);
@@ -210,11 +193,8 @@ impl Drop for Sandbox {
 /// The names in a directory, sorted.
 #[track_caller]
 pub fn names_in(dir: &Path) -> Vec<OsString> {
-    let entries =
-        std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
-    let mut names: Vec<OsString> = entries
-        .map(|entry| entry.expect("an entry").file_name())
-        .collect();
+    let entries = std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    let mut names: Vec<OsString> = entries.map(|entry| entry.expect("an entry").file_name()).collect();
     names.sort();
     names
 }
@@ -222,21 +202,12 @@ pub fn names_in(dir: &Path) -> Vec<OsString> {
 /// The regular files directly in a directory, with their bytes; one that vanishes is left out.
 #[track_caller]
 pub fn files_in(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let regular = |name: &OsString| {
-        std::fs::symlink_metadata(dir.join(name)).is_ok_and(|metadata| metadata.is_file())
-    };
+    let regular = |name: &OsString| std::fs::symlink_metadata(dir.join(name)).is_ok_and(|metadata| metadata.is_file());
     let read = |name: OsString| {
         let bytes = std::fs::read(dir.join(&name)).ok()?;
-        Some((
-            String::from_utf8_lossy(&name.into_vec()).into_owned(),
-            bytes,
-        ))
+        Some((String::from_utf8_lossy(&name.into_vec()).into_owned(), bytes))
     };
-    names_in(dir)
-        .into_iter()
-        .filter(regular)
-        .filter_map(read)
-        .collect()
+    names_in(dir).into_iter().filter(regular).filter_map(read).collect()
 }
 
 /// A command line that is being put together.
@@ -255,17 +226,12 @@ impl Program<'_> {
     }
 
     pub fn args<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
-        self.line.extend(
-            arguments
-                .into_iter()
-                .map(|argument| argument.as_ref().to_owned()),
-        );
+        self.line.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
         self
     }
 
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.environment
-            .insert(name.as_ref().to_owned(), value.as_ref().to_owned());
+        self.environment.insert(name.as_ref().to_owned(), value.as_ref().to_owned());
         self
     }
 
@@ -284,10 +250,7 @@ impl Program<'_> {
     /// The main job, in a hurry: `--dir`, `--bucket`, a short `--interval`, and the connection.
     pub fn upload_to(self, endpoint: &Endpoint) -> Self {
         let dir = self.sandbox.dump_dir();
-        self.arg("--dir")
-            .arg(dir)
-            .args(["--bucket", &endpoint.bucket, "--interval", "0.2"])
-            .connect_to(endpoint)
+        self.arg("--dir").arg(dir).args(["--bucket", &endpoint.bucket, "--interval", "0.2"]).connect_to(endpoint)
     }
 
     /// Puts another program before it: `["setpriv", "--reuid=65534", …]` or `["unshare", "--pid", "--fork"]`.
@@ -299,13 +262,7 @@ impl Program<'_> {
 
     /// As a user who owns nothing here. Only root can do that.
     pub fn by_nobody(self) -> Self {
-        self.wrapped_in([
-            "setpriv",
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            "--",
-        ])
+        self.wrapped_in(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"])
     }
 
     /// With a terminal of 100 columns as its stderr.
@@ -342,18 +299,9 @@ impl Program<'_> {
             None => child.stderr.take().expect("its stderr").into(),
         };
         let output = Arc::new(Output::default());
-        let readers = vec![
-            Output::follow(&output, Stream::Stdout, stdout),
-            Output::follow(&output, Stream::Stderr, stderr),
-        ];
-        Run {
-            title,
-            child,
-            output,
-            readers,
-            deadline: Instant::now() + self.time_limit,
-            time_limit: self.time_limit,
-        }
+        let readers =
+            vec![Output::follow(&output, Stream::Stdout, stdout), Output::follow(&output, Stream::Stderr, stderr)];
+        Run { title, child, output, readers, deadline: Instant::now() + self.time_limit, time_limit: self.time_limit }
     }
 
     /// Runs it to its end.
@@ -365,10 +313,7 @@ impl Program<'_> {
     /// The command for whoever wants to start it in a way of their own.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.line[0]);
-        command
-            .args(&self.line[1..])
-            .env_clear()
-            .envs(&self.environment);
+        command.args(&self.line[1..]).env_clear().envs(&self.environment);
         command.current_dir(self.sandbox.path("home"));
         command
     }
@@ -438,11 +383,7 @@ impl Run {
             match self.child.try_wait().expect("its status") {
                 Some(status) => break status,
                 None if Instant::now() > self.deadline => {
-                    panic!(
-                        "still running after {:?}: {}",
-                        self.time_limit,
-                        self.all_output()
-                    )
+                    panic!("still running after {:?}: {}", self.time_limit, self.all_output())
                 }
                 None => std::thread::sleep(POLL),
             }
@@ -493,37 +434,25 @@ impl Finished {
 
     #[track_caller]
     pub fn assert_status(self, expected: i32) -> Self {
-        assert!(
-            self.status.code() == Some(expected),
-            "expected status {expected}:\n{self:?}"
-        );
+        assert!(self.status.code() == Some(expected), "expected status {expected}:\n{self:?}");
         self
     }
 
     #[track_caller]
     pub fn assert_killed_by(self, signal: Signal) -> Self {
-        assert!(
-            self.status.signal() == Some(signal.as_raw()),
-            "expected {signal:?}:\n{self:?}"
-        );
+        assert!(self.status.signal() == Some(signal.as_raw()), "expected {signal:?}:\n{self:?}");
         self
     }
 
     #[track_caller]
     pub fn assert_says(self, needle: &str) -> Self {
-        assert!(
-            self.text().contains(needle),
-            "expected the words '{needle}':\n{self:?}"
-        );
+        assert!(self.text().contains(needle), "expected the words '{needle}':\n{self:?}");
         self
     }
 
     #[track_caller]
     pub fn assert_does_not_say(self, needle: &str) -> Self {
-        assert!(
-            !self.text().contains(needle),
-            "did not expect the words '{needle}':\n{self:?}"
-        );
+        assert!(!self.text().contains(needle), "did not expect the words '{needle}':\n{self:?}");
         self
     }
 }
@@ -531,11 +460,7 @@ impl Finished {
 impl Debug for Finished {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(to, "{}\n{}", self.title, self.status)?;
-        writeln!(
-            to,
-            "--- stdout\n{}--- stderr\n{}---",
-            self.stdout, self.stderr
-        )
+        writeln!(to, "--- stdout\n{}--- stderr\n{}---", self.stdout, self.stderr)
     }
 }
 
@@ -563,10 +488,7 @@ impl Output {
             while let Some(bytes) = output.next_piece(&pipe) {
                 unfinished.extend(bytes);
                 while let Some(end) = unfinished.iter().position(|&byte| byte == b'\n') {
-                    output.push(
-                        stream,
-                        &unfinished.drain(..=end).collect::<Vec<u8>>()[..end],
-                    );
+                    output.push(stream, &unfinished.drain(..=end).collect::<Vec<u8>>()[..end]);
                 }
             }
             if !unfinished.is_empty() {
@@ -598,8 +520,7 @@ impl Output {
     }
 
     fn push(&self, stream: Stream, line: &[u8]) {
-        self.lines()
-            .push((stream, String::from_utf8_lossy(line).into_owned()));
+        self.lines().push((stream, String::from_utf8_lossy(line).into_owned()));
         self.more.notify_all();
     }
 
@@ -618,11 +539,7 @@ impl Output {
             if left.is_zero() {
                 return None;
             }
-            lines = self
-                .more
-                .wait_timeout(lines, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            lines = self.more.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -644,12 +561,7 @@ impl Terminal {
     fn open() -> Self {
         let outside = openpt(Self::FLAGS).expect("a terminal");
         unlockpt(&outside).expect("a terminal that can be used");
-        let size = Winsize {
-            ws_row: 30,
-            ws_col: 100,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
+        let size = Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&outside, size).expect("its size");
         Terminal { outside }
     }
@@ -660,9 +572,7 @@ impl Terminal {
     }
 
     /// Not our controlling terminal; and other children must not inherit it, or it would never end.
-    const FLAGS: OpenptFlags = OpenptFlags::RDWR
-        .union(OpenptFlags::NOCTTY)
-        .union(OpenptFlags::CLOEXEC);
+    const FLAGS: OpenptFlags = OpenptFlags::RDWR.union(OpenptFlags::NOCTTY).union(OpenptFlags::CLOEXEC);
 }
 
 /// Watches how many bytes lie in a directory, and remembers the most. Sizes, not blocks: the figure is
@@ -675,26 +585,17 @@ pub struct PeakLocalBytes {
 
 impl PeakLocalBytes {
     pub fn watch(dir: PathBuf) -> Self {
-        let (peak, stop) = (
-            Arc::new(AtomicU64::new(0)),
-            Arc::new(AtomicBool::new(false)),
-        );
+        let (peak, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (seen, stopped) = (Arc::clone(&peak), Arc::clone(&stop));
         let watcher = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
-                let bytes = entries
-                    .filter_map(|entry| entry.metadata().ok())
-                    .filter(|file| file.is_file());
+                let bytes = entries.filter_map(|entry| entry.metadata().ok()).filter(|file| file.is_file());
                 seen.fetch_max(bytes.map(|file| file.len()).sum(), Ordering::Relaxed);
                 std::thread::sleep(POLL);
             }
         });
-        PeakLocalBytes {
-            peak,
-            stop,
-            watcher: Some(watcher),
-        }
+        PeakLocalBytes { peak, stop, watcher: Some(watcher) }
     }
 
     pub fn bytes(&self) -> u64 {

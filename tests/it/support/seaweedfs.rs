@@ -43,12 +43,7 @@ pub const TENANT: Identity = Identity {
     name: "tenant",
     access_key: "TENANTACCESSKEY00000",
     secret_key: "tenant/secret+key",
-    actions: &[
-        "Read:tenant-bucket",
-        "List:tenant-bucket",
-        "Tagging:tenant-bucket",
-        "Write:tenant-bucket",
-    ],
+    actions: &["Read:tenant-bucket", "List:tenant-bucket", "Tagging:tenant-bucket", "Write:tenant-bucket"],
 };
 
 /// Shared by the tests that come as [`TENANT`]: they need a prefix each.
@@ -103,10 +98,7 @@ impl SeaweedFs {
         let mut line = vec![weed.into_os_string(), "mini".into()];
         line.extend(options(&dir, s3, rest).into_iter().map(Into::into));
         let server = Server::start("SeaweedFS", dir, &line, &sockets(s3, rest));
-        let seaweedfs = SeaweedFs {
-            server,
-            url: format!("http://127.0.0.1:{s3}"),
-        };
+        let seaweedfs = SeaweedFs { server, url: format!("http://127.0.0.1:{s3}") };
         seaweedfs.wait_until_ready()?;
         Ok(seaweedfs)
     }
@@ -143,12 +135,7 @@ fn options(dir: &Path, s3: u16, ports: [u16; 10]) -> Vec<String> {
         format!("-bucket={TENANT_BUCKET}"),
         format!("-s3.port={s3}"),
     ];
-    options.extend(
-        PORT_OPTIONS
-            .iter()
-            .zip(ports)
-            .map(|(name, port)| format!("-{name}={port}")),
-    );
+    options.extend(PORT_OPTIONS.iter().zip(ports).map(|(name, port)| format!("-{name}={port}")));
     let fixed = [
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
