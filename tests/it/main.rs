@@ -1,4 +1,8 @@
-//! The integration tests: one binary, because each one more costs a link of the whole program.
+//! The one integration-test binary: it runs the real program against real and scripted dumpers. One, because each one
+//! more costs a link of the whole program.
 
-mod s3_server;
 mod support;
+
+mod end_to_end;
+mod s3_server;
+mod support_tests;

@@ -1,0 +1,227 @@
+//! The whole way, with nothing made up: a real MariaDB, Debian's mydumper, SeaweedFS, and the way back
+//! with a plain download and myloader.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::bucket::Bucket;
+use crate::support::fake_dumper::{FakeDumper, Generation};
+use crate::support::mariadb::{MariaDb, mydumper};
+use crate::support::sandbox::{PeakLocalBytes, Program, Sandbox, eventually};
+use crate::support::seaweedfs::SeaweedFs;
+
+/// The sample that all of these tests dump and none changes. Its largest table needs more than one part
+/// when it is dumped into one file.
+const DATABASE: &str = "shop";
+const ROWS: u32 = 80_000;
+
+fn mariadb() -> &'static MariaDb {
+    static SAMPLE: OnceLock<&MariaDb> = OnceLock::new();
+    SAMPLE.get_or_init(|| {
+        MariaDb::shared().create_sample(DATABASE, ROWS);
+        MariaDb::shared()
+    })
+}
+
+/// One way of dumping, and where it ends up.
+struct Story {
+    name: &'static str,
+    options: &'static [&'static str],
+    sandbox: Sandbox,
+    bucket: Bucket,
+}
+
+impl Story {
+    fn new(name: &'static str, options: &'static [&'static str]) -> Self {
+        let bucket = SeaweedFs::shared().bucket(&format!("end-to-end-{name}"));
+        mariadb();
+        Story { name, options, sandbox: Sandbox::new(), bucket }
+    }
+
+    fn upload(&self) -> Program<'_> {
+        self.sandbox.mydumper2s3().upload_to(&self.bucket.endpoint)
+    }
+
+    fn mydumper(&self) -> Program<'_> {
+        self.with_mydumper_arguments(self.sandbox.program(mydumper()))
+    }
+
+    fn with_mydumper_arguments<'a>(&self, program: Program<'a>) -> Program<'a> {
+        program.args(mariadb().mydumper_arguments(DATABASE)).args(self.options).arg("-o").arg(self.sandbox.dump_dir())
+    }
+
+    /// The program is there first, then a script runs mydumper.
+    fn side_by_side(self) {
+        let upload = self.upload().start();
+        self.mydumper().run().assert_status(0);
+        upload.finish().assert_status(0);
+        self.assert_arrived();
+    }
+
+    fn in_child_mode(self) {
+        let upload = self.upload().arg("--").arg(mydumper());
+        self.with_mydumper_arguments(upload).run().assert_status(0);
+        self.assert_arrived();
+    }
+
+    /// The directory is empty, the bucket has one whole dump, and it is the database.
+    fn assert_arrived(&self) {
+        self.sandbox.assert_local_names([] as [&str; 0]);
+        let prefixes = dumps_in(&self.bucket);
+        assert_eq!(prefixes.len(), 1, "{prefixes:?}");
+        assert_eq!(self.bucket.open_uploads(), [] as [&str; 0]);
+        self.assert_restorable(&prefixes[0]);
+    }
+
+    fn assert_restorable(&self, prefix: &str) {
+        let download = self.sandbox.path("download");
+        self.bucket.download(prefix, &download);
+        let restored = format!("restored_{}", self.name.replace('-', "_"));
+        mariadb().load(&download, DATABASE, &restored);
+        assert_eq!(mariadb().checksums(&restored), mariadb().checksums(DATABASE));
+        assert_eq!(mariadb().programs(&restored), mariadb().programs(DATABASE));
+        std::fs::remove_dir_all(download).expect("the download");
+    }
+}
+
+/// The prefixes that somebody claimed, whole or not.
+fn dumps_in(bucket: &Bucket) -> Vec<String> {
+    let keys = bucket.keys("").into_iter();
+    keys.filter_map(|key| key.strip_suffix("/mydumper2s3.json").map(str::to_owned)).collect()
+}
+
+#[test]
+fn plain_side_by_side() {
+    Story::new("plain-beside", &[]).side_by_side();
+}
+
+#[test]
+fn plain_as_a_child() {
+    Story::new("plain-child", &[]).in_child_mode();
+}
+
+#[test]
+fn compressed_side_by_side() {
+    Story::new("compressed-beside", &["-c"]).side_by_side();
+}
+
+#[test]
+fn compressed_as_a_child() {
+    Story::new("compressed-child", &["-c"]).in_child_mode();
+}
+
+#[test]
+fn in_files_of_1_mb_side_by_side() {
+    Story::new("files-beside", &["-F", "1"]).side_by_side();
+}
+
+#[test]
+fn in_files_of_1_mb_as_a_child() {
+    Story::new("files-child", &["-F", "1"]).in_child_mode();
+}
+
+#[test]
+fn cut_by_rows_side_by_side() {
+    Story::new("rows-beside", &["-r", "10000"]).side_by_side();
+}
+
+#[test]
+fn cut_by_rows_as_a_child() {
+    Story::new("rows-child", &["-r", "10000"]).in_child_mode();
+}
+
+/// "Script and sidecar may be started in either order": here the dump is over before the program begins.
+#[test]
+fn a_finished_dump_is_taken_as_it_stands() {
+    let story = Story::new("finished", &[]);
+    story.mydumper().run().assert_status(0);
+    let dumped = story.sandbox.local_files();
+    story.upload().run().assert_status(0);
+    story.assert_arrived();
+
+    // Byte for byte, and the manifest beside it.
+    let mut uploaded = story.bucket.files(&dumps_in(&story.bucket)[0]);
+    let manifest = uploaded.remove("mydumper2s3.json").expect("the manifest");
+    assert!(uploaded == dumped, "{:?} and {:?}", uploaded.keys(), dumped.keys());
+    let manifest: Value = serde_json::from_slice(&manifest).expect("a manifest in JSON");
+    assert_ne!(manifest["state"], "uploading");
+}
+
+/// "The default is `{host}/%Y-%m-%dT%H%M%SZ`, so that the nightly cron job with no prefix just works": two
+/// nights with the same command are two whole dumps, side by side in the bucket.
+#[test]
+fn two_nights_with_the_same_command() {
+    let story = Story::new("two-nights", &[]);
+    for night in 1..=2 {
+        let upload = story.upload().start();
+        story.mydumper().run().assert_status(0);
+        upload.finish().assert_status(0);
+        story.sandbox.assert_local_names([] as [&str; 0]);
+        assert_eq!(dumps_in(&story.bucket).len(), night);
+        // No two nights begin in the same second.
+        let begun = jiff::Timestamp::now().as_second();
+        eventually("the next second", || jiff::Timestamp::now().as_second() > begun);
+    }
+    let host = rustix::system::uname().nodename().to_str().expect("a host name").to_owned();
+    for prefix in dumps_in(&story.bucket) {
+        let metadata = story.bucket.get(&format!("{prefix}/metadata")).expect("metadata");
+        let metadata = String::from_utf8(metadata).expect("metadata in UTF-8");
+        let started = metadata.lines().next().expect("its first line");
+        let started = started.strip_prefix("Started dump at: ").expect("the start");
+        // The sandbox's time zone is UTC.
+        let started = started.replace(' ', "T").replacen(':', "", 2);
+        assert_eq!(prefix, format!("{host}/{started}Z"));
+        story.assert_restorable(&prefix);
+        mariadb().sql("DROP DATABASE restored_two_nights");
+    }
+}
+
+/// A dump that its script lost in the middle has no `metadata`, and the exit status says so.
+#[test]
+fn a_mydumper_that_fails_commits_nothing() {
+    let story = Story::new("failing", &["-T", "shop.no_such_table,shop.small"]);
+    let upload = story.upload().arg("--").args(["sh", "-c", "\"$@\"; exit 1", "sh"]).arg(mydumper());
+    story.with_mydumper_arguments(upload).run().assert_status(3);
+    story.sandbox.assert_local_names([] as [&str; 0]);
+    let prefix = dumps_in(&story.bucket).pop().expect("a claimed prefix");
+    let files = story.bucket.files(&prefix);
+    assert!(files.contains_key("shop.small.sql"), "{:?}", files.keys());
+    assert!(!files.contains_key("metadata"), "{:?}", files.keys());
+}
+
+/// With default settings, a dump at 10 MB/s in files of 1 MB needs less than a quarter of its size in
+/// local disk, and from the dumper's end to the commit it takes less than two intervals and the last
+/// file's upload.
+#[test]
+fn a_steady_dump_needs_a_fraction_of_its_size_on_disk() {
+    const FILES: u64 = 200;
+    const FILE_BYTES: u64 = 1_000_000;
+    let bucket = SeaweedFs::shared().bucket("end-to-end-steady");
+    let sandbox = Sandbox::new();
+    let upload = sandbox
+        .mydumper2s3()
+        .arg("--dir")
+        .arg(sandbox.dump_dir())
+        .args(["--bucket", &bucket.endpoint.bucket])
+        .connect_to(&bucket.endpoint)
+        .start();
+    let mut dumper = FakeDumper::start(&sandbox, Generation::V1_0);
+    let disk = PeakLocalBytes::watch(sandbox.dump_dir());
+    dumper.generate(FILES, FILE_BYTES, 10_000_000);
+    dumper.finish_and_exit();
+    let ended = Instant::now();
+    upload.finish().assert_status(0);
+    let commit = ended.elapsed();
+
+    let dump = FILES * FILE_BYTES;
+    println!("peak local disk {} of {dump} bytes, commit after {commit:?}", disk.bytes());
+    assert!(disk.bytes() < dump / 4, "{} of {dump}", disk.bytes());
+    // An upload of 1 MB on loopback and the program's end are well within a second.
+    assert!(commit < Duration::from_secs(2 + 1), "{commit:?}");
+    sandbox.assert_local_names([] as [&str; 0]);
+    let mut uploaded = bucket.files(&dumps_in(&bucket)[0]);
+    uploaded.remove("mydumper2s3.json").expect("the manifest");
+    assert!(uploaded == dumper.files(), "{:?}", uploaded.keys());
+}

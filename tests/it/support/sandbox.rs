@@ -1,0 +1,613 @@
+//! A place of its own for each test: a dump directory, a `bin` directory with the scripted dumper, a clean
+//! environment, and the real program run in it. Whatever was started ends with the sandbox.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt::{Debug, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use super::fake_dumper;
+
+/// How long a condition may take to come true. Generous: a passing test never waits for it.
+const PATIENCE: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(10);
+/// How long one run of a program may take, unless the test says otherwise.
+const TIME_LIMIT: Duration = Duration::from_secs(90);
+
+/// Marks every process that a sandbox started, however far down.
+const SANDBOX_VARIABLE: &str = "TEST_SANDBOX";
+
+/// Where a bucket is and who asks: all that the sandbox knows of a store.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    pub url: String,
+    pub bucket: String,
+    pub access_key: String,
+    pub secret_key: String,
+}
+
+/// Polls until `condition` holds, and panics with `what` when it never does.
+#[track_caller]
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    eventually_some(what, || condition().then_some(()));
+}
+
+/// Polls until there is a value, and panics with `what` when there never is.
+#[track_caller]
+pub fn eventually_some<T>(what: &str, mut value: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = value() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "this never came true: {what}");
+        std::thread::sleep(POLL);
+    }
+}
+
+pub struct Sandbox {
+    root: tempfile::TempDir,
+    control: UnixListener,
+}
+
+impl Sandbox {
+    /// An empty dump directory, and everything around it. Other users may enter, so that a test can run
+    /// a program as one.
+    pub fn new() -> Self {
+        let root = tempfile::Builder::new()
+            .prefix("mydumper2s3-test-")
+            .permissions(std::fs::Permissions::from_mode(0o755))
+            .tempdir()
+            .expect("a directory for the sandbox");
+        for (name, mode) in [("dump", 0o755), ("bin", 0o755), ("home", 0o777)] {
+            let dir = root.path().join(name);
+            std::fs::create_dir(&dir).expect("a directory in the sandbox");
+            std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(mode)).expect("its mode");
+        }
+        for name in fake_dumper::LINKS {
+            // A link, not a copy: a file that was just written cannot always be executed, when another
+            // thread forks in between. The process is named after the link.
+            std::os::unix::fs::symlink(fake_dumper::program(), root.path().join("bin").join(name))
+                .expect("a link to the scripted dumper");
+        }
+        let socket = root.path().join("control");
+        let control = UnixListener::bind(&socket).expect("a socket to drive dumpers through");
+        std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o777)).expect("its mode");
+        control.set_nonblocking(true).expect("a socket that does not block");
+        Sandbox { root, control }
+    }
+
+    pub fn dump_dir(&self) -> PathBuf {
+        self.path("dump")
+    }
+
+    /// A path in the sandbox, outside the dump directory.
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// The socket on which scripted dumpers of this sandbox ask for their commands.
+    pub(super) fn control(&self) -> &UnixListener {
+        &self.control
+    }
+
+    /// The program under test: `sandbox.mydumper2s3().upload_to(&endpoint).start()`.
+    pub fn mydumper2s3(&self) -> Program<'_> {
+        self.program(env!("CARGO_BIN_EXE_mydumper2s3"))
+    }
+
+    /// Any program, in the same clean environment and with the same care.
+    pub fn program(&self, program: impl AsRef<OsStr>) -> Program<'_> {
+        Program {
+            sandbox: self,
+            line: vec![program.as_ref().to_owned()],
+            environment: self.environment(),
+            time_limit: TIME_LIMIT,
+            terminal: false,
+        }
+    }
+
+    /// Nothing of the host but the way to its programs: no credentials, no settings, no home.
+    fn environment(&self) -> BTreeMap<OsString, OsString> {
+        let mut path = self.path("bin").into_os_string();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        let settings: [(&str, OsString); 8] = [
+            ("PATH", path),
+            ("HOME", self.path("home").into()),
+            ("LANG", "C.UTF-8".into()),
+            ("TZ", "UTC".into()),
+            ("RUST_BACKTRACE", "1".into()),
+            ("AWS_EC2_METADATA_DISABLED", "true".into()),
+            (SANDBOX_VARIABLE, self.root.path().into()),
+            (fake_dumper::CONTROL_VARIABLE, self.path("control").into()),
+        ];
+        settings.map(|(name, value)| (name.into(), value)).into()
+    }
+
+    /// The names in the dump directory, sorted.
+    #[track_caller]
+    pub fn local_names(&self) -> Vec<OsString> {
+        names_in(&self.dump_dir())
+    }
+
+    #[track_caller]
+    pub fn assert_local_names<N: AsRef<str>>(&self, expected: impl IntoIterator<Item = N>) {
+        let mut expected: Vec<OsString> = expected.into_iter().map(|name| name.as_ref().to_owned().into()).collect();
+        expected.sort();
+        assert_eq!(self.local_names(), expected, "the files in the dump directory");
+    }
+
+    /// The regular files in the dump directory with their bytes.
+    #[track_caller]
+    pub fn local_files(&self) -> BTreeMap<String, Vec<u8>> {
+        files_in(&self.dump_dir())
+    }
+
+    /// Puts a file there that no dumper of this story wrote.
+    pub fn put_local(&self, name: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
+        std::fs::write(self.dump_dir().join(name), bytes).expect("a file in the dump directory");
+    }
+
+    /// Every process that this sandbox started, directly or not.
+    fn kill_everything(&self) {
+        let mut mark = format!("{SANDBOX_VARIABLE}=").into_bytes();
+        mark.extend(self.root.path().as_os_str().as_encoded_bytes());
+        for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let pid = process.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+            let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();
+            if let Some(pid) = pid
+                && environment.split(|&byte| byte == 0).any(|setting| setting == mark)
+            {
+                // It may have ended by itself meanwhile.
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+        }
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.kill_everything();
+        // A directory in which a test took the rights away, from us too where we are not root.
+        let _ = std::fs::set_permissions(self.dump_dir(), std::fs::Permissions::from_mode(0o755));
+    }
+}
+
+/// The names in a directory, sorted.
+#[track_caller]
+pub fn names_in(dir: &Path) -> Vec<OsString> {
+    let entries = std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    let mut names: Vec<OsString> = entries.map(|entry| entry.expect("an entry").file_name()).collect();
+    names.sort();
+    names
+}
+
+/// The regular files directly in a directory, with their bytes; one that vanishes is left out.
+#[track_caller]
+pub fn files_in(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let regular = |name: &OsString| std::fs::symlink_metadata(dir.join(name)).is_ok_and(|metadata| metadata.is_file());
+    let read = |name: OsString| {
+        let bytes = std::fs::read(dir.join(&name)).ok()?;
+        Some((String::from_utf8_lossy(&name.into_vec()).into_owned(), bytes))
+    };
+    names_in(dir).into_iter().filter(regular).filter_map(read).collect()
+}
+
+/// A command line that is being put together.
+pub struct Program<'a> {
+    sandbox: &'a Sandbox,
+    line: Vec<OsString>,
+    environment: BTreeMap<OsString, OsString>,
+    time_limit: Duration,
+    terminal: bool,
+}
+
+impl Program<'_> {
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.line.push(argument.as_ref().to_owned());
+        self
+    }
+
+    pub fn args<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.line.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        self
+    }
+
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.environment.insert(name.as_ref().to_owned(), value.as_ref().to_owned());
+        self
+    }
+
+    pub fn without_env(mut self, name: &str) -> Self {
+        self.environment.remove(OsStr::new(name));
+        self
+    }
+
+    /// How to reach the store: `--endpoint-url`, `--path-style`, and the credentials in the environment.
+    pub fn connect_to(self, endpoint: &Endpoint) -> Self {
+        self.args(["--endpoint-url", &endpoint.url, "--path-style"])
+            .env("AWS_ACCESS_KEY_ID", &endpoint.access_key)
+            .env("AWS_SECRET_ACCESS_KEY", &endpoint.secret_key)
+    }
+
+    /// The main job, in a hurry: `--dir`, `--bucket`, a short `--interval`, and the connection.
+    pub fn upload_to(self, endpoint: &Endpoint) -> Self {
+        let dir = self.sandbox.dump_dir();
+        self.arg("--dir").arg(dir).args(["--bucket", &endpoint.bucket, "--interval", "0.2"]).connect_to(endpoint)
+    }
+
+    /// Puts another program before it: `["setpriv", "--reuid=65534", …]` or `["unshare", "--pid", "--fork"]`.
+    pub fn wrapped_in<A: AsRef<OsStr>>(mut self, wrapper: impl IntoIterator<Item = A>) -> Self {
+        let wrapper = wrapper.into_iter().map(|word| word.as_ref().to_owned());
+        self.line.splice(0..0, wrapper);
+        self
+    }
+
+    /// As a user who owns nothing here. Only root can do that.
+    pub fn by_nobody(self) -> Self {
+        self.wrapped_in(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+    }
+
+    /// With a terminal of 100 columns as its stderr.
+    pub fn on_a_terminal(mut self) -> Self {
+        self.terminal = true;
+        self.env("TERM", "xterm")
+    }
+
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = limit;
+        self
+    }
+
+    /// Starts it in the background, in a process group of its own.
+    #[track_caller]
+    pub fn start(self) -> Run {
+        let title = self.line.join(OsStr::new(" ")).display().to_string();
+        let terminal = self.terminal.then(Terminal::open);
+        let stderr = match &terminal {
+            Some(terminal) => Stdio::from(terminal.inside()),
+            None => Stdio::piped(),
+        };
+        let mut child = self
+            .command()
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {title}: {error}"));
+        let stdout = child.stdout.take().expect("its stdout").into();
+        let stderr = match terminal {
+            Some(terminal) => terminal.outside,
+            None => child.stderr.take().expect("its stderr").into(),
+        };
+        let output = Arc::new(Output::default());
+        let readers =
+            vec![Output::follow(&output, Stream::Stdout, stdout), Output::follow(&output, Stream::Stderr, stderr)];
+        Run { title, child, output, readers, deadline: Instant::now() + self.time_limit, time_limit: self.time_limit }
+    }
+
+    /// Runs it to its end.
+    #[track_caller]
+    pub fn run(self) -> Finished {
+        self.start().finish()
+    }
+
+    /// The command for whoever wants to start it in a way of their own.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.line[0]);
+        command.args(&self.line[1..]).env_clear().envs(&self.environment);
+        command.current_dir(self.sandbox.path("home"));
+        command
+    }
+}
+
+/// A program that runs. It is killed when this is dropped.
+pub struct Run {
+    title: String,
+    child: Child,
+    output: Arc<Output>,
+    readers: Vec<JoinHandle<()>>,
+    deadline: Instant,
+    time_limit: Duration,
+}
+
+impl Run {
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("its status").is_none()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(self.pid(), signal).expect("a signal to a running program");
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub fn kill(mut self) -> Finished {
+        self.child.kill().expect("SIGKILL to a running program");
+        self.finish()
+    }
+
+    /// Waits for a line, on stdout or stderr, that has `needle` in it, and returns it whole. Lines that
+    /// came before the call count.
+    #[track_caller]
+    pub fn wait_for_line(&mut self, needle: &str) -> String {
+        let patience = (Instant::now() + PATIENCE).min(self.deadline);
+        loop {
+            // Asked before the lines are searched: so all that it said before its end is found.
+            let ended = !self.is_running();
+            if ended {
+                self.read_the_rest();
+            }
+            if let Some(line) = self.output.wait_for(needle, POLL * 10) {
+                return line;
+            }
+            let why = match ended {
+                true => "it ended without saying",
+                false if Instant::now() > patience => "it did not say in time",
+                false => continue,
+            };
+            panic!("{why} '{needle}': {}", self.all_output());
+        }
+    }
+
+    /// Everything it said so far.
+    pub fn text_so_far(&self) -> String {
+        self.output.text(|_| true)
+    }
+
+    /// Waits for its end. Past its time limit it is killed, and the test fails showing what it said.
+    #[track_caller]
+    pub fn finish(mut self) -> Finished {
+        let status = loop {
+            match self.child.try_wait().expect("its status") {
+                Some(status) => break status,
+                None if Instant::now() > self.deadline => {
+                    panic!("still running after {:?}: {}", self.time_limit, self.all_output())
+                }
+                None => std::thread::sleep(POLL),
+            }
+        };
+        self.read_the_rest();
+        Finished {
+            title: self.title.clone(),
+            status,
+            stdout: self.output.text(|stream| stream == Stream::Stdout),
+            stderr: self.output.text(|stream| stream == Stream::Stderr),
+        }
+    }
+
+    /// Takes in what an ended program left in the pipes.
+    fn read_the_rest(&mut self) {
+        self.output.program_ended.store(true, Ordering::Release);
+        for reader in self.readers.drain(..) {
+            reader.join().expect("a reader of its output");
+        }
+    }
+
+    fn all_output(&self) -> String {
+        format!("{}\n{}", self.title, self.text_so_far())
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // Both fail when it has ended already, as it should have.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A program that has ended.
+pub struct Finished {
+    title: String,
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Finished {
+    /// Stdout and then stderr.
+    pub fn text(&self) -> String {
+        format!("{}{}", self.stdout, self.stderr)
+    }
+
+    #[track_caller]
+    pub fn assert_status(self, expected: i32) -> Self {
+        assert!(self.status.code() == Some(expected), "expected status {expected}:\n{self:?}");
+        self
+    }
+
+    #[track_caller]
+    pub fn assert_killed_by(self, signal: Signal) -> Self {
+        assert!(self.status.signal() == Some(signal.as_raw()), "expected {signal:?}:\n{self:?}");
+        self
+    }
+
+    #[track_caller]
+    pub fn assert_says(self, needle: &str) -> Self {
+        assert!(self.text().contains(needle), "expected the words '{needle}':\n{self:?}");
+        self
+    }
+
+    #[track_caller]
+    pub fn assert_does_not_say(self, needle: &str) -> Self {
+        assert!(!self.text().contains(needle), "did not expect the words '{needle}':\n{self:?}");
+        self
+    }
+}
+
+impl Debug for Finished {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(to, "{}\n{}", self.title, self.status)?;
+        writeln!(to, "--- stdout\n{}--- stderr\n{}---", self.stdout, self.stderr)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// What a program has said so far, line by line in the order of arrival.
+#[derive(Default)]
+struct Output {
+    lines: Mutex<Vec<(Stream, String)>>,
+    more: Condvar,
+    /// Set by the program's end: then its readers stop as soon as there is nothing more in the pipes. The
+    /// pipes' own end may be far, where a child of the program outlives it.
+    program_ended: AtomicBool,
+}
+
+impl Output {
+    fn follow(output: &Arc<Self>, stream: Stream, pipe: OwnedFd) -> JoinHandle<()> {
+        let output = Arc::clone(output);
+        std::thread::spawn(move || {
+            let mut unfinished = Vec::new();
+            while let Some(bytes) = output.next_piece(&pipe) {
+                unfinished.extend(bytes);
+                while let Some(end) = unfinished.iter().position(|&byte| byte == b'\n') {
+                    output.push(stream, &unfinished.drain(..=end).collect::<Vec<u8>>()[..end]);
+                }
+            }
+            if !unfinished.is_empty() {
+                output.push(stream, &unfinished);
+            }
+        })
+    }
+
+    /// What comes next out of the pipe; nothing when all is read.
+    fn next_piece(&self, pipe: &OwnedFd) -> Option<Vec<u8>> {
+        let soon = Timespec::try_from(POLL).expect("a short time");
+        loop {
+            let ended = self.program_ended.load(Ordering::Acquire);
+            let ready = poll(&mut [PollFd::new(pipe, PollFlags::IN)], Some(&soon));
+            match ready.expect("a poll of a pipe") {
+                0 if ended => return None,
+                0 => {}
+                _ => break,
+            }
+        }
+        let mut bytes = vec![0; 16 * 1024];
+        let count = match rustix::io::read(pipe, &mut bytes) {
+            // A terminal that nobody has open any more.
+            Err(Errno::IO) => 0,
+            count => count.expect("a read from a pipe"),
+        };
+        bytes.truncate(count);
+        (count > 0).then_some(bytes)
+    }
+
+    fn push(&self, stream: Stream, line: &[u8]) {
+        self.lines().push((stream, String::from_utf8_lossy(line).into_owned()));
+        self.more.notify_all();
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Vec<(Stream, String)>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_for(&self, needle: &str, patience: Duration) -> Option<String> {
+        let deadline = Instant::now() + patience;
+        let mut lines = self.lines();
+        loop {
+            if let Some((_, line)) = lines.iter().find(|(_, line)| line.contains(needle)) {
+                return Some(line.clone());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            lines = self.more.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn text(&self, wanted: impl Fn(Stream) -> bool) -> String {
+        let mut text = String::new();
+        for (_, line) in self.lines().iter().filter(|(stream, _)| wanted(*stream)) {
+            let _ = writeln!(text, "{line}");
+        }
+        text
+    }
+}
+
+/// What a person would sit at.
+struct Terminal {
+    outside: OwnedFd,
+}
+
+impl Terminal {
+    fn open() -> Self {
+        let outside = openpt(Self::FLAGS).expect("a terminal");
+        unlockpt(&outside).expect("a terminal that can be used");
+        let size = Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&outside, size).expect("its size");
+        Terminal { outside }
+    }
+
+    /// The side of the program.
+    fn inside(&self) -> OwnedFd {
+        ioctl_tiocgptpeer(&self.outside, Self::FLAGS).expect("the other side of a terminal")
+    }
+
+    /// Not our controlling terminal; and other children must not inherit it, or it would never end.
+    const FLAGS: OpenptFlags = OpenptFlags::RDWR.union(OpenptFlags::NOCTTY).union(OpenptFlags::CLOEXEC);
+}
+
+/// Watches how many bytes lie in a directory, and remembers the most. Sizes, not blocks: the figure is
+/// then the same on every filesystem.
+pub struct PeakLocalBytes {
+    peak: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    watcher: Option<JoinHandle<()>>,
+}
+
+impl PeakLocalBytes {
+    pub fn watch(dir: PathBuf) -> Self {
+        let (peak, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (seen, stopped) = (Arc::clone(&peak), Arc::clone(&stop));
+        let watcher = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+                let bytes = entries.filter_map(|entry| entry.metadata().ok()).filter(|file| file.is_file());
+                seen.fetch_max(bytes.map(|file| file.len()).sum(), Ordering::Relaxed);
+                std::thread::sleep(POLL);
+            }
+        });
+        PeakLocalBytes { peak, stop, watcher: Some(watcher) }
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.peak.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for PeakLocalBytes {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(watcher) = self.watcher.take() {
+            let _ = watcher.join();
+        }
+    }
+}
