@@ -42,9 +42,7 @@ struct Arguments {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let server = start(&arguments);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(&server, &arguments))
 }
 
@@ -65,11 +63,7 @@ fn start(arguments: &Arguments) -> S3Server {
 
 /// One line, for a script that waits for it. A secret that is not our own default is not repeated.
 fn announce(server: &S3Server, arguments: &Arguments) {
-    let secret = if arguments.secret_key == SECRET_KEY {
-        SECRET_KEY
-    } else {
-        "(as given)"
-    };
+    let secret = if arguments.secret_key == SECRET_KEY { SECRET_KEY } else { "(as given)" };
     println!(
         "ready: endpoint={} bucket={} access_key={} secret_key={secret}",
         server.endpoint(),

@@ -1,11 +1,11 @@
-//! Parse, listen for signals, run, exit.
+//! Parse, set the output up, listen for signals, run, exit.
 
 use std::process::ExitCode;
 
-use mydumper2s3::cli::{self, Command};
-use mydumper2s3::commands::upload;
 use mydumper2s3::exit_status::Status;
+use mydumper2s3::report::Report;
 use mydumper2s3::stop::Stop;
+use mydumper2s3::{cli, commands, platform};
 
 fn main() -> ExitCode {
     let directory = std::env::current_dir().unwrap_or_default();
@@ -13,43 +13,24 @@ fn main() -> ExitCode {
         Ok(command) => command,
         Err(error) => error.exit(),
     };
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    mydumper2s3::platform::ignore_lease_breaks();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("mydumper2s3: error: cannot start: {error}");
-            return ExitCode::from(Status::Failure.code());
-        }
-    };
-    let status = tokio::task::LocalSet::new().block_on(&runtime, async {
-        let stop = Stop::listen(|| {}).expect("signals");
-        match command {
-            Command::Upload(args) => {
-                let mut totals = upload::Totals::new(Box::new(|_, _| {}));
-                let result = upload::run(&args, &stop, &mut totals).await;
-                eprintln!(
-                    "{} files {} bytes peak {} exit {:?} to {:?} sha {:?}",
-                    totals.files,
-                    totals.bytes,
-                    totals.peak_local,
-                    totals.dumper_exit,
-                    totals.destination,
-                    totals.manifest_sha256
-                );
-                match result {
-                    Ok(()) => Status::Success,
-                    Err(failure) => {
-                        eprintln!("mydumper2s3: error: {failure}");
-                        if let Some(hint) = mydumper2s3::hint::hint_of(&failure.error) {
-                            eprintln!("hint: {hint}");
-                        }
-                        failure.status
-                    }
-                }
-            }
-            _ => Status::Usage,
-        }
+    let report = Report::start(&command.output().settings());
+    platform::ignore_lease_breaks();
+    let status = run(&command, &report).unwrap_or_else(|error| {
+        report.fatal(&error);
+        Status::Failure
     });
+    report.finish(status.code());
     ExitCode::from(status.code())
+}
+
+/// One thread for the network and for all that waits; reading and hashing have threads of their own.
+fn run(command: &cli::Command, report: &Report) -> anyhow::Result<Status> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let status = tokio::task::LocalSet::new().block_on(&runtime, async {
+        let stop = Stop::listen(|| {})?;
+        anyhow::Ok(commands::run(command, report, &stop).await)
+    })?;
+    // A read that hangs must not keep us.
+    runtime.shutdown_background();
+    Ok(status)
 }

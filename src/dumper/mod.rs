@@ -12,12 +12,12 @@ use std::io::{self, Read};
 
 use anyhow::Context;
 
-pub use child::{Child, ChildSettings};
+pub use child::{Child, ChildLine};
 pub use exit_status::{ExitSources, ExitStatusFile};
 pub use life::{Life, LivingDump};
 
 use crate::dump_dir::DumpDir;
-use crate::model::dump_metadata::{DumpMetadata, Generation};
+use crate::model::dump_metadata::DumpMetadata;
 use crate::model::file_name::{METADATA, METADATA_PARTIAL};
 use crate::model::identity::DumpIdentity;
 use crate::platform;
@@ -131,12 +131,4 @@ fn is_daemon_directory(directory: &DumpDir) -> bool {
     };
     is("last_dump", rustix::fs::FileType::Symlink)
         || (is("0", rustix::fs::FileType::Directory) && is("1", rustix::fs::FileType::Directory))
-}
-
-/// What the metadata's form says of mydumper's version.
-pub fn generation_name(generation: Generation) -> &'static str {
-    match generation {
-        Generation::FreeText => "0.x",
-        Generation::Ini => "0.13 or later",
-    }
 }

@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn bad_templates_are_refused_when_they_are_typed() {
-        for template in ["a//b", "a/../b", "{hots}/x", "a\nb", "%", "%Q!", &"x".repeat(1020)] {
+        for template in ["a//b", "a/../b", "{hots}/x", "a\nb", "%", "%!", &"x".repeat(1020)] {
             assert!(expand(template).is_err(), "{template}");
         }
     }

@@ -115,62 +115,50 @@ mod tests {
 
     const GOOD: &str = "Started dump at: 2026-11-22 02:00:01\nFinished dump at: 2026-11-22 02:00:09\n";
 
-    fn verdict(change: impl FnOnce(&mut Evidence)) -> Option<String> {
-        let metadata = DumpMetadata::parse(GOOD.as_bytes());
-        let mut evidence = Evidence {
+    fn good(metadata: &DumpMetadata) -> Evidence<'_> {
+        Evidence {
             ending: Ending::Renamed,
-            metadata: &metadata,
+            metadata,
             exit: DumperExit { status: Some(0), signal: None, seen: ExitSeen::Child },
             exit_is_required: false,
             stopped_by_us: false,
             allow_empty: false,
             names: &["shop-schema-create.sql", "metadata"],
             broken: &[],
-        };
-        change(&mut evidence);
-        why_incomplete(&evidence)
+        }
     }
 
     #[test]
     fn a_dump_that_ended_well_has_no_reason() {
-        assert_eq!(verdict(|_| {}), None);
-        assert_eq!(verdict(|evidence| evidence.exit = DumperExit::NOT_SEEN), None);
+        let metadata = DumpMetadata::parse(GOOD.as_bytes());
+        assert_eq!(why_incomplete(&good(&metadata)), None);
+        assert_eq!(why_incomplete(&Evidence { exit: DumperExit::NOT_SEEN, ..good(&metadata) }), None);
+        let empty = Evidence { names: &["metadata"], allow_empty: true, ..good(&metadata) };
+        assert_eq!(why_incomplete(&empty), None);
     }
 
     #[test]
     fn everything_else_has_one() {
+        let metadata = DumpMetadata::parse(GOOD.as_bytes());
         let unfinished = DumpMetadata::parse(b"Started dump at: 2026-11-22 02:00:01\n");
         let broken = [("a.zst".to_owned(), "cut short".to_owned())];
-        type Change<'a> = Box<dyn FnOnce(&mut Evidence<'a>) + 'a>;
-        let cases: Vec<(&str, Change)> = vec![
-            ("told to stop", Box::new(|evidence| evidence.stopped_by_us = true)),
-            ("signal 9", Box::new(|evidence| evidence.exit.signal = Some(9))),
-            ("status was 1", Box::new(|evidence| evidence.exit.status = Some(1))),
-            ("another dump", Box::new(|evidence| evidence.ending = Ending::Overwritten)),
-            ("gone, and no metadata", Box::new(|evidence| evidence.ending = Ending::Vanished)),
-            ("killed or crashed", Box::new(|evidence| evidence.ending = Ending::Died)),
-            ("no line", Box::new(|evidence| evidence.metadata = &unfinished)),
-            (
-                "not seen",
-                Box::new(|evidence| {
-                    evidence.exit = DumperExit::NOT_SEEN;
-                    evidence.exit_is_required = true;
-                }),
-            ),
-            ("neither", Box::new(|evidence| evidence.names = &["metadata"])),
-            ("'a.zst' is broken: cut short", Box::new(|evidence| evidence.broken = &broken)),
-        ];
-        for (wanted, change) in cases {
-            let reason = verdict(change).expect(wanted);
+        let good = || good(&metadata);
+        let exit = |status, signal| DumperExit { status, signal, seen: ExitSeen::Child };
+        for (wanted, evidence) in [
+            ("told to stop", Evidence { stopped_by_us: true, ..good() }),
+            ("signal 9", Evidence { exit: exit(None, Some(9)), ..good() }),
+            ("status was 1", Evidence { exit: exit(Some(1), None), ..good() }),
+            ("another dump", Evidence { ending: Ending::Overwritten, ..good() }),
+            ("gone, and no metadata", Evidence { ending: Ending::Vanished, ..good() }),
+            ("killed or crashed", Evidence { ending: Ending::Died, ..good() }),
+            ("no line", Evidence { metadata: &unfinished, ..good() }),
+            ("not seen", Evidence { exit: DumperExit::NOT_SEEN, exit_is_required: true, ..good() }),
+            ("neither", Evidence { names: &["metadata"], ..good() }),
+            ("'a.zst' is broken: cut short", Evidence { broken: &broken, ..good() }),
+        ] {
+            let reason = why_incomplete(&evidence).expect(wanted);
             assert!(reason.contains(wanted), "{reason}");
         }
-        assert_eq!(
-            verdict(|evidence| {
-                evidence.names = &["metadata"];
-                evidence.allow_empty = true;
-            }),
-            None
-        );
     }
 
     #[test]

@@ -71,6 +71,19 @@ pub fn ignore_lease_breaks() {
     unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
 }
 
+/// Lets a child of ours go on when the pipe that takes its output breaks: SIGPIPE would end it. What is ignored stays
+/// ignored across exec.
+#[allow(unsafe_code, reason = "the only way to act between fork and exec")]
+pub fn ignore_broken_pipes(command: &mut tokio::process::Command) {
+    // SAFETY: signal(2) may be called between fork and exec (signal-safety(7)), and nothing else is done there.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+            Ok(())
+        });
+    }
+}
+
 /// A process as `/proc` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {

@@ -23,6 +23,9 @@ pub fn birth_time(_file: &File) -> Option<i128> {
 /// There is no such signal here.
 pub fn ignore_lease_breaks() {}
 
+/// Left as it is.
+pub fn ignore_broken_pipes(_command: &mut tokio::process::Command) {}
+
 /// No process is visible.
 pub fn processes() -> Vec<Process> {
     Vec::new()

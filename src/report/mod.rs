@@ -33,6 +33,7 @@ pub use status_line::Status;
 pub use summary::Summary;
 pub use table::{Align, Table};
 
+use crate::dumper::ChildLine;
 use crate::hint::hint_of;
 use json::Fields;
 use logging::{LineStyle, LogLayer, Threshold};
@@ -155,6 +156,18 @@ impl Report {
     /// For a command that knows how much there is to do. Drop it when that is done.
     pub fn progress(&self, phase: &'static str, total_files: usize, total_bytes: u64) -> Progress {
         Progress::new(self.clone(), phase, total_files, total_bytes)
+    }
+
+    /// What takes mydumper's lines, where they must pass through here: above a live line, as JSON, or kept back.
+    /// Elsewhere mydumper had better write by itself.
+    pub fn child_output_wanted(&self) -> Option<ChildLine> {
+        let wanted = self.has_live_line || self.style == LineStyle::Json || self.sink().is_quiet();
+        let report = self.clone();
+        wanted.then(|| -> ChildLine {
+            Arc::new(move |line, is_stderr| {
+                report.child_output(line, if is_stderr { Stream::Stderr } else { Stream::Stdout });
+            })
+        })
     }
 
     /// A line that mydumper wrote, without its newline: passed on byte for byte, above the live line.

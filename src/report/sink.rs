@@ -28,6 +28,11 @@ pub struct Sink {
 }
 
 impl Sink {
+    /// Whether lines are kept back now.
+    pub fn is_quiet(&self) -> bool {
+        self.withheld.is_some()
+    }
+
     pub fn new(stdout: Box<dyn Write + Send>, stderr: Box<dyn Write + Send>, is_quiet: bool) -> Self {
         Self { stdout, stderr, withheld: is_quiet.then(VecDeque::new), forgotten: 0, live: None }
     }

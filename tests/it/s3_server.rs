@@ -12,8 +12,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    BehaviorVersion, Builder, Credentials, Region, RequestChecksumCalculation,
-    SharedCredentialsProvider,
+    BehaviorVersion, Builder, Credentials, Region, RequestChecksumCalculation, SharedCredentialsProvider,
 };
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::complete_multipart_upload::builders::CompleteMultipartUploadFluentBuilder;
@@ -39,20 +38,12 @@ fn config(server: &S3Server, access_key: &str, secret_key: &str) -> Builder {
         .http_client(aws_smithy_http_client::Builder::new().build_http())
         .force_path_style(true)
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-        .timeout_config(
-            TimeoutConfig::builder()
-                .operation_timeout(Duration::from_secs(60))
-                .build(),
-        )
+        .timeout_config(TimeoutConfig::builder().operation_timeout(Duration::from_secs(60)).build())
         .retry_config(RetryConfig::disabled())
 }
 
 fn put(client: &Client, key: &str, body: impl Into<Vec<u8>>) -> PutObjectFluentBuilder {
-    client
-        .put_object()
-        .bucket(BUCKET)
-        .key(key)
-        .body(body.into().into())
+    client.put_object().bucket(BUCKET).key(key).body(body.into().into())
 }
 
 /// What came of a request: `ok`, the S3 error code, or `no answer`.
@@ -74,31 +65,13 @@ struct Upload {
 
 impl Upload {
     async fn begin(client: &Client, key: &str) -> Self {
-        let created = client
-            .create_multipart_upload()
-            .bucket(BUCKET)
-            .key(key)
-            .send()
-            .await;
-        let id = created
-            .expect("the upload is created")
-            .upload_id
-            .expect("it has an id");
-        Self {
-            client: client.clone(),
-            key: key.to_owned(),
-            id,
-            parts: Vec::new(),
-        }
+        let created = client.create_multipart_upload().bucket(BUCKET).key(key).send().await;
+        let id = created.expect("the upload is created").upload_id.expect("it has an id");
+        Self { client: client.clone(), key: key.to_owned(), id, parts: Vec::new() }
     }
 
     async fn part(&mut self, number: i32, body: Vec<u8>) -> String {
-        let sent = self
-            .client
-            .upload_part()
-            .bucket(BUCKET)
-            .key(&self.key)
-            .upload_id(&self.id);
+        let sent = self.client.upload_part().bucket(BUCKET).key(&self.key).upload_id(&self.id);
         let sent = sent.part_number(number).body(body.into()).send().await;
         if let Ok(part) = &sent {
             self.name(number, part.e_tag().expect("a part has an ETag"));
@@ -107,23 +80,12 @@ impl Upload {
     }
 
     fn name(&mut self, number: i32, etag: &str) {
-        self.parts.push(
-            CompletedPart::builder()
-                .part_number(number)
-                .e_tag(etag)
-                .build(),
-        );
+        self.parts.push(CompletedPart::builder().part_number(number).e_tag(etag).build());
     }
 
     fn complete(&self) -> CompleteMultipartUploadFluentBuilder {
-        let parts = CompletedMultipartUpload::builder()
-            .set_parts(Some(self.parts.clone()))
-            .build();
-        let complete = self
-            .client
-            .complete_multipart_upload()
-            .bucket(BUCKET)
-            .key(&self.key);
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(self.parts.clone())).build();
+        let complete = self.client.complete_multipart_upload().bucket(BUCKET).key(&self.key);
         complete.upload_id(&self.id).multipart_upload(parts)
     }
 }

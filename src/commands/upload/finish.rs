@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
-use super::follow::{Shared, printable};
+use super::follow::Shared;
 use super::session::Session;
 use crate::dump_dir::Removal;
 use crate::dumper::{ExitSources, ExitStatusFile};
@@ -90,7 +90,7 @@ impl Session<'_> {
     pub fn obstacles(&self) -> Vec<(String, String)> {
         let failed = self.shared.state().failed();
         let failed = failed.into_iter().map(|(name, why)| (name.to_string(), why));
-        let strangers = self.strangers.iter().map(|(name, why)| (printable(name), why.clone()));
+        let strangers = self.strangers.iter().map(|(name, why)| (name.to_string_lossy().into_owned(), why.clone()));
         failed.chain(strangers).collect()
     }
 

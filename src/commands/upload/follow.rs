@@ -1,7 +1,6 @@
 //! Following a dump: scan, enqueue what is ready, until it has ended and everything is on its way's end.
 
 use std::collections::{HashSet, VecDeque};
-use std::ffi::OsString;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -154,8 +153,8 @@ pub struct Watcher<'a> {
     pub look: Look,
     /// Names that are not the dump's, as of the last look.
     pub strangers: Strangers,
-    /// Called after each look, with the bytes that are local.
-    pub seen: &'a mut dyn FnMut(&DumpState, u64),
+    /// Called after each look.
+    pub seen: &'a mut dyn FnMut(Phase, &DumpState),
 }
 
 impl Watcher<'_> {
@@ -221,7 +220,7 @@ impl Watcher<'_> {
         let (scan, strangers) = scanned.map_err(std::io::Error::other)??;
         for (name, why) in &strangers {
             if self.strangers.get(name) != Some(why) {
-                warn!(file = %printable(name), "not uploaded: {why}");
+                warn!(file = %name.to_string_lossy(), "not uploaded: {why}");
             }
         }
         self.strangers = strangers;
@@ -231,7 +230,7 @@ impl Watcher<'_> {
     fn observe(&mut self, scan: Scan) -> Vec<Job> {
         let mut state = self.shared.state();
         let observed = state.observe(scan);
-        (self.seen)(&state, state.local_bytes());
+        (self.seen)(self.look.phase, &state);
         let mut withdrawing = locked(&self.shared.withdrawing);
         let withdrawals = observed.withdrawn.into_iter().filter(|name| withdrawing.insert(name.clone()));
         withdrawals.map(Job::Withdraw).chain(observed.jobs.into_iter().map(Job::Upload)).collect()
@@ -272,11 +271,6 @@ impl Watcher<'_> {
             }
         }
     }
-}
-
-/// A name for a log line: control characters cannot forge one.
-pub fn printable(name: &OsString) -> String {
-    name.to_string_lossy().escape_debug().to_string()
 }
 
 /// Watches for any change in the directory, where nothing else tells whether mydumper lives.

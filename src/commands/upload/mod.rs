@@ -6,7 +6,7 @@ mod follow;
 mod session;
 mod start;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use jiff::Timestamp;
@@ -17,57 +17,131 @@ use self::start::Search;
 use crate::cli::UploadArgs;
 use crate::dumper::Child;
 use crate::exit_status::{Failure, Status};
-use crate::hint::hinted;
+use crate::hint::{hint_of, hinted};
 use crate::model::identity::DumpIdentity;
 use crate::model::manifest::DumperExit;
-use crate::model::state::Counts;
+use crate::model::state::{Counts, Phase};
 use crate::platform::{self, Exit};
+use crate::report::{RateMeter, Report, RunMetrics, Status as StatusLine, Summary};
 use crate::s3::Store;
 use crate::stop::Stop;
 
-/// What the run came to, for the summary. Filled in as it becomes known.
-pub struct Totals {
-    /// Verified files.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
+/// What the run came to. Filled in as it becomes known, shown at the end.
+pub(crate) struct Totals {
+    report: Report,
+    meter: RateMeter,
+    files: usize,
+    bytes: u64,
     /// The most bytes of the dump that were local at a time, as far as scans saw it.
-    pub peak_local: u64,
-    /// mydumper's end.
-    pub dumper_exit: Option<DumperExit>,
+    peak_local: u64,
+    dumper_exit: Option<DumperExit>,
     /// Where the dump went.
-    pub destination: Option<String>,
-    /// When the dump began.
-    pub started: Option<Timestamp>,
+    destination: Option<String>,
     /// Proves later that the manifest is the one of this night.
-    pub manifest_sha256: Option<String>,
+    manifest_sha256: Option<String>,
     /// What could not be uploaded, each with why.
-    pub failed: Vec<(String, String)>,
-    /// Shows where things stand.
-    pub show: Box<dyn FnMut(Counts, u64)>,
+    failed: Vec<(String, String)>,
 }
 
 impl Totals {
-    /// Nothing yet; `show` is called after each scan.
-    pub fn new(show: Box<dyn FnMut(Counts, u64)>) -> Self {
+    fn new(report: &Report) -> Self {
         Self {
+            report: report.clone(),
+            meter: RateMeter::default(),
             files: 0,
             bytes: 0,
             peak_local: 0,
             dumper_exit: None,
             destination: None,
-            started: None,
             manifest_sha256: None,
             failed: Vec::new(),
-            show,
+        }
+    }
+
+    /// Shows where things stand after a look at the directory.
+    fn show(&mut self, phase: Phase, counts: Counts, local_bytes: u64, note: Option<String>) {
+        self.peak_local = self.peak_local.max(local_bytes);
+        self.report.status(&StatusLine {
+            phase: match phase {
+                Phase::Writing => "dump running",
+                Phase::Ended => "dump ended",
+                Phase::Committing => "committing",
+            },
+            present: counts.present,
+            open: counts.open,
+            uploading: counts.uploading,
+            uploaded: counts.uploaded,
+            uploaded_bytes: counts.uploaded_bytes,
+            rate: self.meter.observe(Instant::now(), counts.uploaded_bytes),
+            local_bytes,
+            note,
+        });
+    }
+
+    /// The end of a run that got as far as touching something.
+    fn summary(&self, result: &Result<(), Failure>, duration: Duration) -> Summary {
+        let failure = result.as_ref().err();
+        Summary {
+            status: failure.map_or(Status::Success, |failure| failure.status).code(),
+            outcome: self.outcome(failure).to_owned(),
+            reason: failure.map(|failure| format!("{:#}", failure.error)),
+            hint: failure.and_then(|failure| hint_of(&failure.error)),
+            files: self.files,
+            bytes: self.bytes,
+            duration,
+            peak_local_bytes: Some(self.peak_local),
+            dumper_exit: self.dumper_exit,
+            destination: self.destination.clone(),
+            manifest_sha256: self.manifest_sha256.clone(),
+            failed: self.failed.clone(),
+        }
+    }
+
+    fn outcome(&self, failure: Option<&Failure>) -> &'static str {
+        match failure.map(|failure| failure.status) {
+            None if self.destination.is_none() => "nothing to do",
+            None => "the dump is whole, and every file of it is in the bucket, verified",
+            Some(Status::Incomplete) => "no whole dump",
+            Some(Status::Signal(_)) => "stopped",
+            Some(_) => "failed",
         }
     }
 }
 
-/// Uploads a dump.
-pub async fn run(args: &UploadArgs, stop: &Stop, totals: &mut Totals) -> Result<(), Failure> {
+/// Uploads a dump, and says how it went.
+pub async fn run(args: &UploadArgs, report: &Report, stop: &Stop) -> Status {
+    let began = Instant::now();
+    let mut totals = Totals::new(report);
+    let result = upload(args, stop, &mut totals).await;
+    let status = result.as_ref().err().map_or(Status::Success, |failure| failure.status);
+    match &result {
+        // Nothing was touched, so there is nothing to sum up.
+        Err(failure) if status == Status::Usage => report.fatal(&failure.error),
+        _ => report.summary(&totals.summary(&result, began.elapsed())),
+    }
+    write_metrics(args, &totals, status, began.elapsed());
+    status
+}
+
+fn write_metrics(args: &UploadArgs, totals: &Totals, status: Status, duration: Duration) {
+    let Some(path) = &args.metrics_file else { return };
+    let metrics = RunMetrics {
+        dir: args.dump.dir.clone(),
+        bucket: args.destination.bucket.to_string(),
+        exit_status: status.code(),
+        files: totals.files,
+        bytes: totals.bytes,
+        duration,
+        peak_local_bytes: totals.peak_local,
+    };
+    if let Err(error) = metrics.write(path, Timestamp::now()) {
+        warn!("cannot write the metrics to '{}': {error}", path.display());
+    }
+}
+
+async fn upload(args: &UploadArgs, stop: &Stop, totals: &mut Totals) -> Result<(), Failure> {
     let store = start::connect(args).await.map_err(Failure::usage)?;
-    let child = start::start_child(args, &store).await?;
+    let child = start::start_child(args, &store, &totals.report).await?;
     let result = upload_dumps(args, &store, child.as_ref(), stop, totals).await;
     if let Some(child) = &child {
         see_off(child, args, stop).await;

@@ -27,6 +27,7 @@ use crate::model::etag::ETag;
 use crate::model::manifest::{DumpStateWord, DumperExit, FORMAT, ManifestHeader};
 use crate::model::object_key::Prefix;
 use crate::model::state::Phase;
+use crate::model::units::human_duration;
 use crate::model::verdict::Ending;
 use crate::pool::Pool;
 use crate::s3::Store;
@@ -72,7 +73,6 @@ impl<'a> Session<'a> {
         let prefix = args.destination.prefix.expand(&dump.sighted.identity.host, started).map_err(Failure::usage)?;
         let header = header(&dump, &directory, started, seen_alive);
         totals.destination = Some(store.uri(&prefix.directory()));
-        totals.started = Some(started);
         let Claim { etag, earlier, header: before, is_complete } =
             claim::claim(store, &args.destination, &prefix, &header).await?;
         let seen_alive = seen_alive || before.as_ref().is_some_and(|before| before.seen_alive);
@@ -108,7 +108,7 @@ impl<'a> Session<'a> {
     pub async fn run(&mut self, alive: bool) -> Result<(), Failure> {
         let result = self.upload_and_commit(alive).await;
         let counts = self.shared.state().counts();
-        self.totals.files = counts.uploaded as u64;
+        self.totals.files = counts.uploaded;
         self.totals.bytes = counts.uploaded_bytes;
         self.totals.failed = self.obstacles();
         self.totals.manifest_sha256 = self.manifest_sha256.take();
@@ -187,7 +187,7 @@ impl<'a> Session<'a> {
             not_before,
             prefix: self.shared.transfer.prefix.clone(),
         };
-        let totals = &mut *self.totals;
+        let (totals, store) = (&mut *self.totals, &self.store);
         let mut watcher = Watcher {
             args: self.args,
             directory: Arc::clone(&self.directory),
@@ -197,9 +197,9 @@ impl<'a> Session<'a> {
             stop: self.stop,
             look,
             strangers: std::mem::take(&mut self.strangers),
-            seen: &mut |state, local| {
-                totals.peak_local = totals.peak_local.max(local);
-                (totals.show)(state.counts(), local);
+            seen: &mut |phase, state| {
+                let note = store.down_for().map(|down| format!("store down for {}", human_duration(down)));
+                totals.show(phase, state.counts(), state.local_bytes(), note);
             },
         };
         let end = watcher.follow(pool).await;

@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 use super::claim;
 use crate::cli::UploadArgs;
 use crate::dump_dir::DumpDir;
-use crate::dumper::{self, Child, ChildSettings, Life, LivingDump, Sight, Sighted};
+use crate::dumper::{self, Child, Life, LivingDump, Sight, Sighted};
 use crate::exit_status::Failure;
 use crate::hint::{HintExt, hinted};
 use crate::model::file_name::METADATA_PARTIAL;
@@ -20,6 +20,7 @@ use crate::model::identity::DumpIdentity;
 use crate::model::manifest::ClosedBy;
 use crate::model::object_key::Prefix;
 use crate::model::verdict::Ending;
+use crate::report::Report;
 use crate::s3::{ConnectionSettings, ObjectSettings, RateLimiter, Store};
 use crate::stop::Stop;
 
@@ -82,7 +83,7 @@ async fn try_an_upload(store: &Store, prefix: &Prefix) -> anyhow::Result<()> {
 }
 
 /// Starts mydumper, after all that can be checked before.
-pub async fn start_child(args: &UploadArgs, store: &Store) -> Result<Option<Child>, Failure> {
+pub async fn start_child(args: &UploadArgs, store: &Store, report: &Report) -> Result<Option<Child>, Failure> {
     if !args.starts_mydumper() {
         return Ok(None);
     }
@@ -92,7 +93,7 @@ pub async fn start_child(args: &UploadArgs, store: &Store) -> Result<Option<Chil
         let prefix = args.destination.prefix.expand(&host, Timestamp::now()).map_err(Failure::usage)?;
         claim::check_free(store, &args.destination, &prefix).await?;
     }
-    let child = Child::start(&ChildSettings { command: args.command.clone() }).map_err(Failure::usage)?;
+    let child = Child::start(&args.command, report.child_output_wanted()).map_err(Failure::usage)?;
     info!(pid = child.pid(), "started {}", args.command[0].to_string_lossy());
     Ok(Some(child))
 }

@@ -50,11 +50,7 @@ pub fn upload_part(part: &UploadedPart, encryption: &Encryption) -> UploadPartOu
     }
 }
 
-pub fn complete_upload(
-    object: &StoredObject,
-    bucket: String,
-    key: String,
-) -> CompleteMultipartUploadOutput {
+pub fn complete_upload(object: &StoredObject, bucket: String, key: String) -> CompleteMultipartUploadOutput {
     let encryption = EncryptionHeaders::of(&object.attributes.encryption);
     CompleteMultipartUploadOutput {
         location: Some(format!("/{bucket}/{key}")),
@@ -69,17 +65,11 @@ pub fn complete_upload(
 }
 
 /// Without its body the answer of HeadObject, which S3 defines field by field the same.
-pub fn get_object(
-    object: &StoredObject,
-    range: Option<Range<u64>>,
-    with_checksum: bool,
-) -> GetObjectOutput {
+pub fn get_object(object: &StoredObject, range: Option<Range<u64>>, with_checksum: bool) -> GetObjectOutput {
     let head = head_object(object, range.clone(), with_checksum);
     let tag_count = object.attributes.tags.len() as i32;
     GetObjectOutput {
-        body: Some(StreamingBlob::wrap(
-            object.stream(range.unwrap_or(0..object.size)),
-        )),
+        body: Some(StreamingBlob::wrap(object.stream(range.unwrap_or(0..object.size)))),
         accept_ranges: head.accept_ranges,
         content_length: head.content_length,
         content_range: head.content_range,
@@ -104,44 +94,26 @@ pub fn get_object(
     }
 }
 
-pub fn head_object(
-    object: &StoredObject,
-    range: Option<Range<u64>>,
-    with_checksum: bool,
-) -> HeadObjectOutput {
+pub fn head_object(object: &StoredObject, range: Option<Range<u64>>, with_checksum: bool) -> HeadObjectOutput {
     let attributes = &object.attributes;
     let encryption = EncryptionHeaders::of(&attributes.encryption);
     // A checksum is that of the whole object.
-    let checksum = if with_checksum && range.is_none() {
-        object.checksum.clone()
-    } else {
-        Checksum::default()
-    };
+    let checksum = if with_checksum && range.is_none() { object.checksum.clone() } else { Checksum::default() };
     let (length, content_range) = match &range {
-        Some(range) => (
-            range.end - range.start,
-            Some(content_range(range, object.size)),
-        ),
+        Some(range) => (range.end - range.start, Some(content_range(range, object.size))),
         None => (object.size, None),
     };
     HeadObjectOutput {
         accept_ranges: Some("bytes".to_owned()),
         content_length: Some(length as i64),
         content_range,
-        content_type: attributes
-            .content_type
-            .clone()
-            .or_else(|| Some("binary/octet-stream".to_owned())),
+        content_type: attributes.content_type.clone().or_else(|| Some("binary/octet-stream".to_owned())),
         content_encoding: attributes.content_encoding.clone(),
         e_tag: etag(&object.etag),
         last_modified: Some(object.last_modified.into()),
         metadata: Some(attributes.metadata.clone().into_iter().collect()),
         // S3 leaves the default class out here.
-        storage_class: attributes
-            .storage_class
-            .clone()
-            .filter(|class| class != "STANDARD")
-            .map(Into::into),
+        storage_class: attributes.storage_class.clone().filter(|class| class != "STANDARD").map(Into::into),
         version_id: object.version_id.clone(),
         checksum_crc32: checksum.checksum_crc32,
         checksum_crc32c: checksum.checksum_crc32c,
@@ -157,11 +129,7 @@ pub fn head_object(
 }
 
 fn content_range(range: &Range<u64>, size: u64) -> String {
-    format!(
-        "bytes {}-{}/{size}",
-        range.start,
-        range.end.saturating_sub(1)
-    )
+    format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1))
 }
 
 pub fn deleted_object(asked: ObjectIdentifier, deleted: Deleted) -> DeletedObject {

@@ -20,29 +20,14 @@ impl BlobDir {
     /// A fresh directory below `parent` (or the system's temporary one): a run never meets the leftovers of another.
     pub fn new(parent: Option<PathBuf>) -> io::Result<Arc<Self>> {
         let parent = parent.unwrap_or_else(std::env::temp_dir);
-        let dir = tempfile::Builder::new()
-            .prefix("s3-server-")
-            .tempdir_in(parent)?;
-        Ok(Arc::new(Self {
-            dir,
-            next: AtomicU64::new(1),
-        }))
+        let dir = tempfile::Builder::new().prefix("s3-server-").tempdir_in(parent)?;
+        Ok(Arc::new(Self { dir, next: AtomicU64::new(1) }))
     }
 
     pub fn create(self: &Arc<Self>) -> io::Result<BlobWriter> {
-        let path = self
-            .dir
-            .path()
-            .join(format!("{:08}", self.next.fetch_add(1, Ordering::Relaxed)));
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&path)?;
-        let blob = Blob {
-            path,
-            size: 0,
-            _dir: Arc::clone(self),
-        };
+        let path = self.dir.path().join(format!("{:08}", self.next.fetch_add(1, Ordering::Relaxed)));
+        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        let blob = Blob { path, size: 0, _dir: Arc::clone(self) };
         Ok(BlobWriter { file, blob })
     }
 }

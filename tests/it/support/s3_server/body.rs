@@ -28,10 +28,7 @@ struct PaceState {
 
 impl Pace {
     pub fn set(&self, bytes_per_second: Option<u64>) {
-        *lock(&self.0) = PaceState {
-            bytes_per_second,
-            free_at: None,
-        };
+        *lock(&self.0) = PaceState { bytes_per_second, free_at: None };
     }
 
     pub async fn pass(&self, bytes: usize) {
@@ -43,9 +40,7 @@ impl Pace {
     fn reserve(&self, bytes: usize) -> Option<Instant> {
         let mut state = lock(&self.0);
         let rate = state.bytes_per_second?;
-        let start = state
-            .free_at
-            .map_or_else(Instant::now, |free_at| free_at.max(Instant::now()));
+        let start = state.free_at.map_or_else(Instant::now, |free_at| free_at.max(Instant::now()));
         let end = start + Duration::from_secs_f64(bytes as f64 / rate as f64);
         state.free_at = Some(end);
         Some(end)
@@ -62,22 +57,14 @@ pub fn channel(incoming: &Incoming) -> (mpsc::Sender<Chunk>, Body) {
         return (sender, Body::empty());
     }
     let stream = futures_util::stream::unfold(receiver, |mut receiver| async {
-        receiver
-            .recv()
-            .await
-            .map(|chunk| (chunk.map(Frame::data), receiver))
+        receiver.recv().await.map(|chunk| (chunk.map(Frame::data), receiver))
     });
     (sender, Body::http_body_unsync(StreamBody::new(stream)))
 }
 
 /// Reads the whole body, also when nobody wants it any more: an answer that comes while the client still sends would
 /// reach it as a broken connection, now and then. Returns the number of bytes.
-pub async fn pump(
-    mut incoming: Incoming,
-    sender: mpsc::Sender<Chunk>,
-    pace: &Pace,
-    damage: bool,
-) -> u64 {
+pub async fn pump(mut incoming: Incoming, sender: mpsc::Sender<Chunk>, pace: &Pace, damage: bool) -> u64 {
     let mut position = 0;
     let damaged_at = damage.then(|| incoming.size_hint().lower() / 2);
     while let Some(frame) = incoming.frame().await {
@@ -138,13 +125,7 @@ pub enum Middle {
 
 /// `length` is what the answer announces, so the client notices a cut but not a damage.
 pub fn with_fault(body: Body, length: u64, fault: Middle) -> Body {
-    let faulty = Faulty {
-        body,
-        position: 0,
-        middle: length / 2,
-        fault,
-        struck: false,
-    };
+    let faulty = Faulty { body, position: 0, middle: length / 2, fault, struck: false };
     streamed(futures_util::stream::unfold(faulty, |mut faulty| async {
         faulty.next_chunk().await.map(|chunk| (chunk, faulty))
     }))
@@ -187,16 +168,10 @@ impl Faulty {
 /// The body of an answer at the server's pace. The request is in flight until the last byte of `length` is handed out:
 /// the client may ask for the next thing as soon as it has that byte.
 pub fn outgoing(body: Body, length: u64, pace: Arc<Pace>, record: Record) -> Body {
-    let outgoing = Outgoing {
-        body,
-        remaining: length,
-        pace,
-        record: Some(record),
-    };
-    streamed(futures_util::stream::unfold(
-        outgoing,
-        |mut outgoing| async { outgoing.next_chunk().await.map(|chunk| (chunk, outgoing)) },
-    ))
+    let outgoing = Outgoing { body, remaining: length, pace, record: Some(record) };
+    streamed(futures_util::stream::unfold(outgoing, |mut outgoing| async {
+        outgoing.next_chunk().await.map(|chunk| (chunk, outgoing))
+    }))
 }
 
 struct Outgoing {

@@ -15,34 +15,19 @@ pub struct Condition {
 
 impl Condition {
     pub fn check_write(&self, current: Option<&Arc<StoredObject>>) -> S3Result {
-        let matches = |condition: &ETagCondition| {
-            current.is_some_and(|object| names(condition, &object.etag))
-        };
+        let matches = |condition: &ETagCondition| current.is_some_and(|object| names(condition, &object.etag));
         if self.if_match.is_some() && current.is_none() {
             return Err(s3_error!(NoSuchKey));
         }
-        let refused = self.if_none_match.as_ref().is_some_and(matches)
-            || !self.if_match.as_ref().is_none_or(matches);
-        if refused {
-            Err(S3Error::new(S3ErrorCode::PreconditionFailed))
-        } else {
-            Ok(())
-        }
+        let refused = self.if_none_match.as_ref().is_some_and(matches) || !self.if_match.as_ref().is_none_or(matches);
+        if refused { Err(S3Error::new(S3ErrorCode::PreconditionFailed)) } else { Ok(()) }
     }
 
     pub fn check_read(&self, object: &StoredObject) -> S3Result {
-        if self
-            .if_match
-            .as_ref()
-            .is_some_and(|condition| !names(condition, &object.etag))
-        {
+        if self.if_match.as_ref().is_some_and(|condition| !names(condition, &object.etag)) {
             return Err(s3_error!(PreconditionFailed));
         }
-        if self
-            .if_none_match
-            .as_ref()
-            .is_some_and(|condition| names(condition, &object.etag))
-        {
+        if self.if_none_match.as_ref().is_some_and(|condition| names(condition, &object.etag)) {
             return Err(s3_error!(NotModified));
         }
         Ok(())
@@ -51,7 +36,5 @@ impl Condition {
 
 /// Whether a condition (`*` or an ETag) holds for an object with this ETag.
 fn names(condition: &ETagCondition, etag: &str) -> bool {
-    condition
-        .as_etag()
-        .is_none_or(|wanted| wanted.value() == etag)
+    condition.as_etag().is_none_or(|wanted| wanted.value() == etag)
 }

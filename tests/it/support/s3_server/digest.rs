@@ -36,33 +36,15 @@ pub struct Claims {
 }
 
 impl Claims {
-    pub fn new(
-        headers: HeaderMap,
-        content_length: Option<i64>,
-        trailers: Option<TrailingHeaders>,
-    ) -> S3Result<Self> {
-        let content_md5 = headers
-            .get("content-md5")
-            .map(|value| parse_content_md5(value.as_bytes()))
-            .transpose()?;
-        let announced = headers
-            .get_all("x-amz-trailer")
-            .iter()
-            .filter_map(|value| value.to_str().ok());
+    pub fn new(headers: HeaderMap, content_length: Option<i64>, trailers: Option<TrailingHeaders>) -> S3Result<Self> {
+        let content_md5 = headers.get("content-md5").map(|value| parse_content_md5(value.as_bytes())).transpose()?;
+        let announced = headers.get_all("x-amz-trailer").iter().filter_map(|value| value.to_str().ok());
         let announced = announced.collect::<Vec<_>>().join(",").to_ascii_lowercase();
         let checksums = CHECKSUM_HEADERS
             .into_iter()
-            .filter(|name| {
-                headers.contains_key(*name) || announced.split(',').any(|each| each.trim() == *name)
-            })
+            .filter(|name| headers.contains_key(*name) || announced.split(',').any(|each| each.trim() == *name))
             .collect();
-        Ok(Self {
-            content_length,
-            content_md5,
-            checksums,
-            headers,
-            trailers,
-        })
+        Ok(Self { content_length, content_md5, checksums, headers, trailers })
     }
 
     fn hasher(&self) -> ChecksumHasher {
@@ -77,51 +59,26 @@ impl Claims {
     }
 
     fn check(&self, size: u64, md5: &Md5Digest, checksum: &Checksum) -> S3Result {
-        if self
-            .content_length
-            .is_some_and(|length| u64::try_from(length) != Ok(size))
-        {
-            return Err(s3_error!(
-                IncompleteBody,
-                "the body is shorter or longer than it says"
-            ));
+        if self.content_length.is_some_and(|length| u64::try_from(length) != Ok(size)) {
+            return Err(s3_error!(IncompleteBody, "the body is shorter or longer than it says"));
         }
         if self.content_md5.is_some_and(|claimed| claimed != *md5) {
-            return Err(s3_error!(
-                BadDigest,
-                "The Content-MD5 you specified did not match what we received."
-            ));
+            return Err(s3_error!(BadDigest, "The Content-MD5 you specified did not match what we received."));
         }
         for name in &self.checksums {
             if self.claimed(name)? != *computed(checksum, name) {
-                return Err(s3_error!(
-                    BadDigest,
-                    "The {name} you specified did not match what we received."
-                ));
+                return Err(s3_error!(BadDigest, "The {name} you specified did not match what we received."));
             }
         }
         Ok(())
     }
 
     fn claimed(&self, name: &str) -> S3Result<Option<String>> {
-        let text = |headers: &HeaderMap| {
-            headers
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-                .map(str::to_owned)
-        };
-        let trailer = || {
-            self.trailers
-                .as_ref()
-                .and_then(|trailers| trailers.read(text))
-                .flatten()
-        };
+        let text = |headers: &HeaderMap| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let trailer = || self.trailers.as_ref().and_then(|trailers| trailers.read(text)).flatten();
         match text(&self.headers).or_else(trailer) {
             Some(value) => Ok(Some(value)),
-            None => Err(s3_error!(
-                InvalidRequest,
-                "the announced trailer {name} has not come"
-            )),
+            None => Err(s3_error!(InvalidRequest, "the announced trailer {name} has not come")),
         }
     }
 }
@@ -152,11 +109,7 @@ pub struct Received {
     pub checksum: Checksum,
 }
 
-pub async fn receive(
-    body: Option<StreamingBlob>,
-    claims: Claims,
-    blobs: &Arc<BlobDir>,
-) -> S3Result<Received> {
+pub async fn receive(body: Option<StreamingBlob>, claims: Claims, blobs: &Arc<BlobDir>) -> S3Result<Received> {
     let mut writer = blobs.create().map_err(S3Error::internal_error)?;
     let mut md5 = Md5::new();
     let mut hasher = claims.hasher();
@@ -171,22 +124,14 @@ pub async fn receive(
     let md5: Md5Digest = md5.finalize().into();
     let checksum = hasher.finalize();
     claims.check(writer.size(), &md5, &checksum)?;
-    Ok(Received {
-        blob: writer.finish(),
-        md5,
-        checksum,
-    })
+    Ok(Received { blob: writer.finish(), md5, checksum })
 }
 
 /// Bytes that came from the test itself.
 pub fn received(bytes: &[u8], blobs: &Arc<BlobDir>) -> io::Result<Received> {
     let mut writer = blobs.create()?;
     writer.write(bytes)?;
-    Ok(Received {
-        blob: writer.finish(),
-        md5: md5_of(bytes),
-        checksum: Checksum::default(),
-    })
+    Ok(Received { blob: writer.finish(), md5: md5_of(bytes), checksum: Checksum::default() })
 }
 
 /// `s3s` keeps the types of these errors to itself, so that only their texts tell them apart.

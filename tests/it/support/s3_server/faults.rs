@@ -64,11 +64,7 @@ pub struct ErrorAnswer {
 impl ErrorAnswer {
     fn new(status: u16, code: &str) -> Self {
         let status = StatusCode::from_u16(status).expect("a fault has an HTTP status");
-        Self {
-            status,
-            code: code.to_owned(),
-            headers: Vec::new(),
-        }
+        Self { status, code: code.to_owned(), headers: Vec::new() }
     }
 
     pub fn error(&self) -> S3Error {
@@ -96,39 +92,29 @@ pub struct Fault {
 impl Fault {
     /// Answers with this error instead of doing anything; the body is read first.
     pub fn answer(status: u16, code: &str) -> Self {
-        Self::strike(Strike::Instead(Instead::Answer(ErrorAnswer::new(
-            status, code,
-        ))))
+        Self::strike(Strike::Instead(Instead::Answer(ErrorAnswer::new(status, code))))
     }
 
     /// The answer of a bucket that lives in another region.
     pub fn permanent_redirect(region: &str) -> Self {
         let mut answer = ErrorAnswer::new(301, "PermanentRedirect");
-        answer
-            .headers
-            .push(("x-amz-bucket-region", region.to_owned()));
+        answer.headers.push(("x-amz-bucket-region", region.to_owned()));
         Self::strike(Strike::Instead(Instead::Answer(answer)))
     }
 
     /// Does nothing, and answers 200 with an error in the body, as CompleteMultipartUpload may.
     pub fn error_inside_ok(code: &str) -> Self {
-        Self::strike(Strike::Instead(Instead::Answer(ErrorAnswer::new(
-            200, code,
-        ))))
+        Self::strike(Strike::Instead(Instead::Answer(ErrorAnswer::new(200, code))))
     }
 
     /// Does what was asked, and then answers with an error.
     pub fn store_then_answer(status: u16, code: &str) -> Self {
-        Self::strike(Strike::Afterwards(Afterwards::Answer(ErrorAnswer::new(
-            status, code,
-        ))))
+        Self::strike(Strike::Afterwards(Afterwards::Answer(ErrorAnswer::new(status, code))))
     }
 
     /// Does what was asked, and then answers 200 with an error in the body.
     pub fn store_then_error_inside_ok(code: &str) -> Self {
-        Self::strike(Strike::Afterwards(Afterwards::Answer(ErrorAnswer::new(
-            200, code,
-        ))))
+        Self::strike(Strike::Afterwards(Afterwards::Answer(ErrorAnswer::new(200, code))))
     }
 
     /// Waits, and goes on as if nothing had been. Adds to whatever else happens to the request.
@@ -210,14 +196,7 @@ impl Fault {
     }
 
     fn new(action: Action) -> Self {
-        Self {
-            action,
-            operations: None,
-            key: None,
-            part: None,
-            skip: 0,
-            times: None,
-        }
+        Self { action, operations: None, key: None, part: None, skip: 0, times: None }
     }
 }
 
@@ -263,9 +242,7 @@ impl Fault {
     }
 
     fn matches(&self, target: &Target) -> bool {
-        self.operations
-            .as_ref()
-            .is_none_or(|operations| operations.contains(&target.operation))
+        self.operations.as_ref().is_none_or(|operations| operations.contains(&target.operation))
             && self.key.as_ref().is_none_or(|matches| matches(&target.key))
             && self.part.is_none_or(|part| target.part == Some(part))
     }
@@ -290,12 +267,7 @@ struct Counts {
 
 impl Rule {
     fn new(fault: Fault) -> Self {
-        Self {
-            fault,
-            counts: Mutex::default(),
-            changed: Condvar::new(),
-            cleared: watch::Sender::new(false),
-        }
+        Self { fault, counts: Mutex::default(), changed: Condvar::new(), cleared: watch::Sender::new(false) }
     }
 
     /// Whether the rule takes this request; counts it in the same step.
@@ -351,10 +323,7 @@ impl FaultHandle {
         let waited = self.0.changed.wait_timeout_while(counts, PATIENCE, too_few);
         let (counts, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
         let hits = counts.hits;
-        assert!(
-            !timeout.timed_out(),
-            "a fault struck {hits} of {count} requests in {PATIENCE:?}"
-        );
+        assert!(!timeout.timed_out(), "a fault struck {hits} of {count} requests in {PATIENCE:?}");
     }
 }
 

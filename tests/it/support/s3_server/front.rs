@@ -40,11 +40,7 @@ impl Clock {
     pub fn now(&self) -> SystemTime {
         let offset = self.offset_seconds.load(Ordering::Relaxed);
         let distance = Duration::from_secs(offset.unsigned_abs());
-        if offset < 0 {
-            SystemTime::now() - distance
-        } else {
-            SystemTime::now() + distance
-        }
+        if offset < 0 { SystemTime::now() - distance } else { SystemTime::now() + distance }
     }
 }
 
@@ -89,9 +85,7 @@ impl Front {
         match (self.refusal(request.headers(), target), plan.strike) {
             (Err(error), _) => Ok(self.refuse(error, request, record).await),
             (Ok(()), None) => self.pass(request, record, false).await,
-            (Ok(()), Some((rule, strike))) => {
-                self.struck(request, target, record, &rule, strike).await
-            }
+            (Ok(()), Some((rule, strike))) => self.struck(request, target, record, &rule, strike).await,
         }
     }
 
@@ -100,8 +94,7 @@ impl Front {
         if let Some(date) = headers.get("x-amz-date").and_then(parse_amz_date)
             && distance(date, self.clock.now()) > MAX_SKEW
         {
-            let message =
-                "The difference between the request time and the server's time is too large.";
+            let message = "The difference between the request time and the server's time is too large.";
             return Err(s3_error!(RequestTimeTooSkewed, "{message}"));
         }
         if let (Some(wanted), Some(signed)) = (&self.region, signed_region(headers))
@@ -112,9 +105,7 @@ impl Front {
                 "the region '{signed}' is wrong; expecting '{wanted}'"
             ));
         }
-        let has_digest = |name: &HeaderName| {
-            name == "content-md5" || name.as_str().starts_with("x-amz-checksum-")
-        };
+        let has_digest = |name: &HeaderName| name == "content-md5" || name.as_str().starts_with("x-amz-checksum-");
         if target.operation == Operation::DeleteObjects && !headers.keys().any(has_digest) {
             return Err(s3_error!(
                 InvalidRequest,
@@ -124,12 +115,7 @@ impl Front {
         Ok(())
     }
 
-    async fn refuse(
-        &self,
-        error: S3Error,
-        request: Request<Incoming>,
-        record: &Record,
-    ) -> Response<Body> {
+    async fn refuse(&self, error: S3Error, request: Request<Incoming>, record: &Record) -> Response<Body> {
         record.received(body::drain(request.into_body(), &self.pace).await);
         error_response(error)
     }
@@ -139,10 +125,8 @@ impl Front {
         let (parts, incoming) = request.into_parts();
         let (sender, body) = body::channel(&incoming);
         let request = Request::from_parts(parts, body);
-        let (response, received) = tokio::join!(
-            self.s3.call(request),
-            body::pump(incoming, sender, &self.pace, damage)
-        );
+        let (response, received) =
+            tokio::join!(self.s3.call(request), body::pump(incoming, sender, &self.pace, damage));
         record.received(received);
         response.map_err(|_| Cut)
     }
@@ -176,13 +160,7 @@ impl Front {
         }
     }
 
-    async fn instead(
-        &self,
-        request: Request<Incoming>,
-        record: &Record,
-        rule: &Rule,
-        instead: Instead,
-    ) -> Answer {
+    async fn instead(&self, request: Request<Incoming>, record: &Record, rule: &Rule, instead: Instead) -> Answer {
         let body = request.into_body();
         record.received(match instead {
             Instead::Answer(_) | Instead::Hang => body::drain(body, &self.pace).await,
@@ -230,10 +208,7 @@ impl Front {
         let error_code = bytes.as_ref().and_then(|bytes| element(bytes, "Code"));
         record.answered(response.status().as_u16(), error_code);
         let headers = response.headers_mut();
-        headers.insert(
-            "x-amz-request-id",
-            header_value(&format!("{:016X}", record.number())),
-        );
+        headers.insert("x-amz-request-id", header_value(&format!("{:016X}", record.number())));
         headers.insert(DATE, header_value(&http_date(self.clock.now())));
         match bytes {
             Some(_) => response,
@@ -248,15 +223,11 @@ impl Front {
 /// Of an object; other answers are small and have none yet.
 fn content_length(response: &Response<Body>) -> u64 {
     let length = response.headers().get(CONTENT_LENGTH);
-    length
-        .and_then(|length| length.to_str().ok()?.parse().ok())
-        .unwrap_or_default()
+    length.and_then(|length| length.to_str().ok()?.parse().ok()).unwrap_or_default()
 }
 
 fn error_response(error: S3Error) -> Response<Body> {
-    error
-        .to_http_response()
-        .expect("an S3 error can be written as XML")
+    error.to_http_response().expect("an S3 error can be written as XML")
 }
 
 fn injected_response(answer: &ErrorAnswer) -> Response<Body> {
@@ -309,18 +280,12 @@ fn http_date(time: SystemTime) -> String {
 /// `20260131T235959Z`
 fn parse_amz_date(value: &HeaderValue) -> Option<SystemTime> {
     let time = DateTime::strptime("%Y%m%dT%H%M%SZ", value.to_str().ok()?).ok()?;
-    time.to_zoned(TimeZone::UTC)
-        .ok()
-        .map(|time| time.timestamp().into())
+    time.to_zoned(TimeZone::UTC).ok().map(|time| time.timestamp().into())
 }
 
 /// `Credential=KEY/20260131/us-east-1/s3/aws4_request`
 fn signed_region(headers: &HeaderMap) -> Option<&str> {
-    let (_, credential) = headers
-        .get("authorization")?
-        .to_str()
-        .ok()?
-        .split_once("Credential=")?;
+    let (_, credential) = headers.get("authorization")?.to_str().ok()?.split_once("Credential=")?;
     credential.split('/').nth(2)
 }
 

@@ -33,9 +33,7 @@ impl Permission {
     /// What an operation of `s3s` needs; `None` where the answer is given for each key.
     fn needed_for(operation: &str) -> Option<Self> {
         Some(match operation {
-            "PutObject" | "CreateMultipartUpload" | "UploadPart" | "CompleteMultipartUpload" => {
-                Self::PutObject
-            }
+            "PutObject" | "CreateMultipartUpload" | "UploadPart" | "CompleteMultipartUpload" => Self::PutObject,
             "GetObject" | "HeadObject" => Self::GetObject,
             "GetObjectTagging" => Self::GetObjectTagging,
             "PutObjectTagging" => Self::PutObjectTagging,
@@ -99,10 +97,7 @@ impl AccessKey {
     }
 
     fn may(&self, permission: Permission) -> bool {
-        let allowed = self
-            .allowed
-            .as_ref()
-            .is_none_or(|allowed| allowed.contains(&permission));
+        let allowed = self.allowed.as_ref().is_none_or(|allowed| allowed.contains(&permission));
         allowed && !self.denied.contains(&permission)
     }
 }
@@ -122,18 +117,14 @@ impl Keys {
     }
 
     pub fn may(&self, credentials: Option<&Credentials>, permission: Permission) -> bool {
-        let key =
-            credentials.and_then(|credentials| lock(&self.0).get(&credentials.access_key).cloned());
+        let key = credentials.and_then(|credentials| lock(&self.0).get(&credentials.access_key).cloned());
         key.is_some_and(|key| key.may(permission))
     }
 
     fn get(&self, id: &str) -> S3Result<AccessKey> {
         let key = lock(&self.0).get(id).cloned();
         key.ok_or_else(|| {
-            s3_error!(
-                InvalidAccessKeyId,
-                "The AWS Access Key Id you provided does not exist in our records."
-            )
+            s3_error!(InvalidAccessKeyId, "The AWS Access Key Id you provided does not exist in our records.")
         })
     }
 }
@@ -152,22 +143,13 @@ impl S3Auth for Keys {
 #[async_trait::async_trait]
 impl S3Access for Keys {
     async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
-        let credentials = context
-            .credentials()
-            .ok_or_else(|| s3_error!(AccessDenied, "the request is not signed"))?;
+        let credentials = context.credentials().ok_or_else(|| s3_error!(AccessDenied, "the request is not signed"))?;
         let key = self.get(&credentials.access_key)?;
-        let token = context
-            .headers()
-            .get("x-amz-security-token")
-            .and_then(|token| token.to_str().ok());
+        let token = context.headers().get("x-amz-security-token").and_then(|token| token.to_str().ok());
         if key.session_token.as_deref() != token {
-            return Err(s3_error!(
-                InvalidToken,
-                "The provided token is malformed or otherwise invalid."
-            ));
+            return Err(s3_error!(InvalidToken, "The provided token is malformed or otherwise invalid."));
         }
-        let tags = context.s3_op().name() == "PutObject"
-            || context.s3_op().name() == "CreateMultipartUpload";
+        let tags = context.s3_op().name() == "PutObject" || context.s3_op().name() == "CreateMultipartUpload";
         let tags = tags && context.headers().contains_key("x-amz-tagging");
         let needed = Permission::needed_for(context.s3_op().name())
             .into_iter()
@@ -175,10 +157,7 @@ impl S3Access for Keys {
         for permission in needed {
             if !key.may(permission) {
                 let id = &key.id;
-                return Err(s3_error!(
-                    AccessDenied,
-                    "key {id} is not authorized to perform: s3:{permission:?}"
-                ));
+                return Err(s3_error!(AccessDenied, "key {id} is not authorized to perform: s3:{permission:?}"));
             }
         }
         Ok(())

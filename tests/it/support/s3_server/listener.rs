@@ -39,11 +39,7 @@ pub struct Listener {
 impl Listener {
     pub fn start(port: u16, front: Arc<Front>) -> io::Result<Self> {
         // Two threads, so that a write to a slow disk does not stop everything else.
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("s3-server")
-            .enable_all()
-            .build()?;
+        let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("s3-server").enable_all().build()?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         // Entered, not blocked on: the caller may be inside a runtime of its own.
         let entered = runtime.enter();
@@ -52,21 +48,10 @@ impl Listener {
         let address = socket.local_addr()?;
         let (orders, inbox) = mpsc::unbounded_channel();
         let connections = Arc::new(ConnectionCount::default());
-        let server = Server {
-            address,
-            front,
-            connections: Arc::clone(&connections),
-            open: JoinSet::new(),
-        };
-        let thread = thread::Builder::new()
-            .name("s3-server".into())
-            .spawn(move || run(runtime, server, socket, inbox))?;
-        Ok(Self {
-            address,
-            connections,
-            orders: Some(orders),
-            thread: Some(thread),
-        })
+        let server = Server { address, front, connections: Arc::clone(&connections), open: JoinSet::new() };
+        let thread =
+            thread::Builder::new().name("s3-server".into()).spawn(move || run(runtime, server, socket, inbox))?;
+        Ok(Self { address, connections, orders: Some(orders), thread: Some(thread) })
     }
 
     pub fn down(&self) {
@@ -84,13 +69,8 @@ impl Listener {
     /// Returns when it is done. The server has its own threads: blocking this one cannot stop it.
     fn order(&self, command: Command) {
         let (done, wait) = std_mpsc::channel();
-        let orders = self
-            .orders
-            .as_ref()
-            .expect("the server runs until it is dropped");
-        orders
-            .send((command, done))
-            .expect("the server runs until it is dropped");
+        let orders = self.orders.as_ref().expect("the server runs until it is dropped");
+        orders.send((command, done)).expect("the server runs until it is dropped");
         // Nothing is ever sent: the server drops its end when the command is done.
         let _ = wait.recv();
     }
@@ -129,23 +109,12 @@ struct Server {
     open: JoinSet<()>,
 }
 
-fn run(
-    runtime: Runtime,
-    server: Server,
-    socket: TcpListener,
-    inbox: mpsc::UnboundedReceiver<Order>,
-) {
-    runtime
-        .block_on(server.serve(Port::Listening(socket), inbox))
-        .expect("the port of the server stays its own");
+fn run(runtime: Runtime, server: Server, socket: TcpListener, inbox: mpsc::UnboundedReceiver<Order>) {
+    runtime.block_on(server.serve(Port::Listening(socket), inbox)).expect("the port of the server stays its own");
 }
 
 impl Server {
-    async fn serve(
-        mut self,
-        mut port: Port,
-        mut inbox: mpsc::UnboundedReceiver<Order>,
-    ) -> io::Result<()> {
+    async fn serve(mut self, mut port: Port, mut inbox: mpsc::UnboundedReceiver<Order>) -> io::Result<()> {
         loop {
             tokio::select! {
                 order = inbox.recv() => match order {
@@ -186,9 +155,7 @@ impl Server {
             let _counted = counted;
             let service = service_fn(|request| front.serve(request));
             // A connection that breaks is what half of the tests are about.
-            let _ = http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }

@@ -12,11 +12,7 @@ pub const MAX_PAGE: usize = 1000;
 
 pub fn objects(bucket: &Bucket, input: ListObjectsV2Input) -> S3Result<ListObjectsV2Output> {
     let encoder = Encoder::new(input.encoding_type.as_ref())?;
-    let token = input
-        .continuation_token
-        .as_deref()
-        .map(decode_token)
-        .transpose()?;
+    let token = input.continuation_token.as_deref().map(decode_token).transpose()?;
     let after = token.or(input.start_after.clone()).unwrap_or_default();
     let query = PageQuery {
         prefix: input.prefix.as_deref().unwrap_or_default(),
@@ -24,16 +20,9 @@ pub fn objects(bucket: &Bucket, input: ListObjectsV2Input) -> S3Result<ListObjec
         after: &after,
         max: page_size(input.max_keys)?,
     };
-    let current = bucket
-        .objects
-        .keys()
-        .filter_map(|key| Some((key.as_str(), (key, bucket.current(key)?))));
+    let current = bucket.objects.keys().filter_map(|key| Some((key.as_str(), (key, bucket.current(key)?))));
     let page = query.page(current);
-    let contents: Vec<_> = page
-        .entries
-        .iter()
-        .map(|(key, object)| object_entry(encoder.text(key), object))
-        .collect();
+    let contents: Vec<_> = page.entries.iter().map(|(key, object)| object_entry(encoder.text(key), object)).collect();
     Ok(ListObjectsV2Output {
         name: Some(input.bucket),
         prefix: Some(encoder.text(query.prefix)),
@@ -63,43 +52,22 @@ fn object_entry(key: String, object: &StoredObject) -> Object {
 }
 
 fn storage_class(object: &StoredObject) -> String {
-    object
-        .attributes
-        .storage_class
-        .clone()
-        .unwrap_or_else(|| "STANDARD".to_owned())
+    object.attributes.storage_class.clone().unwrap_or_else(|| "STANDARD".to_owned())
 }
 
 /// Without delimiter, which nothing of ours uses here; refused rather than ignored.
-pub fn versions(
-    bucket: &Bucket,
-    input: ListObjectVersionsInput,
-) -> S3Result<ListObjectVersionsOutput> {
+pub fn versions(bucket: &Bucket, input: ListObjectVersionsInput) -> S3Result<ListObjectVersionsOutput> {
     if input.delimiter.is_some() {
-        return Err(s3_error!(
-            NotImplemented,
-            "ListObjectVersions with a delimiter"
-        ));
+        return Err(s3_error!(NotImplemented, "ListObjectVersions with a delimiter"));
     }
     let encoder = Encoder::new(input.encoding_type.as_ref())?;
-    let marker = input
-        .key_marker
-        .as_deref()
-        .zip(input.version_id_marker.as_deref());
-    let all = bucket
-        .objects
-        .iter()
-        .flat_map(|(key, versions)| versions.iter().rev().map(move |version| (key, version)));
-    let passed =
-        |key: &str, version: &Version| Some((key, version.id().unwrap_or("null"))) == marker;
-    let all: Vec<_> = all
-        .filter(|(key, _)| key.starts_with(input.prefix.as_deref().unwrap_or_default()))
-        .collect();
+    let marker = input.key_marker.as_deref().zip(input.version_id_marker.as_deref());
+    let all =
+        bucket.objects.iter().flat_map(|(key, versions)| versions.iter().rev().map(move |version| (key, version)));
+    let passed = |key: &str, version: &Version| Some((key, version.id().unwrap_or("null"))) == marker;
+    let all: Vec<_> = all.filter(|(key, _)| key.starts_with(input.prefix.as_deref().unwrap_or_default())).collect();
     let start = match marker {
-        Some(_) => all
-            .iter()
-            .position(|(key, version)| passed(key, version))
-            .map_or(all.len(), |index| index + 1),
+        Some(_) => all.iter().position(|(key, version)| passed(key, version)).map_or(all.len(), |index| index + 1),
         None => 0,
     };
     let end = all.len().min(start + page_size(input.max_keys)?);
@@ -121,12 +89,7 @@ pub fn versions(
     Ok(output)
 }
 
-fn add_version(
-    output: &mut ListObjectVersionsOutput,
-    key: String,
-    version: &Version,
-    latest: bool,
-) {
+fn add_version(output: &mut ListObjectVersionsOutput, key: String, version: &Version, latest: bool) {
     let id = version.id().unwrap_or("null").to_owned();
     match version {
         Version::Object(object) => output.versions.get_or_insert_default().push(ObjectVersion {
@@ -139,29 +102,22 @@ fn add_version(
             storage_class: Some(storage_class(object).into()),
             ..ObjectVersion::default()
         }),
-        Version::DeleteMarker { last_modified, .. } => output
-            .delete_markers
-            .get_or_insert_default()
-            .push(DeleteMarkerEntry {
+        Version::DeleteMarker { last_modified, .. } => {
+            output.delete_markers.get_or_insert_default().push(DeleteMarkerEntry {
                 key: Some(key),
                 version_id: Some(id),
                 is_latest: Some(latest),
                 last_modified: Some((*last_modified).into()),
                 ..DeleteMarkerEntry::default()
-            }),
+            })
+        }
     }
 }
 
 /// Sorted by key, and the uploads of a key by id, which grows with the time they began.
-pub fn uploads(
-    bucket: &Bucket,
-    input: ListMultipartUploadsInput,
-) -> S3Result<ListMultipartUploadsOutput> {
+pub fn uploads(bucket: &Bucket, input: ListMultipartUploadsInput) -> S3Result<ListMultipartUploadsOutput> {
     if input.delimiter.is_some() {
-        return Err(s3_error!(
-            NotImplemented,
-            "ListMultipartUploads with a delimiter"
-        ));
+        return Err(s3_error!(NotImplemented, "ListMultipartUploads with a delimiter"));
     }
     let encoder = Encoder::new(input.encoding_type.as_ref())?;
     let prefix = input.prefix.as_deref().unwrap_or_default();
@@ -172,11 +128,8 @@ pub fn uploads(
         Some(id_marker) => (key, id) <= (key_marker, id_marker),
         None => key <= key_marker,
     };
-    let mut open: Vec<(&str, &str, &Upload)> = bucket
-        .uploads
-        .iter()
-        .map(|(id, upload)| (upload.key.as_str(), id.as_str(), upload))
-        .collect();
+    let mut open: Vec<(&str, &str, &Upload)> =
+        bucket.uploads.iter().map(|(id, upload)| (upload.key.as_str(), id.as_str(), upload)).collect();
     open.retain(|(key, id, _)| key.starts_with(prefix) && !passed(key, id));
     open.sort_by_key(|(key, id, _)| (*key, *id));
     let truncated = open.len() > max;
@@ -189,11 +142,7 @@ pub fn uploads(
         is_truncated: Some(truncated),
         next_key_marker: last.map(|(key, _, _)| encoder.text(key)),
         next_upload_id_marker: last.map(|(_, id, _)| (*id).to_owned()),
-        uploads: Some(
-            open.iter()
-                .map(|(key, id, upload)| upload_entry(encoder.text(key), id, upload))
-                .collect(),
-        ),
+        uploads: Some(open.iter().map(|(key, id, upload)| upload_entry(encoder.text(key), id, upload)).collect()),
         encoding_type: input.encoding_type.clone(),
         ..ListMultipartUploadsOutput::default()
     })
@@ -204,14 +153,7 @@ fn upload_entry(key: String, id: &str, upload: &Upload) -> MultipartUpload {
         key: Some(key),
         upload_id: Some(id.to_owned()),
         initiated: Some(upload.initiated.into()),
-        storage_class: Some(
-            upload
-                .attributes
-                .storage_class
-                .clone()
-                .unwrap_or_else(|| "STANDARD".to_owned())
-                .into(),
-        ),
+        storage_class: Some(upload.attributes.storage_class.clone().unwrap_or_else(|| "STANDARD".to_owned()).into()),
         ..MultipartUpload::default()
     }
 }
@@ -238,10 +180,7 @@ pub fn parts(bucket: &mut Bucket, input: ListPartsInput) -> S3Result<ListPartsOu
         key: Some(input.key),
         upload_id: Some(input.upload_id),
         part_number_marker: Some(marker as i32),
-        next_part_number_marker: parts
-            .last()
-            .and_then(|part| part.part_number)
-            .filter(|_| truncated),
+        next_part_number_marker: parts.last().and_then(|part| part.part_number).filter(|_| truncated),
         max_parts: Some(max as i32),
         is_truncated: Some(truncated),
         parts: Some(parts),
@@ -253,20 +192,12 @@ fn page_size(asked: Option<i32>) -> S3Result<usize> {
     match asked.map(usize::try_from) {
         None => Ok(MAX_PAGE),
         Some(Ok(asked)) => Ok(asked.min(MAX_PAGE)),
-        Some(Err(_)) => Err(s3_error!(
-            InvalidArgument,
-            "the size of a page must not be negative"
-        )),
+        Some(Err(_)) => Err(s3_error!(InvalidArgument, "the size of a page must not be negative")),
     }
 }
 
 fn common_prefixes(prefixes: &[String], encoder: &Encoder) -> Vec<CommonPrefix> {
-    prefixes
-        .iter()
-        .map(|prefix| CommonPrefix {
-            prefix: Some(encoder.text(prefix)),
-        })
-        .collect()
+    prefixes.iter().map(|prefix| CommonPrefix { prefix: Some(encoder.text(prefix)) }).collect()
 }
 
 /// Not the key itself, so that nobody comes to rely on it.
@@ -278,12 +209,7 @@ fn decode_token(token: &str) -> S3Result<String> {
     let bytes = aws_smithy_types::base64::decode(token).ok();
     bytes
         .and_then(|bytes| String::from_utf8(bytes).ok())
-        .ok_or_else(|| {
-            s3_error!(
-                InvalidArgument,
-                "The continuation token provided is incorrect"
-            )
-        })
+        .ok_or_else(|| s3_error!(InvalidArgument, "The continuation token provided is incorrect"))
 }
 
 /// `encoding-type=url`: for keys with characters that XML 1.0 has not.
@@ -296,10 +222,7 @@ impl Encoder {
         match encoding.map(EncodingType::as_str) {
             None => Ok(Self { url: false }),
             Some(EncodingType::URL) => Ok(Self { url: true }),
-            Some(_) => Err(s3_error!(
-                InvalidArgument,
-                "Invalid Encoding Method specified in Request"
-            )),
+            Some(_) => Err(s3_error!(InvalidArgument, "Invalid Encoding Method specified in Request")),
         }
     }
 
@@ -308,9 +231,7 @@ impl Encoder {
         if !self.url {
             return text.to_owned();
         }
-        urlencoding::encode(text)
-            .replace("%2F", "/")
-            .replace("%20", "+")
+        urlencoding::encode(text).replace("%2F", "/").replace("%20", "+")
     }
 }
 
@@ -333,14 +254,9 @@ pub struct Page<T> {
 impl PageQuery<'_> {
     /// `entries` are sorted by name. A common prefix counts as one entry.
     pub fn page<'e, T>(&self, entries: impl Iterator<Item = (&'e str, T)>) -> Page<T> {
-        let mut page = Page {
-            entries: Vec::new(),
-            common_prefixes: Vec::new(),
-            next: None,
-        };
+        let mut page = Page { entries: Vec::new(), common_prefixes: Vec::new(), next: None };
         let mut last = String::new();
-        let wanted =
-            entries.filter(|(name, _)| name.starts_with(self.prefix) && *name > self.after);
+        let wanted = entries.filter(|(name, _)| name.starts_with(self.prefix) && *name > self.after);
         for (name, entry) in wanted {
             let common = self.common_prefix(name);
             if common.is_some_and(|common| common == last || common == self.after) {

@@ -43,11 +43,8 @@ impl LoggedRequest {
 
     /// Whether the body is framed in chunks that the store has to unpack, which several stores refuse.
     pub fn is_aws_chunked(&self) -> bool {
-        self.header("content-encoding")
-            .is_some_and(|encoding| encoding.contains("aws-chunked"))
-            || self
-                .header("x-amz-content-sha256")
-                .is_some_and(|hash| hash.starts_with("STREAMING-"))
+        self.header("content-encoding").is_some_and(|encoding| encoding.contains("aws-chunked"))
+            || self.header("x-amz-content-sha256").is_some_and(|hash| hash.starts_with("STREAMING-"))
     }
 
     /// The access key that signed the request: `Credential=KEY/20260101/us-east-1/s3/aws4_request`.
@@ -57,8 +54,7 @@ impl LoggedRequest {
     }
 
     pub fn is_ok(&self) -> bool {
-        self.status
-            .is_some_and(|status| (200..300).contains(&status))
+        self.status.is_some_and(|status| (200..300).contains(&status))
     }
 }
 
@@ -96,10 +92,7 @@ impl RequestLog {
         state.in_flight += 1;
         state.peak_in_flight = state.peak_in_flight.max(state.in_flight);
         self.changed.notify_all();
-        Record {
-            log: Arc::clone(self),
-            index,
-        }
+        Record { log: Arc::clone(self), index }
     }
 
     pub fn requests(&self) -> Vec<LoggedRequest> {

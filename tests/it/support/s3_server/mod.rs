@@ -134,33 +134,19 @@ impl Builder {
         }
         let front = Arc::new(self.front(&keys));
         for bucket in &self.buckets {
-            front
-                .store
-                .create_bucket(bucket)
-                .expect("each bucket is named once");
+            front.store.create_bucket(bucket).expect("each bucket is named once");
         }
         let listener = Listener::start(self.port, Arc::clone(&front));
-        let listener =
-            listener.unwrap_or_else(|error| panic!("cannot listen on port {}: {error}", self.port));
-        S3Server {
-            front,
-            keys,
-            listener,
-        }
+        let listener = listener.unwrap_or_else(|error| panic!("cannot listen on port {}: {error}", self.port));
+        S3Server { front, keys, listener }
     }
 
     fn front(&self, keys: &Keys) -> Front {
-        let blobs =
-            BlobDir::new(self.dir.clone()).expect("the directory for the bytes can be made");
+        let blobs = BlobDir::new(self.dir.clone()).expect("the directory for the bytes can be made");
         let store = Arc::new(Store::new(blobs, self.limits));
         let clock = Arc::new(Clock::default());
         let region = self.region.clone();
-        let service = Service {
-            store: Arc::clone(&store),
-            keys: keys.clone(),
-            clock: Arc::clone(&clock),
-            region,
-        };
+        let service = Service { store: Arc::clone(&store), keys: keys.clone(), clock: Arc::clone(&clock), region };
         Front {
             s3: s3_service(service, keys),
             store,
@@ -193,14 +179,7 @@ impl S3Server {
     }
 
     pub fn builder() -> Builder {
-        Builder {
-            port: 0,
-            dir: None,
-            buckets: Vec::new(),
-            keys: Vec::new(),
-            limits: Limits::default(),
-            region: None,
-        }
+        Builder { port: 0, dir: None, buckets: Vec::new(), keys: Vec::new(), limits: Limits::default(), region: None }
     }
 
     pub fn endpoint(&self) -> String {
@@ -324,50 +303,27 @@ impl S3Server {
     /// Sorted; without keys whose latest version is a delete marker.
     pub fn keys(&self, bucket: &str) -> Vec<String> {
         self.with_bucket(bucket, |bucket| {
-            bucket
-                .objects
-                .keys()
-                .filter(|key| bucket.current(key).is_some())
-                .cloned()
-                .collect()
+            bucket.objects.keys().filter(|key| bucket.current(key).is_some()).cloned().collect()
         })
     }
 
     /// All versions of a key that have bytes, oldest first.
     pub fn versions(&self, bucket: &str, key: &str) -> Vec<Arc<StoredObject>> {
         self.with_bucket(bucket, |bucket| {
-            let versions = bucket
-                .objects
-                .get(key)
-                .map(Vec::as_slice)
-                .unwrap_or_default();
-            versions
-                .iter()
-                .filter_map(|version| version.object().cloned())
-                .collect()
+            let versions = bucket.objects.get(key).map(Vec::as_slice).unwrap_or_default();
+            versions.iter().filter_map(|version| version.object().cloned()).collect()
         })
     }
 
     /// As one PUT of somebody else would.
     pub fn put_directly(&self, bucket: &str, key: &str, bytes: &[u8]) -> Arc<StoredObject> {
-        let received =
-            digest::received(bytes, &self.front.store.blobs).expect("bytes can be stored");
-        let put = self.front.store.put(
-            bucket,
-            key,
-            Attributes::default(),
-            received,
-            &Condition::default(),
-            self.now(),
-        );
+        let received = digest::received(bytes, &self.front.store.blobs).expect("bytes can be stored");
+        let put = self.front.store.put(bucket, key, Attributes::default(), received, &Condition::default(), self.now());
         put.unwrap_or_else(|error| panic!("cannot put '{key}' into '{bucket}': {error}"))
     }
 
     pub fn remove_directly(&self, bucket: &str, key: &str) {
-        self.front
-            .store
-            .delete(bucket, key, None, self.now())
-            .expect("the test names a bucket that exists");
+        self.front.store.delete(bucket, key, None, self.now()).expect("the test names a bucket that exists");
     }
 
     /// Changes a byte in the storage. Size, ETag and everything else the server says stay.
@@ -376,29 +332,20 @@ impl S3Server {
     /// When there is no such object, or it is empty.
     pub fn corrupt(&self, bucket: &str, key: &str) {
         let object = self.object(bucket, key);
-        object
-            .unwrap_or_else(|| panic!("there is no '{key}' in '{bucket}' to damage"))
-            .flip_byte();
+        object.unwrap_or_else(|| panic!("there is no '{key}' in '{bucket}' to damage")).flip_byte();
     }
 
     /// The keys of the multipart uploads that were neither completed nor aborted, sorted, with their upload ids.
     pub fn open_multipart_uploads(&self, bucket: &str) -> Vec<(String, String)> {
         let mut open: Vec<_> = self.with_bucket(bucket, |bucket| {
-            bucket
-                .uploads
-                .iter()
-                .map(|(id, upload)| (upload.key.clone(), id.clone()))
-                .collect()
+            bucket.uploads.iter().map(|(id, upload)| (upload.key.clone(), id.clone())).collect()
         });
         open.sort();
         open
     }
 
     pub fn create_bucket(&self, bucket: &str) {
-        self.front
-            .store
-            .create_bucket(bucket)
-            .expect("each bucket is made once");
+        self.front.store.create_bucket(bucket).expect("each bucket is made once");
     }
 
     pub fn enable_versioning(&self, bucket: &str) {
@@ -411,10 +358,7 @@ impl S3Server {
     }
 
     fn with_bucket<T>(&self, name: &str, step: impl FnOnce(&mut store::Bucket) -> T) -> T {
-        let done = self
-            .front
-            .store
-            .with_bucket(name, |bucket| Ok(step(bucket)));
+        let done = self.front.store.with_bucket(name, |bucket| Ok(step(bucket)));
         done.unwrap_or_else(|error| panic!("bucket '{name}': {error}"))
     }
 

@@ -67,8 +67,7 @@ impl StoredObject {
         let mut bytes = Vec::new();
         for blob in &self.blobs {
             let mut file = File::open(&blob.path).expect("the bytes of a stored object are there");
-            file.read_to_end(&mut bytes)
-                .expect("the bytes of a stored object can be read");
+            file.read_to_end(&mut bytes).expect("the bytes of a stored object can be read");
         }
         bytes
     }
@@ -83,24 +82,13 @@ impl StoredObject {
 
     /// A damage that the store does not know about: a byte changes, the ETag stays.
     pub fn flip_byte(&self) {
-        let blob = self
-            .blobs
-            .iter()
-            .max_by_key(|blob| blob.size)
-            .filter(|blob| blob.size > 0);
+        let blob = self.blobs.iter().max_by_key(|blob| blob.size).filter(|blob| blob.size > 0);
         let blob = blob.expect("an empty object has no byte to damage");
-        blob.flip_byte()
-            .expect("the bytes of a stored object can be changed");
+        blob.flip_byte().expect("the bytes of a stored object can be changed");
     }
 
-    pub fn stream(
-        &self,
-        range: Range<u64>,
-    ) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static + use<> {
-        let reader = ObjectReader {
-            pieces: self.pieces(range),
-            open: None,
-        };
+    pub fn stream(&self, range: Range<u64>) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static + use<> {
+        let reader = ObjectReader { pieces: self.pieces(range), open: None };
         futures_util::stream::try_unfold(reader, |mut reader| async move {
             let chunk = reader.next_chunk()?;
             Ok(chunk.map(|chunk| (chunk, reader)))

@@ -56,21 +56,13 @@ impl Target {
             operation: operation(method, bucket, key, &query, headers),
             bucket: bucket.to_owned(),
             key: key.to_owned(),
-            part: query
-                .get("partNumber")
-                .and_then(|number| number.parse().ok()),
+            part: query.get("partNumber").and_then(|number| number.parse().ok()),
             upload_id: query.get("uploadId"),
         }
     }
 }
 
-fn operation(
-    method: &Method,
-    bucket: &str,
-    key: &str,
-    query: &Query,
-    headers: &HeaderMap,
-) -> Operation {
+fn operation(method: &Method, bucket: &str, key: &str, query: &Query, headers: &HeaderMap) -> Operation {
     if bucket.is_empty() {
         Operation::ListBuckets
     } else if key.is_empty() {

@@ -58,20 +58,11 @@ pub fn attributes_of_upload(input: &CreateMultipartUploadInput) -> S3Result<Attr
 }
 
 fn metadata(metadata: Option<&Metadata>) -> S3Result<BTreeMap<String, String>> {
-    let metadata: BTreeMap<_, _> = metadata
-        .into_iter()
-        .flatten()
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
-    let bytes: usize = metadata
-        .iter()
-        .map(|(name, value)| name.len() + value.len())
-        .sum();
+    let metadata: BTreeMap<_, _> =
+        metadata.into_iter().flatten().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let bytes: usize = metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
     if bytes > MAX_METADATA_BYTES {
-        return Err(s3_error!(
-            MetadataTooLarge,
-            "Your metadata headers exceed the maximum allowed metadata size"
-        ));
+        return Err(s3_error!(MetadataTooLarge, "Your metadata headers exceed the maximum allowed metadata size"));
     }
     Ok(metadata)
 }
@@ -95,9 +86,7 @@ fn encryption(
             let key_id = kms_key_id.cloned().unwrap_or_else(|| "aws/s3".to_owned());
             Ok(Encryption::Kms { key_id })
         }
-        (None, Some(key_md5)) => Ok(Encryption::CustomerKey {
-            key_md5: key_md5.clone(),
-        }),
+        (None, Some(key_md5)) => Ok(Encryption::CustomerKey { key_md5: key_md5.clone() }),
         _ => Err(s3_error!(
             InvalidEncryptionAlgorithmError,
             "the encryption headers are unknown or contradict each other"
@@ -107,10 +96,7 @@ fn encryption(
 
 /// `name=value&name=value`, percent-encoded.
 fn tags(header: Option<&str>) -> S3Result<BTreeMap<String, String>> {
-    let pairs = header
-        .unwrap_or_default()
-        .split('&')
-        .filter(|pair| !pair.is_empty());
+    let pairs = header.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
     let tags = pairs.map(tag).collect::<S3Result<Vec<_>>>()?;
     let count = tags.len();
     let tags: BTreeMap<_, _> = tags.into_iter().collect();
@@ -124,26 +110,16 @@ fn tag(pair: &str) -> S3Result<(String, String)> {
     let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
     let decoded = |text: &str| {
         let text = text.replace('+', " ");
-        urlencoding::decode(&text)
-            .map(|text| text.into_owned())
-            .map_err(|_| s3_error!(InvalidTag))
+        urlencoding::decode(&text).map(|text| text.into_owned()).map_err(|_| s3_error!(InvalidTag))
     };
     Ok((decoded(name)?, decoded(value)?))
 }
 
 pub fn part_named(part: CompletedPart) -> S3Result<NamedPart> {
-    let number = part
-        .part_number
-        .and_then(|number| u32::try_from(number).ok());
+    let number = part.part_number.and_then(|number| u32::try_from(number).ok());
     match (number, part.e_tag) {
-        (Some(number), Some(etag)) => Ok(NamedPart {
-            number,
-            etag: etag.into_value(),
-        }),
-        _ => Err(s3_error!(
-            MalformedXML,
-            "a part needs its number and its ETag"
-        )),
+        (Some(number), Some(etag)) => Ok(NamedPart { number, etag: etag.into_value() }),
+        _ => Err(s3_error!(MalformedXML, "a part needs its number and its ETag")),
     }
 }
 
@@ -157,17 +133,12 @@ pub fn selected(
         (None, None) => Ok(None),
         (Some(range), None) => range.check(object.size).map(Some).map_err(S3Error::from),
         (None, Some(number)) => {
-            let range = usize::try_from(number)
-                .ok()
-                .and_then(|number| object.part_range(number));
-            range
-                .map(Some)
-                .ok_or_else(|| s3_error!(InvalidRange, "the object has no part {number}"))
+            let range = usize::try_from(number).ok().and_then(|number| object.part_range(number));
+            range.map(Some).ok_or_else(|| s3_error!(InvalidRange, "the object has no part {number}"))
         }
-        (Some(_), Some(_)) => Err(s3_error!(
-            InvalidRequest,
-            "Cannot specify both Range header and partNumber query parameter"
-        )),
+        (Some(_), Some(_)) => {
+            Err(s3_error!(InvalidRequest, "Cannot specify both Range header and partNumber query parameter"))
+        }
     }
 }
 
@@ -176,13 +147,10 @@ impl Encryption {
     pub fn check_reader(&self, key_md5: Option<&str>) -> S3Result {
         match (self, key_md5) {
             (Self::CustomerKey { key_md5: wanted }, Some(key_md5)) if wanted == key_md5 => Ok(()),
-            (Self::CustomerKey { .. }, Some(_)) => {
-                Err(s3_error!(AccessDenied, "another key than the object's"))
+            (Self::CustomerKey { .. }, Some(_)) => Err(s3_error!(AccessDenied, "another key than the object's")),
+            (Self::CustomerKey { .. }, None) | (_, Some(_)) => {
+                Err(s3_error!(InvalidRequest, "the encryption of the object and that of the request differ"))
             }
-            (Self::CustomerKey { .. }, None) | (_, Some(_)) => Err(s3_error!(
-                InvalidRequest,
-                "the encryption of the object and that of the request differ"
-            )),
             (_, None) => Ok(()),
         }
     }
@@ -202,10 +170,9 @@ impl EncryptionHeaders {
         let named = |name| Some(ServerSideEncryption::from_static(name));
         match encryption {
             Encryption::None => Self::default(),
-            Encryption::StoreKey => Self {
-                server_side_encryption: named(ServerSideEncryption::AES256),
-                ..Self::default()
-            },
+            Encryption::StoreKey => {
+                Self { server_side_encryption: named(ServerSideEncryption::AES256), ..Self::default() }
+            }
             Encryption::Kms { key_id } => Self {
                 server_side_encryption: named(ServerSideEncryption::AWS_KMS),
                 kms_key_id: Some(key_id.clone()),

@@ -29,11 +29,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            min_part_size: 5 * MIB,
-            max_part_size: 5 * 1024 * MIB,
-            max_parts: 10_000,
-        }
+        Self { min_part_size: 5 * MIB, max_part_size: 5 * 1024 * MIB, max_parts: 10_000 }
     }
 }
 
@@ -58,10 +54,7 @@ pub struct Bucket {
 #[derive(Clone, Debug)]
 pub enum Version {
     Object(Arc<StoredObject>),
-    DeleteMarker {
-        version_id: String,
-        last_modified: SystemTime,
-    },
+    DeleteMarker { version_id: String, last_modified: SystemTime },
 }
 
 impl Version {
@@ -89,12 +82,7 @@ pub struct Deleted {
 
 impl Store {
     pub fn new(blobs: Arc<BlobDir>, limits: Limits) -> Self {
-        Self {
-            blobs,
-            limits,
-            buckets: Mutex::default(),
-            next_id: AtomicU64::new(1),
-        }
+        Self { blobs, limits, buckets: Mutex::default(), next_id: AtomicU64::new(1) }
     }
 
     pub fn create_bucket(&self, name: &str) -> S3Result {
@@ -125,17 +113,9 @@ impl Store {
     }
 
     /// One step on a bucket, seen by others as a whole or not at all.
-    pub fn with_bucket<T>(
-        &self,
-        name: &str,
-        step: impl FnOnce(&mut Bucket) -> S3Result<T>,
-    ) -> S3Result<T> {
+    pub fn with_bucket<T>(&self, name: &str, step: impl FnOnce(&mut Bucket) -> S3Result<T>) -> S3Result<T> {
         let mut buckets: MutexGuard<'_, _> = lock(&self.buckets);
-        step(
-            buckets
-                .get_mut(name)
-                .ok_or_else(|| s3_error!(NoSuchBucket))?,
-        )
+        step(buckets.get_mut(name).ok_or_else(|| s3_error!(NoSuchBucket))?)
     }
 
     /// Ids that tell what they are, in case one turns up in the wrong place.
@@ -145,11 +125,7 @@ impl Store {
 
     /// The ETag of bytes whose MD5 is `md5`. Encrypted under a key that is not the store's own, it is another value.
     pub(super) fn etag(&self, md5: &Md5Digest, encryption: &Encryption) -> (String, Md5Digest) {
-        let digest = if encryption.has_md5_etag() {
-            *md5
-        } else {
-            md5_of(self.fresh_id("ciphertext").as_bytes())
-        };
+        let digest = if encryption.has_md5_etag() { *md5 } else { md5_of(self.fresh_id("ciphertext").as_bytes()) };
         (hex(&digest), digest)
     }
 
@@ -188,30 +164,14 @@ impl Store {
     }
 
     /// Deleting what is not there succeeds, as on S3.
-    pub fn delete(
-        &self,
-        bucket: &str,
-        key: &str,
-        version_id: Option<&str>,
-        now: SystemTime,
-    ) -> S3Result<Deleted> {
+    pub fn delete(&self, bucket: &str, key: &str, version_id: Option<&str>, now: SystemTime) -> S3Result<Deleted> {
         self.with_bucket(bucket, |bucket| match version_id {
             Some(version_id) => Ok(bucket.remove_version(key, version_id)),
             None if bucket.versioned => {
                 let version_id = self.fresh_id("version");
-                let marker = Version::DeleteMarker {
-                    version_id: version_id.clone(),
-                    last_modified: now,
-                };
-                bucket
-                    .objects
-                    .entry(key.to_owned())
-                    .or_default()
-                    .push(marker);
-                Ok(Deleted {
-                    version_id: Some(version_id),
-                    delete_marker: true,
-                })
+                let marker = Version::DeleteMarker { version_id: version_id.clone(), last_modified: now };
+                bucket.objects.entry(key.to_owned()).or_default().push(marker);
+                Ok(Deleted { version_id: Some(version_id), delete_marker: true })
             }
             None => {
                 bucket.objects.remove(key);
@@ -222,44 +182,26 @@ impl Store {
 
     /// Changes a byte of the object or part that a request has just stored.
     pub fn damage(&self, target: &Target) {
-        let damaged = self.with_bucket(&target.bucket, |bucket| {
-            match (&target.upload_id, target.part) {
-                (Some(upload_id), Some(number)) => {
-                    let part = bucket
-                        .upload(&target.key, upload_id)?
-                        .parts
-                        .get(&number)
-                        .ok_or_else(|| s3_error!(InvalidPart))?;
-                    part.blob.flip_byte().map_err(S3Error::internal_error)
-                }
-                _ => {
-                    bucket
-                        .current(&target.key)
-                        .ok_or_else(|| s3_error!(NoSuchKey))?
-                        .flip_byte();
-                    Ok(())
-                }
+        let damaged = self.with_bucket(&target.bucket, |bucket| match (&target.upload_id, target.part) {
+            (Some(upload_id), Some(number)) => {
+                let part =
+                    bucket.upload(&target.key, upload_id)?.parts.get(&number).ok_or_else(|| s3_error!(InvalidPart))?;
+                part.blob.flip_byte().map_err(S3Error::internal_error)
+            }
+            _ => {
+                bucket.current(&target.key).ok_or_else(|| s3_error!(NoSuchKey))?.flip_byte();
+                Ok(())
             }
         });
         damaged.expect("only what was stored can be damaged in the storage");
     }
 
-    pub fn get(
-        &self,
-        bucket: &str,
-        key: &str,
-        version_id: Option<&str>,
-    ) -> S3Result<Arc<StoredObject>> {
+    pub fn get(&self, bucket: &str, key: &str, version_id: Option<&str>) -> S3Result<Arc<StoredObject>> {
         self.with_bucket(bucket, |bucket| match version_id {
-            None => bucket
-                .current(key)
-                .cloned()
-                .ok_or_else(|| s3_error!(NoSuchKey)),
-            Some(version_id) => bucket
-                .version(key, version_id)?
-                .object()
-                .cloned()
-                .ok_or_else(|| s3_error!(MethodNotAllowed)),
+            None => bucket.current(key).cloned().ok_or_else(|| s3_error!(NoSuchKey)),
+            Some(version_id) => {
+                bucket.version(key, version_id)?.object().cloned().ok_or_else(|| s3_error!(MethodNotAllowed))
+            }
         })
     }
 }
@@ -271,10 +213,7 @@ impl Bucket {
 
     fn version(&self, key: &str, version_id: &str) -> S3Result<&Version> {
         let versions = self.objects.get(key).map(Vec::as_slice).unwrap_or_default();
-        versions
-            .iter()
-            .find(|version| version.id() == Some(version_id))
-            .ok_or_else(|| s3_error!(NoSuchVersion))
+        versions.iter().find(|version| version.id() == Some(version_id)).ok_or_else(|| s3_error!(NoSuchVersion))
     }
 
     pub(super) fn insert(&mut self, key: &str, object: StoredObject) -> Arc<StoredObject> {
@@ -291,20 +230,14 @@ impl Bucket {
         let Some(versions) = self.objects.get_mut(key) else {
             return Deleted::default();
         };
-        let Some(index) = versions
-            .iter()
-            .position(|version| version.id() == Some(version_id))
-        else {
+        let Some(index) = versions.iter().position(|version| version.id() == Some(version_id)) else {
             return Deleted::default();
         };
         let removed = versions.remove(index);
         if versions.is_empty() {
             self.objects.remove(key);
         }
-        Deleted {
-            version_id: Some(version_id.to_owned()),
-            delete_marker: removed.object().is_none(),
-        }
+        Deleted { version_id: Some(version_id.to_owned()), delete_marker: removed.object().is_none() }
     }
 
     pub(super) fn apply_default_encryption(&self, attributes: &mut Attributes) {

@@ -46,28 +46,18 @@ impl Store {
         self.with_bucket(bucket, |bucket| {
             bucket.apply_default_encryption(&mut attributes);
             let id = self.fresh_id("upload");
-            let upload = Upload {
-                key: key.to_owned(),
-                attributes: attributes.clone(),
-                initiated: now,
-                parts: BTreeMap::new(),
-            };
+            let upload =
+                Upload { key: key.to_owned(), attributes: attributes.clone(), initiated: now, parts: BTreeMap::new() };
             bucket.uploads.insert(id.clone(), upload);
             Ok((id, attributes))
         })
     }
 
     pub fn check_part_number(&self, number: i32) -> S3Result<u32> {
-        u32::try_from(number)
-            .ok()
-            .filter(|number| (1..=self.limits.max_parts).contains(number))
-            .ok_or_else(|| {
-                let max = self.limits.max_parts;
-                s3_error!(
-                    InvalidArgument,
-                    "Part number must be an integer between 1 and {max}, inclusive"
-                )
-            })
+        u32::try_from(number).ok().filter(|number| (1..=self.limits.max_parts).contains(number)).ok_or_else(|| {
+            let max = self.limits.max_parts;
+            s3_error!(InvalidArgument, "Part number must be an integer between 1 and {max}, inclusive")
+        })
     }
 
     pub fn put_part(
@@ -83,13 +73,7 @@ impl Store {
         self.with_bucket(bucket, |bucket| {
             let upload = bucket.upload(key, upload_id)?;
             let (etag, md5) = self.etag(&received.md5, &upload.attributes.encryption);
-            let part = UploadedPart {
-                etag,
-                md5,
-                blob: received.blob,
-                checksum: received.checksum,
-                last_modified: now,
-            };
+            let part = UploadedPart { etag, md5, blob: received.blob, checksum: received.checksum, last_modified: now };
             upload.parts.insert(number, part.clone());
             Ok(part)
         })
@@ -108,10 +92,7 @@ impl Store {
             let upload = bucket.upload(key, upload_id)?;
             let parts = upload.named_parts(named, self.limits.min_part_size)?;
             condition.check_write(bucket.current(key))?;
-            let upload = bucket
-                .uploads
-                .remove(upload_id)
-                .expect("the upload was there a moment ago");
+            let upload = bucket.uploads.remove(upload_id).expect("the upload was there a moment ago");
             let object = StoredObject {
                 etag: composite_etag(parts.iter().map(|part| &part.md5)),
                 size: parts.iter().map(|part| part.blob.size).sum(),
@@ -137,15 +118,9 @@ impl Store {
 
 impl Bucket {
     pub fn upload(&mut self, key: &str, upload_id: &str) -> S3Result<&mut Upload> {
-        let upload = self
-            .uploads
-            .get_mut(upload_id)
-            .filter(|upload| upload.key == key);
+        let upload = self.uploads.get_mut(upload_id).filter(|upload| upload.key == key);
         upload.ok_or_else(|| {
-            s3_error!(
-                NoSuchUpload,
-                "The specified upload does not exist. It may have been aborted or completed."
-            )
+            s3_error!(NoSuchUpload, "The specified upload does not exist. It may have been aborted or completed.")
         })
     }
 }
@@ -159,34 +134,19 @@ impl Upload {
         if !named.is_sorted_by(|a, b| a.number < b.number) {
             return Err(s3_error!(InvalidPartOrder));
         }
-        let parts = named
-            .iter()
-            .map(|part| self.named_part(part))
-            .collect::<S3Result<Vec<_>>>()?;
+        let parts = named.iter().map(|part| self.named_part(part)).collect::<S3Result<Vec<_>>>()?;
         let all_but_the_last = &parts[..parts.len() - 1];
-        if all_but_the_last
-            .iter()
-            .any(|part| part.blob.size < min_part_size)
-        {
-            return Err(s3_error!(
-                EntityTooSmall,
-                "Your proposed upload is smaller than the minimum allowed size"
-            ));
+        if all_but_the_last.iter().any(|part| part.blob.size < min_part_size) {
+            return Err(s3_error!(EntityTooSmall, "Your proposed upload is smaller than the minimum allowed size"));
         }
         Ok(parts)
     }
 
     fn named_part(&self, named: &NamedPart) -> S3Result<UploadedPart> {
-        let part = self
-            .parts
-            .get(&named.number)
-            .filter(|part| part.etag == named.etag);
+        let part = self.parts.get(&named.number).filter(|part| part.etag == named.etag);
         part.cloned().ok_or_else(|| {
             let number = named.number;
-            s3_error!(
-                InvalidPart,
-                "part {number} was not uploaded, or has another ETag"
-            )
+            s3_error!(InvalidPart, "part {number} was not uploaded, or has another ETag")
         })
     }
 }
