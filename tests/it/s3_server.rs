@@ -4,6 +4,7 @@
 mod access;
 mod faults;
 mod listing;
+mod multipart;
 mod strict;
 
 use std::time::Duration;

@@ -11,7 +11,7 @@ use http_body_util::StreamBody;
 use hyper::body::Frame;
 use md5::{Digest, Md5};
 
-use super::{ACCESS_KEY, BUCKET, MIB, S3Server, SECRET_KEY, Upload, client, config, outcome, put};
+use super::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY, Upload, client, config, outcome, put};
 use crate::support::s3_server::{Encryption, Limits, Operation};
 
 /// The MD5 of `hello`, as `md5sum` gives it.
@@ -89,6 +89,7 @@ async fn a_body_that_breaks_off_is_not_stored() {
 }
 
 #[tokio::test]
+<<<<<<< HEAD
 async fn the_etag_of_a_multipart_object_is_composite() {
     let server = S3Server::start();
     let client = client(&server);
@@ -161,6 +162,8 @@ async fn a_part_can_be_sent_again_and_the_last_one_counts() {
 }
 
 #[tokio::test]
+=======
+>>>>>>> support
 async fn if_none_match_writes_only_what_is_not_there() {
     let server = S3Server::start();
     let client = client(&server);
