@@ -1,5 +1,6 @@
 //! The map of the crate.
 
+pub mod bucket_dump;
 pub mod cli;
 pub mod commands;
 pub mod dump_dir;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use anyhow::anyhow;
 use tracing::{debug, info, warn};
 
+use crate::bucket_dump::{Contents, contents, read_manifest};
 use crate::cli::DestinationArgs;
 use crate::exit_status::Failure;
 use crate::hint::hinted;
@@ -17,9 +18,6 @@ use crate::model::object_key::Prefix;
 use crate::platform;
 use crate::s3::{ErrorKind, FileRange, ListedObject, Store, StoreError};
 
-/// The largest manifest that is read, in bytes; 100,000 files need some 20 MB.
-const MANIFEST_SIZE_MAX: u64 = 512 * 1024 * 1024;
-
 /// A prefix that is ours.
 #[derive(Debug)]
 pub struct Claim {
@@ -31,40 +29,6 @@ pub struct Claim {
     pub header: Option<ManifestHeader>,
     /// Whether the bucket holds this dump as a whole already.
     pub is_complete: bool,
-}
-
-/// What lies directly under a prefix.
-#[derive(Debug, Default)]
-struct Contents {
-    objects: HashMap<FileName, ListedObject>,
-    /// Keys that no file of a dump can have.
-    strangers: Vec<String>,
-}
-
-impl Contents {
-    fn is_empty(&self) -> bool {
-        self.objects.is_empty() && self.strangers.is_empty()
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.objects.keys().any(|there| there.as_str() == name)
-    }
-}
-
-async fn contents(store: &Store, prefix: &Prefix) -> Result<Contents, StoreError> {
-    let mut contents = Contents::default();
-    let directory = prefix.directory();
-    store
-        .list(&directory, |object| match object.key.strip_prefix(&directory).unwrap_or_default().parse::<FileName>() {
-            Ok(name) => {
-                contents.objects.insert(name, object);
-            }
-            // Consoles make an empty object of the directory's own name; it is no file.
-            Err(_) if object.key == directory => {}
-            Err(_) => contents.strangers.push(object.key),
-        })
-        .await?;
-    Ok(contents)
 }
 
 /// Claims a prefix for a dump, or finds it claimed by an earlier run for the same dump. `header` is what to write.
@@ -112,13 +76,10 @@ async fn claimed_before(
         return Ok(None);
     };
     let key = prefix.manifest_key();
-    let Some(bytes) = store.read(&key, MANIFEST_SIZE_MAX).await.map_err(Failure::failure)? else {
-        return Ok(None);
-    };
-    let header = match manifest::read(bytes.as_slice(), drop) {
-        Ok(header) if header.identity == *identity => header,
-        Ok(_) => return Ok(None),
-        Err(error) => {
+    let header = match read_manifest(store, prefix, drop).await.map_err(Failure::failure)? {
+        Some(Ok(header)) if header.identity == *identity => header,
+        Some(Ok(_)) | None => return Ok(None),
+        Some(Err(error)) => {
             warn!("{} cannot be read: {error}", store.uri(&key));
             return Ok(None);
         }
