@@ -96,6 +96,8 @@ impl Session<'_> {
         metadata: &DumpMetadata,
         text: Vec<u8>,
     ) -> Result<(), Failure> {
+        // The verdict is about all files, those of an earlier run too.
+        self.adopt_all_earlier().await.map_err(not_committed)?;
         if let Some(reason) = self.why_incomplete(ending, exit, metadata) {
             return Err(self.conclude_incomplete(reason, exit, metadata, text).await);
         }
@@ -154,7 +156,7 @@ impl Session<'_> {
         Err(anyhow!("{} does not hold exactly this dump: {}{more}", self.destination(), shown.join(", ")))
     }
 
-    /// The same for a dump that is not committed, of which the bucket need hold nothing.
+    /// Takes in what an earlier run uploaded and removed here, if there was one.
     async fn adopt_all_earlier(&self) -> anyhow::Result<()> {
         if self.shared.transfer.earlier.is_empty() {
             return Ok(());
