@@ -3,6 +3,9 @@
 
 mod support;
 
+mod child_mode;
+mod dumper_facts;
 mod end_to_end;
 mod s3_server;
 mod support_tests;
+mod unprivileged;

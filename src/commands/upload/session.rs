@@ -24,13 +24,14 @@ use crate::exit_status::Failure;
 use crate::hint::{find, hinted};
 use crate::model::dump_metadata::DumpMetadata;
 use crate::model::etag::ETag;
+use crate::model::file_kind::could_be_dump_file;
 use crate::model::manifest::{DumpStateWord, DumperExit, ExitSeen, FORMAT, ManifestHeader};
 use crate::model::object_key::Prefix;
 use crate::model::state::Phase;
 use crate::model::units::human_duration;
 use crate::model::verdict::Ending;
 use crate::pool::Pool;
-use crate::s3::{Store, StoreError};
+use crate::s3::{OpenUpload, Store, StoreError};
 use crate::scan::{Look, Strangers};
 use crate::stop::Stop;
 use crate::transfer::Transfer;
@@ -283,6 +284,10 @@ impl<'a> Session<'a> {
     /// The directory is not this dump's any more.
     async fn lost(&mut self, why: &str) -> Failure {
         self.is_lost = true;
+        if let Some(exit) = self.exit.take() {
+            // It would write the claim anew, over the verdict.
+            exit.abort();
+        }
         let metadata = DumpMetadata::default();
         let text = self.dump.sighted.read_again().unwrap_or_default();
         self.conclude_incomplete(why.to_owned(), DumperExit::NOT_SEEN, &metadata, text).await
@@ -425,10 +430,11 @@ async fn abort_leftovers(store: &Store, prefix: &Prefix) {
             return;
         }
     };
-    // Only keys directly under the prefix are ours.
-    for upload in
-        uploads.iter().filter(|upload| upload.key.strip_prefix(&directory).is_some_and(|name| !name.contains('/')))
-    {
+    // Only keys directly under the prefix are ours, and in the bucket's root not all of these.
+    let is_ours = |upload: &&OpenUpload| {
+        upload.key.strip_prefix(&directory).is_some_and(|name| !name.contains('/') && could_be_dump_file(name))
+    };
+    for upload in uploads.iter().filter(is_ours) {
         match store.abort_upload(upload).await {
             Ok(()) => info!("aborted an unfinished upload of {}", store.uri(&upload.key)),
             Err(error) => warn!("{error}"),
