@@ -100,11 +100,7 @@ impl Shared {
     }
 
     async fn withdraw(&self, name: &FileName) {
-        let deleted = match self.transfer.prefix.key(name) {
-            Ok(key) => self.transfer.store.delete(&key).await,
-            Err(_) => Ok(()),
-        };
-        match deleted {
+        match self.transfer.withdraw(name).await {
             Ok(()) => self.state().withdrawal_done(name),
             Err(error) => {
                 warn!(file = %name, "mydumper took it back, but its object cannot be deleted: {error}");

@@ -90,7 +90,9 @@ impl<'a> Session<'a> {
             None => header,
         };
         totals.claimed = Some((prefix.clone(), header.clone()));
-        abort_leftovers(store, &prefix).await;
+        if !args.destination.write_only {
+            abort_leftovers(store, &prefix).await;
+        }
         // Where the exit status will be seen, it tells of a compressor that failed; inflating everything costs CPU.
         let inflate = args.dump.content_check || !will_be_seen(args, child, &dump);
         let transfer = transfer(args, store, &directory, prefix, &header, earlier, is_complete, inflate);
@@ -244,9 +246,7 @@ impl<'a> Session<'a> {
     }
 
     async fn watch(&mut self, pool: &Pool<Job>, phase: Phase) -> End {
-        let identity = &self.dump.sighted.identity;
-        let not_before = (self.header.seen_alive && !self.args.dump.include_older)
-            .then(|| identity.born.unwrap_or_else(|| self.header.started.as_nanosecond()));
+        let not_before = not_before(self.args, &self.header);
         let look = Look {
             phase,
             closed_by: self.dump.closed_by,
@@ -324,6 +324,12 @@ pub fn place(args: &UploadArgs, found: &Found) -> Result<(Prefix, ManifestHeader
     Ok((prefix, header(&found.dump, &found.directory, started, found.seen_alive)))
 }
 
+/// Files that were last changed before this belong to something else than a dump that was seen alive.
+pub fn not_before(args: &UploadArgs, header: &ManifestHeader) -> Option<i128> {
+    let began = || header.identity.born.unwrap_or_else(|| header.started.as_nanosecond());
+    (header.seen_alive && !args.dump.include_older).then(began)
+}
+
 /// Claims the prefix. While the dump lives an outage is waited out; after its end as long as any other.
 async fn claim_patiently(
     args: &UploadArgs,
@@ -387,6 +393,7 @@ fn header(dump: &LivingDump, directory: &DumpDir, started: Timestamp, seen_alive
         total_bytes: 0,
         sources: Vec::new(),
         metadata_text: None,
+        withdrawn: Vec::new(),
     }
 }
 
@@ -410,6 +417,8 @@ fn transfer(
         max_parts: args.transfer.max_parts,
         inflate,
         broken: Mutex::default(),
+        write_only: args.destination.write_only,
+        withdrawn: Mutex::default(),
         keep: args.dump.keep,
         prove_only,
         earlier,
