@@ -1,6 +1,7 @@
 //! The main job: a running dump goes to the bucket while it is written, verified, and the disk is freed.
 
 mod claim;
+mod disk;
 mod dry_run;
 mod finish;
 mod follow;

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::claim::{self, Claim};
+use super::disk::DiskWatch;
 use super::follow::{End, Job, Shared, Watcher};
 use super::start::Found;
 use super::{Totals, stop_child, stopped};
@@ -52,6 +53,8 @@ pub struct Session<'a> {
     pub(super) header: ManifestHeader,
     pub(super) claim_etag: Option<ETag>,
     pub(super) is_complete: bool,
+    /// Watches the disk while the dump is being written.
+    disk: Option<DiskWatch>,
     /// The directory is not this dump's any more.
     pub(super) is_lost: bool,
     /// Learns mydumper's exit status, and the claim's ETag after it was written there.
@@ -75,6 +78,7 @@ impl<'a> Session<'a> {
         let (prefix, header) = place(args, &found)?;
         totals.destination = Some(store.uri(&prefix.directory()));
         let Found { directory, mut dump, seen_alive } = found;
+        let disk = if seen_alive { Some(DiskWatch::begin(args, child, &dump)?) } else { None };
         let Claim { etag, earlier, header: before, is_complete } = tokio::select! {
             claim = claim_patiently(args, store, child, &prefix, &header, &mut dump, &directory) => claim?,
             signal = stop.wait() => return Err(stopped(signal)),
@@ -108,6 +112,7 @@ impl<'a> Session<'a> {
             header,
             claim_etag: etag,
             is_complete,
+            disk,
             is_lost: false,
             exit: None,
             ended: None,
@@ -213,7 +218,11 @@ impl<'a> Session<'a> {
             let shared = Arc::clone(&shared);
             async move { shared.work(job).await }
         });
-        let end = self.watch(&pool, phase).await;
+        let disk = match self.disk.take() {
+            Some(disk) => disk,
+            None => DiskWatch::idle(),
+        };
+        let end = self.watch(&pool, phase, disk).await;
         match end {
             End::Drained(ending) => {
                 pool.finish().await;
@@ -245,7 +254,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn watch(&mut self, pool: &Pool<Job>, phase: Phase) -> End {
+    async fn watch(&mut self, pool: &Pool<Job>, phase: Phase, disk: DiskWatch) -> End {
         let not_before = not_before(self.args, &self.header);
         let look = Look {
             phase,
@@ -271,9 +280,11 @@ impl<'a> Session<'a> {
                     ended.notify_one();
                 }
             },
-            seen: &mut |phase, state| {
-                let note = store.down_for().map(|down| format!("store down for {}", human_duration(down)));
-                totals.show(phase, state.counts(), state.local_bytes(), note);
+            disk,
+            shown: None,
+            seen: &mut |phase, state, note| {
+                let down = store.down_for().map(|down| format!("store down for {}", human_duration(down)));
+                totals.show(phase, state.counts(), state.local_bytes(), down.or(note));
             },
         };
         let end = watcher.follow(pool).await;
