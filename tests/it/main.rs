@@ -6,6 +6,7 @@ mod support;
 mod child_mode;
 mod dumper_facts;
 mod end_to_end;
+mod promises;
 mod s3_server;
 mod support_tests;
 mod unprivileged;
