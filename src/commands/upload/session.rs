@@ -91,7 +91,9 @@ impl<'a> Session<'a> {
         };
         totals.claimed = Some((prefix.clone(), header.clone()));
         abort_leftovers(store, &prefix).await;
-        let transfer = transfer(args, store, &directory, prefix, &header, earlier, is_complete);
+        // Where the exit status will be seen, it tells of a compressor that failed; inflating everything costs CPU.
+        let inflate = args.dump.content_check || !will_be_seen(args, child, &dump);
+        let transfer = transfer(args, store, &directory, prefix, &header, earlier, is_complete, inflate);
         Ok(Self {
             args,
             store: store.clone(),
@@ -226,7 +228,7 @@ impl<'a> Session<'a> {
             }
             End::GaveUp(error) => {
                 drop(pool);
-                Err(Failure::failure(anyhow::Error::new(error).context("the store is out of reach, and time is up")))
+                Err(Failure::failed(anyhow::Error::new(error).context("the store is out of reach, and time is up")))
             }
             End::Idle(limit) => {
                 drop(pool);
@@ -347,6 +349,11 @@ async fn claim_patiently(
     }
 }
 
+/// Whether mydumper's exit status can be expected to become known.
+fn will_be_seen(args: &UploadArgs, child: Option<&Child>, dump: &LivingDump) -> bool {
+    child.is_some() || args.dump.exit_status_file.is_some() || dump.handle().is_some_and(|handle| !handle.has_ended())
+}
+
 fn started_at(dump: &LivingDump) -> Timestamp {
     let local = dump.sighted.metadata.started_local().and_then(|local| {
         let date =
@@ -383,6 +390,7 @@ fn header(dump: &LivingDump, directory: &DumpDir, started: Timestamp, seen_alive
     }
 }
 
+#[allow(clippy::too_many_arguments, reason = "the fields of one struct, each from another source")]
 fn transfer(
     args: &UploadArgs,
     store: &Store,
@@ -391,6 +399,7 @@ fn transfer(
     header: &ManifestHeader,
     earlier: HashMap<crate::model::file_name::FileName, crate::s3::ListedObject>,
     prove_only: bool,
+    inflate: bool,
 ) -> Transfer {
     Transfer {
         store: store.clone(),
@@ -399,6 +408,8 @@ fn transfer(
         dump_id: header.dump_id.clone(),
         part_size: args.transfer.part_size.0,
         max_parts: args.transfer.max_parts,
+        inflate,
+        broken: Mutex::default(),
         keep: args.dump.keep,
         prove_only,
         earlier,
