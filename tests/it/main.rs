@@ -3,9 +3,12 @@
 
 mod support;
 
+mod architecture;
 mod child_mode;
 mod dumper_facts;
 mod end_to_end;
+mod floors;
+mod promises;
 mod s3_server;
 mod support_tests;
 mod unprivileged;
