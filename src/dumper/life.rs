@@ -1,5 +1,6 @@
 //! A dump's life: is it still being written, and if not, how did it end?
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Sighted;
@@ -40,7 +41,7 @@ pub struct LivingDump {
     /// mydumper's process, where it could be found.
     process: Option<Process>,
     /// A handle on it, which outlives it.
-    handle: Option<ProcessHandle>,
+    handle: Option<Arc<ProcessHandle>>,
     silent_since: Option<Instant>,
 }
 
@@ -50,7 +51,7 @@ impl LivingDump {
         let process = find_process(&sighted, directory, pid);
         let visible = process.as_ref().is_some_and(|process| writes(process, sighted.inode));
         let (closed_by, closed_by_reason) = writers::choose(&sighted.lead, visible);
-        let handle = process.as_ref().and_then(|process| ProcessHandle::open(process.pid).ok());
+        let handle = process.as_ref().and_then(|process| ProcessHandle::open(process.pid).ok()).map(Arc::new);
         Self { sighted, closed_by, closed_by_reason, process, handle, silent_since: None }
     }
 
@@ -60,8 +61,8 @@ impl LivingDump {
     }
 
     /// A handle on mydumper's process, where it could be found.
-    pub fn handle(&self) -> Option<&ProcessHandle> {
-        self.handle.as_ref()
+    pub fn handle(&self) -> Option<Arc<ProcessHandle>> {
+        self.handle.clone()
     }
 
     /// Whether it looked ended at the last look.
@@ -127,7 +128,8 @@ fn find_process(sighted: &Sighted, directory: &DumpDir, pid: Option<i32>) -> Opt
         return Process::find(pid);
     }
     let mut candidates = platform::processes();
-    candidates.retain(|process| process.name.starts_with("mydumper"));
+    // `mydumper2s3` begins so too, and names the directory.
+    candidates.retain(|process| process.name.starts_with("mydumper") && !process.name.starts_with("mydumper2s3"));
     let writer = candidates.iter().find(|process| writes(process, sighted.inode));
     writer.or_else(|| candidates.iter().find(|process| dumps_into(process, directory))).cloned()
 }
@@ -139,7 +141,7 @@ fn dumps_into(process: &Process, directory: &DumpDir) -> bool {
         let argument = argument.to_str()?;
         match argument {
             "-o" | "--outputdir" => arguments.get(index + 1)?.to_str().map(str::to_owned),
-            _ => argument.strip_prefix("--outputdir=").or_else(|| argument.strip_prefix("-o")).map(str::to_owned),
+            _ => argument.strip_prefix("--outputdir=").map(str::to_owned),
         }
     });
     let Some(named) = named else {

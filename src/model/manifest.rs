@@ -123,6 +123,10 @@ pub struct ManifestHeader {
     /// Whether the dump was seen alive. Then files older than it belong to something else, also after a restart.
     #[serde(default)]
     pub seen_alive: bool,
+    /// Whether mydumper was told to stop through us. Such a dump is never whole, however its files look: mydumper 1.0.1
+    /// writes a final `metadata` then and exits with 0.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub told_to_stop: bool,
     /// This program's version.
     pub version: String,
     /// Files of the dump, `metadata` among them.

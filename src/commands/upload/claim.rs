@@ -46,7 +46,7 @@ pub async fn claim(
         if !contents.is_empty() {
             clear(store, destination, prefix, contents).await?;
         }
-        match write_claim(store, prefix, header).await {
+        match write_claim(store, prefix, header, true).await {
             Ok(etag) => {
                 info!("claimed {}", store.uri(&prefix.directory()));
                 return Ok(Claim { etag, earlier: HashMap::new(), header: None, is_complete: false });
@@ -146,8 +146,13 @@ fn occupied(store: &Store, prefix: &Prefix, why: &str) -> Failure {
     Failure::usage(hinted(anyhow!("{uri} is occupied: {why}"), hint))
 }
 
-/// Writes the claim, only if nothing is there on stores that know such a condition.
-async fn write_claim(store: &Store, prefix: &Prefix, header: &ManifestHeader) -> Result<Option<ETag>, StoreError> {
+/// Writes the claim; `only_if_absent` where nobody may have been faster, on stores that know such a condition.
+pub async fn write_claim(
+    store: &Store,
+    prefix: &Prefix,
+    header: &ManifestHeader,
+    only_if_absent: bool,
+) -> Result<Option<ETag>, StoreError> {
     let key = prefix.manifest_key();
     let failed = |error: std::io::Error| {
         StoreError::of_answer(ErrorKind::Invalid, "PutObject", &store.uri(&key), error.to_string())
@@ -159,9 +164,9 @@ async fn write_claim(store: &Store, prefix: &Prefix, header: &ManifestHeader) ->
     std::io::Write::write_all(&mut file, &text).map_err(failed)?;
     let range = FileRange { file: file.into(), offset: 0, length: text.len() as u64 };
     let metadata = HashMap::from([(crate::transfer::DUMP_ID.to_owned(), header.dump_id.clone())]);
-    let answer = match store.put(&key, range.clone(), md5, &metadata, true).await {
+    let answer = match store.put(&key, range.clone(), md5, &metadata, only_if_absent).await {
         // Some stores refuse what they do not know.
-        Err(error) if matches!(error.kind, ErrorKind::NotImplemented | ErrorKind::Invalid) => {
+        Err(error) if only_if_absent && matches!(error.kind, ErrorKind::NotImplemented | ErrorKind::Invalid) => {
             debug!("{error}; trying without a condition");
             store.put(&key, range, md5, &metadata, false).await?
         }

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::io::{BufWriter, Seek, Write};
-use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
@@ -13,7 +12,6 @@ use tracing::{info, warn};
 use super::follow::Shared;
 use super::session::Session;
 use crate::dump_dir::Removal;
-use crate::dumper::{ExitSources, ExitStatusFile};
 use crate::exit_status::{Failure, Status};
 use crate::hint::hinted;
 use crate::model::dump_metadata::DumpMetadata;
@@ -23,7 +21,7 @@ use crate::model::file_name::{FileName, METADATA, METADATA_PARTIAL};
 use crate::model::manifest::{
     self, ContentHash, DumpStateWord, DumperExit, ManifestFile, ManifestHeader, ObjectRecord, Proof,
 };
-use crate::model::state::{Local, Uploaded};
+use crate::model::state::{Local, Phase, Uploaded};
 use crate::model::verdict::{Ending, Evidence, why_incomplete};
 use crate::platform;
 use crate::s3::ListedObject;
@@ -31,45 +29,10 @@ use crate::transfer::{DUMP_ID, PART_SIZE};
 
 /// Files that are named in a message at most.
 const NAMED_MAX: usize = 5;
-/// A process is gone about a millisecond after its last file, at most 80 ms were seen.
-const EXIT_WAIT: Duration = Duration::from_millis(20);
-/// How long a process's parent may take to fetch its status.
-const REAP_WAIT: Duration = Duration::from_millis(300);
+/// How often a dump whose kept files changed is gone over again before that counts as a failure.
+const REOPENINGS_MAX: u32 = 5;
 
 impl Session<'_> {
-    /// How mydumper ended. Waits for whatever may still tell, no longer than `--wait`.
-    pub async fn dumper_exit(&self, found_dead: bool) -> DumperExit {
-        let born = self.dump.sighted.identity.born.and_then(|born| u64::try_from(born).ok());
-        let started = SystemTime::UNIX_EPOCH + born.map_or_else(|| self.started_since_epoch(), Duration::from_nanos);
-        let file = self.args.dump.exit_status_file.clone().map(|path| ExitStatusFile::new(path, started));
-        let deadline = Instant::now() + if found_dead { Duration::ZERO } else { self.args.dump.wait };
-        let mut ended_at = None;
-        loop {
-            let sources = ExitSources {
-                child: self.child.and_then(crate::dumper::Child::exit),
-                handle: self.dump.handle(),
-                file: file.as_ref(),
-            };
-            if let Some(exit) = sources.known() {
-                return exit;
-            }
-            let now = Instant::now();
-            let may_tell = sources.is_running() || {
-                // The kernel tells only once its parent has taken the status, which most do at once.
-                let ended_at = *ended_at.get_or_insert(now);
-                file.is_some() || (sources.handle.is_some() && now < ended_at + REAP_WAIT)
-            };
-            if !may_tell || now >= deadline || self.stop.asked().is_some() {
-                return DumperExit::NOT_SEEN;
-            }
-            tokio::time::sleep(EXIT_WAIT).await;
-        }
-    }
-
-    fn started_since_epoch(&self) -> Duration {
-        Duration::from_secs(u64::try_from(self.header.started.as_second()).unwrap_or_default())
-    }
-
     /// Why the dump is not whole, if it is not.
     pub fn why_incomplete(&self, ending: Ending, exit: DumperExit, metadata: &DumpMetadata) -> Option<String> {
         let state = self.shared.state();
@@ -79,7 +42,7 @@ impl Session<'_> {
             metadata,
             exit,
             exit_is_required: self.args.dump.require_exit_status || self.args.dump.exit_status_file.is_some(),
-            stopped_by_us: self.stop.asked().is_some(),
+            stopped_by_us: self.header.told_to_stop,
             allow_empty: self.args.dump.allow_empty,
             names: &names,
             broken: &[],
@@ -109,6 +72,67 @@ impl Session<'_> {
         changed.len()
     }
 
+    /// The dump is gone over: what stands in the way, is it whole, does the bucket hold it? Then the commit.
+    pub async fn conclude(&mut self, ending: Ending) -> Result<(), Failure> {
+        let exit = self.dumper_exit().await;
+        let text = self.dump.sighted.read_again().context("cannot read the dump's metadata")?;
+        let metadata = DumpMetadata::parse(&text);
+        if self.is_complete {
+            return self.conclude_complete().await;
+        }
+        for _ in 0..REOPENINGS_MAX {
+            if self.reopen_changed() == 0 {
+                return self.judge_and_commit(ending, exit, &metadata, text).await;
+            }
+            self.follow(Phase::Ended).await?;
+        }
+        Err(Failure::failure(anyhow!("files of the dump are changed again and again after mydumper's end")))
+    }
+
+    async fn judge_and_commit(
+        &mut self,
+        ending: Ending,
+        exit: DumperExit,
+        metadata: &DumpMetadata,
+        text: Vec<u8>,
+    ) -> Result<(), Failure> {
+        if let Some(reason) = self.why_incomplete(ending, exit, metadata) {
+            return Err(self.conclude_incomplete(reason, exit, metadata, text).await);
+        }
+        let obstacles = self.obstacles();
+        if !obstacles.is_empty() {
+            return Err(obstructed(&obstacles));
+        }
+        self.check_bucket().await.map_err(not_committed)?;
+        let commit = self.foresee_metadata().await?;
+        let header = self.final_header(DumpStateWord::Complete, exit, metadata);
+        self.write_manifest(header, metadata, Some(commit)).await.map_err(not_committed)?;
+        self.follow(Phase::Committing).await?;
+        if !self.shared.state().uploaded().keys().any(FileName::is_metadata) {
+            return Err(not_committed(anyhow!("metadata could not be uploaded")));
+        }
+        info!("committed {}", self.destination());
+        self.leave_clean()
+    }
+
+    /// The bucket has had this dump as a whole before: what is left of it here is proved and removed.
+    async fn conclude_complete(&mut self) -> Result<(), Failure> {
+        if self.obstacles().is_empty() {
+            self.follow(Phase::Committing).await?;
+        }
+        let obstacles = self.obstacles();
+        if !obstacles.is_empty() {
+            return Err(obstructed(&obstacles));
+        }
+        info!("{} has this dump already", self.destination());
+        self.leave_clean()
+    }
+
+    fn leave_clean(&mut self) -> Result<(), Failure> {
+        let left = self.remove_leftovers();
+        if left.is_empty() { Ok(()) } else { Err(obstructed(&left)) }
+    }
+
     /// Whether the bucket holds exactly this dump: names, sizes and ETags, and our claim.
     pub async fn check_bucket(&self) -> anyhow::Result<()> {
         let directory = self.shared.transfer.prefix.directory();
@@ -128,6 +152,17 @@ impl Session<'_> {
         let more = wrong.len().saturating_sub(NAMED_MAX);
         let more = if more > 0 { format!(", and {more} more") } else { String::new() };
         Err(anyhow!("{} does not hold exactly this dump: {}{more}", self.destination(), shown.join(", ")))
+    }
+
+    /// The same for a dump that is not committed, of which the bucket need hold nothing.
+    async fn adopt_all_earlier(&self) -> anyhow::Result<()> {
+        if self.shared.transfer.earlier.is_empty() {
+            return Ok(());
+        }
+        let mut listed = HashMap::new();
+        let directory = self.shared.transfer.prefix.directory();
+        self.store.list(&directory, |object| drop(listed.insert(object.key.clone(), object))).await?;
+        self.adopt_earlier(&listed).await
     }
 
     /// Takes in what an earlier run uploaded and removed here. The object itself says that it is of this dump.
@@ -174,22 +209,23 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Writes the manifest with everything in it; returns its SHA-256.
-    pub async fn write_manifest(
+    /// Writes the manifest with everything in it.
+    async fn write_manifest(
         &mut self,
         header: ManifestHeader,
         metadata: &DumpMetadata,
         commit: Option<ObjectRecord>,
-    ) -> anyhow::Result<String> {
+    ) -> anyhow::Result<()> {
         let file = self.manifest_file(header, metadata, commit).context("cannot write the manifest")?;
         let mut copy = file.try_clone().context("cannot read the manifest back")?;
         copy.rewind()?;
         let mut hasher = HashWriter(Sha256::new());
         std::io::copy(&mut copy, &mut hasher)?;
-        let sha256 = hasher.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         let object = self.shared.transfer.put_own(&self.shared.transfer.prefix.manifest_key(), file).await?;
         self.claim_etag = object.etag;
-        Ok(sha256)
+        let sha256 = hasher.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        self.manifest_sha256 = Some(sha256);
+        Ok(())
     }
 
     fn manifest_file(
@@ -267,13 +303,26 @@ impl Session<'_> {
         let mut header = self.final_header(DumpStateWord::Incomplete, exit, metadata);
         header.reason = Some(reason.clone());
         header.metadata_text = Some(String::from_utf8_lossy(&text).into_owned());
-        match self.write_manifest(header, metadata, None).await {
-            Ok(sha256) => self.manifest_sha256 = Some(sha256),
-            Err(error) => {
-                return Failure::failure(error.context("the dump is incomplete, and its manifest cannot be written"));
-            }
+        let why = format!("the dump is incomplete: {reason}");
+        if let Err(error) = self.adopt_all_earlier().await {
+            return Failure::failure(error.context(format!("{why}; and its manifest cannot be written")));
         }
-        Failure::incomplete(anyhow!("the dump is incomplete: {reason}"))
+        if let Err(error) = self.write_manifest(header, metadata, None).await {
+            return Failure::failure(error.context(format!("{why}; and its manifest cannot be written")));
+        }
+        let mut left = self.obstacles();
+        // While files could not be brought to safety the dump's lead stays, so that a restart finds the dump.
+        if left.is_empty() && !self.is_lost {
+            left = self.remove_leftovers();
+            left.extend(self.remove_lead());
+        }
+        if left.is_empty() || self.is_lost {
+            return Failure::incomplete(anyhow!(why));
+        }
+        // Status 1 stands before 3 when both hold.
+        let mut failure = obstructed(&left);
+        failure.error = failure.error.context(why);
+        failure
     }
 
     /// The manifest's header as it is at the end.
@@ -292,6 +341,10 @@ impl Session<'_> {
         let name: FileName = METADATA.parse().map_err(|error| anyhow!("{METADATA}: {error}"))?;
         self.shared.transfer.foresee(&name).await.with_context(|| format!("cannot read '{METADATA}'"))
     }
+}
+
+fn not_committed(error: anyhow::Error) -> Failure {
+    Failure::failure(error.context("the dump is not committed"))
 }
 
 /// Where bucket and state differ, in words. Empties `listed`.

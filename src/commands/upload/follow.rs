@@ -153,6 +153,8 @@ pub struct Watcher<'a> {
     pub look: Look,
     /// Names that are not the dump's, as of the last look.
     pub strangers: Strangers,
+    /// Called when the dump has ended.
+    pub ended: &'a mut dyn FnMut(),
     /// Called after each look.
     pub seen: &'a mut dyn FnMut(Phase, &DumpState),
 }
@@ -170,7 +172,7 @@ impl Watcher<'_> {
                     Life::Ended(end @ (Ending::Overwritten | Ending::Vanished)) => return End::Lost(end),
                     Life::Ended(end) => {
                         info!("the dump has ended");
-                        self.shared.transfer.store.wait_for(Instant::now(), self.args.transfer.retry_for);
+                        (self.ended)();
                         self.look.phase = Phase::Ended;
                         ending = Some(end);
                     }
@@ -179,7 +181,7 @@ impl Watcher<'_> {
                     }
                     Life::Alive { .. } | Life::Silent => {}
                 }
-            } else if !self.directory.is_current() || self.is_overwritten() {
+            } else if self.look.phase == Phase::Ended && (!self.directory.is_current() || self.is_overwritten()) {
                 return End::Lost(Ending::Overwritten);
             }
             match self.scan().await {

@@ -41,7 +41,8 @@ pub async fn connect(args: &UploadArgs) -> anyhow::Result<Store> {
         tagging: (!destination.tags.is_empty()).then(|| tagging(args)),
     };
     let limiter = args.transfer.limit_rate.map(|rate| Arc::new(RateLimiter::new(rate.0)));
-    let store = Store::connect(connection, destination.bucket.as_str(), objects, limiter).await?;
+    let store =
+        Store::connect(connection, destination.bucket.as_str(), objects, limiter, args.transfer.workers).await?;
     if !store.bucket_exists().await.context("cannot use the bucket")? {
         if !destination.create_bucket {
             return Err(anyhow!("there is no bucket '{}'", store.bucket()))
@@ -52,6 +53,7 @@ pub async fn connect(args: &UploadArgs) -> anyhow::Result<Store> {
     }
     let now = destination.prefix.expand(&crate::platform::host_name(), Timestamp::now())?;
     try_an_upload(&store, &now).await?;
+    store.settings_are_right();
     Ok(store)
 }
 
@@ -265,6 +267,18 @@ impl Search<'_> {
             }
         }
     }
+}
+
+/// The dump that mydumper left in the directory, without waiting for one.
+pub fn find_ended(args: &UploadArgs) -> anyhow::Result<Option<Found>> {
+    let directory = DumpDir::open(&args.dump.dir)?;
+    Ok(match dumper::look(&directory, &crate::platform::host_name())? {
+        Sight::Partial(sighted) | Sight::Finished(sighted) => {
+            let dump = LivingDump::follow(sighted, &directory, None);
+            Some(Found { directory: Arc::new(directory), dump, seen_alive: true })
+        }
+        Sight::Nothing | Sight::Starting | Sight::Refused(_) => None,
+    })
 }
 
 /// What a dump's directory shows at its end, for a dump that was not seen alive.
