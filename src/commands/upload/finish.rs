@@ -86,7 +86,7 @@ impl Session<'_> {
             }
             self.follow(Phase::Ended).await?;
         }
-        Err(Failure::failure(anyhow!("files of the dump are changed again and again after mydumper's end")))
+        Err(Failure::failed(anyhow!("files of the dump are changed again and again after mydumper's end")))
     }
 
     async fn judge_and_commit(
@@ -305,10 +305,10 @@ impl Session<'_> {
         header.metadata_text = Some(String::from_utf8_lossy(&text).into_owned());
         let why = format!("the dump is incomplete: {reason}");
         if let Err(error) = self.adopt_all_earlier().await {
-            return Failure::failure(error.context(format!("{why}; and its manifest cannot be written")));
+            return Failure::failed(error.context(format!("{why}; and its manifest cannot be written")));
         }
         if let Err(error) = self.write_manifest(header, metadata, None).await {
-            return Failure::failure(error.context(format!("{why}; and its manifest cannot be written")));
+            return Failure::failed(error.context(format!("{why}; and its manifest cannot be written")));
         }
         let mut left = self.obstacles();
         // While files could not be brought to safety the dump's lead stays, so that a restart finds the dump.
@@ -344,7 +344,7 @@ impl Session<'_> {
 }
 
 fn not_committed(error: anyhow::Error) -> Failure {
-    Failure::failure(error.context("the dump is not committed"))
+    Failure::failed(error.context("the dump is not committed"))
 }
 
 /// Where bucket and state differ, in words. Empties `listed`.

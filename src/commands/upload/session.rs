@@ -225,7 +225,7 @@ impl<'a> Session<'a> {
             }
             End::GaveUp(error) => {
                 drop(pool);
-                Err(Failure::failure(anyhow::Error::new(error).context("the store is out of reach, and time is up")))
+                Err(Failure::failed(anyhow::Error::new(error).context("the store is out of reach, and time is up")))
             }
             End::Idle(limit) => {
                 drop(pool);
