@@ -3,6 +3,8 @@
 
 mod support;
 
+mod architecture;
 mod end_to_end;
+mod readme;
 mod s3_server;
 mod support_tests;
