@@ -35,6 +35,7 @@
 pub mod bucket_dump;
 pub mod cli;
 pub mod commands;
+pub mod content;
 pub mod dump_dir;
 pub mod dumper;
 pub mod exit_status;

@@ -19,3 +19,4 @@ pub mod state;
 pub mod units;
 pub mod usage_error;
 pub mod verdict;
+pub mod zstd_frames;

@@ -4,7 +4,10 @@
 mod support;
 
 mod architecture;
+mod child_mode;
+mod dumper_facts;
 mod end_to_end;
 mod readme;
 mod s3_server;
 mod support_tests;
+mod unprivileged;

@@ -181,10 +181,12 @@ impl Watcher<'_> {
                     }
                     Life::Alive { .. } | Life::Silent => {}
                 }
-            } else if self.look.phase == Phase::Ended && (!self.directory.is_current() || self.is_overwritten()) {
+            } else if self.is_lost() {
                 return End::Lost(Ending::Overwritten);
             }
             match self.scan().await {
+                // What was listed may be the next dump's already.
+                Ok(_) if self.is_lost() => return End::Lost(Ending::Overwritten),
                 Ok(scan) => {
                     idle.compare(&scan, Instant::now());
                     backlog.extend(self.observe(scan));
@@ -210,10 +212,11 @@ impl Watcher<'_> {
         self.dump.probe(&self.directory, child_exited, Instant::now())
     }
 
-    /// A new dump that comes to life while this one is still being uploaded.
-    fn is_overwritten(&self) -> bool {
-        let partial = self.directory.identity(crate::model::file_name::METADATA_PARTIAL);
-        partial.is_ok_and(|there| (there.device, there.inode) != self.look.lead)
+    /// A new dump that comes to life while this one is still being uploaded. Not asked when it is being committed: then
+    /// only `metadata` is looked at, and a replaced one is known by its inode.
+    fn is_lost(&mut self) -> bool {
+        self.look.phase != Phase::Committing
+            && (!self.directory.is_current() || self.dump.is_overwritten(&self.directory))
     }
 
     async fn scan(&mut self) -> std::io::Result<Scan> {

@@ -24,13 +24,14 @@ use crate::exit_status::Failure;
 use crate::hint::{find, hinted};
 use crate::model::dump_metadata::DumpMetadata;
 use crate::model::etag::ETag;
+use crate::model::file_kind::could_be_dump_file;
 use crate::model::manifest::{DumpStateWord, DumperExit, ExitSeen, FORMAT, ManifestHeader};
 use crate::model::object_key::Prefix;
 use crate::model::state::Phase;
 use crate::model::units::human_duration;
 use crate::model::verdict::Ending;
 use crate::pool::Pool;
-use crate::s3::{Store, StoreError};
+use crate::s3::{OpenUpload, Store, StoreError};
 use crate::scan::{Look, Strangers};
 use crate::stop::Stop;
 use crate::transfer::Transfer;
@@ -90,7 +91,9 @@ impl<'a> Session<'a> {
         };
         totals.claimed = Some((prefix.clone(), header.clone()));
         abort_leftovers(store, &prefix).await;
-        let transfer = transfer(args, store, &directory, prefix, &header, earlier, is_complete);
+        // Where the exit status will be seen, it tells of a compressor that failed; inflating everything costs CPU.
+        let inflate = args.dump.content_check || !will_be_seen(args, child, &dump);
+        let transfer = transfer(args, store, &directory, prefix, &header, earlier, is_complete, inflate);
         Ok(Self {
             args,
             store: store.clone(),
@@ -281,6 +284,10 @@ impl<'a> Session<'a> {
     /// The directory is not this dump's any more.
     async fn lost(&mut self, why: &str) -> Failure {
         self.is_lost = true;
+        if let Some(exit) = self.exit.take() {
+            // It would write the claim anew, over the verdict.
+            exit.abort();
+        }
         let metadata = DumpMetadata::default();
         let text = self.dump.sighted.read_again().unwrap_or_default();
         self.conclude_incomplete(why.to_owned(), DumperExit::NOT_SEEN, &metadata, text).await
@@ -342,6 +349,11 @@ async fn claim_patiently(
     }
 }
 
+/// Whether mydumper's exit status can be expected to become known.
+fn will_be_seen(args: &UploadArgs, child: Option<&Child>, dump: &LivingDump) -> bool {
+    child.is_some() || args.dump.exit_status_file.is_some() || dump.handle().is_some_and(|handle| !handle.has_ended())
+}
+
 fn started_at(dump: &LivingDump) -> Timestamp {
     let local = dump.sighted.metadata.started_local().and_then(|local| {
         let date =
@@ -378,6 +390,7 @@ fn header(dump: &LivingDump, directory: &DumpDir, started: Timestamp, seen_alive
     }
 }
 
+#[allow(clippy::too_many_arguments, reason = "the fields of one struct, each from another source")]
 fn transfer(
     args: &UploadArgs,
     store: &Store,
@@ -386,6 +399,7 @@ fn transfer(
     header: &ManifestHeader,
     earlier: HashMap<crate::model::file_name::FileName, crate::s3::ListedObject>,
     prove_only: bool,
+    inflate: bool,
 ) -> Transfer {
     Transfer {
         store: store.clone(),
@@ -394,6 +408,8 @@ fn transfer(
         dump_id: header.dump_id.clone(),
         part_size: args.transfer.part_size.0,
         max_parts: args.transfer.max_parts,
+        inflate,
+        broken: Mutex::default(),
         keep: args.dump.keep,
         prove_only,
         earlier,
@@ -414,10 +430,11 @@ async fn abort_leftovers(store: &Store, prefix: &Prefix) {
             return;
         }
     };
-    // Only keys directly under the prefix are ours.
-    for upload in
-        uploads.iter().filter(|upload| upload.key.strip_prefix(&directory).is_some_and(|name| !name.contains('/')))
-    {
+    // Only keys directly under the prefix are ours, and in the bucket's root not all of these.
+    let is_ours = |upload: &&OpenUpload| {
+        upload.key.strip_prefix(&directory).is_some_and(|name| !name.contains('/') && could_be_dump_file(name))
+    };
+    for upload in uploads.iter().filter(is_ours) {
         match store.abort_upload(upload).await {
             Ok(()) => info!("aborted an unfinished upload of {}", store.uri(&upload.key)),
             Err(error) => warn!("{error}"),

@@ -15,7 +15,7 @@ use crate::dump_dir::DumpDir;
 use crate::dumper::{self, Child, Life, LivingDump, Sight, Sighted};
 use crate::exit_status::Failure;
 use crate::hint::{HintExt, hinted};
-use crate::model::file_name::METADATA_PARTIAL;
+use crate::model::file_name::{METADATA, METADATA_PARTIAL};
 use crate::model::identity::DumpIdentity;
 use crate::model::manifest::ClosedBy;
 use crate::model::object_key::Prefix;
@@ -237,8 +237,9 @@ impl Search<'_> {
     }
 
     fn found(&self, directory: &Arc<DumpDir>, dump: LivingDump, seen_alive: bool) -> Result<Found, Failure> {
+        let lead = if directory.identity(METADATA_PARTIAL).is_ok() { METADATA_PARTIAL } else { METADATA };
         if !self.args.dump.keep
-            && let Some(why) = directory.why_not_removable(METADATA_PARTIAL)
+            && let Some(why) = directory.why_not_removable(lead)
         {
             let error =
                 anyhow!("files in '{}' could not be removed after their upload: {why}", directory.path().display());
@@ -284,7 +285,7 @@ pub fn find_ended(args: &UploadArgs) -> anyhow::Result<Option<Found>> {
 /// What a dump's directory shows at its end, for a dump that was not seen alive.
 pub fn ending_of(dump: &LivingDump, directory: &DumpDir) -> Ending {
     let is = |name| directory.identity(name).is_ok_and(|there| (there.device, there.inode) == dump.sighted.inode);
-    if is(crate::model::file_name::METADATA) { Ending::Renamed } else { Ending::Died }
+    if is(METADATA) { Ending::Renamed } else { Ending::Died }
 }
 
 impl From<&crate::cli::ConnectionArgs> for ConnectionSettings {
