@@ -13,6 +13,7 @@
 //!
 //! cli           what may be typed; leaves as model types
 //! transfer      one file's life: open, hash, upload, prove, remove
+//! content       whether a file's content is whole: compressed frames, empty schema files
 //! pool          the bounded queue and its workers
 //! scan          one look at the directory, in the order that matters
 //! bucket_dump   a dump as it lies in the bucket
