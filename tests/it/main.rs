@@ -10,5 +10,6 @@ mod end_to_end;
 mod floors;
 mod promises;
 mod s3_server;
+mod settings;
 mod support_tests;
 mod unprivileged;
