@@ -3,7 +3,7 @@
 //! A file is read twice: once to hash it, once to send it with that hash, so that the store refuses a damaged body
 //! before it replaces anything. The second time it comes from the page cache.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -73,6 +73,10 @@ pub struct Transfer {
     pub inflate: bool,
     /// Files whose content is broken, each with why. They are uploaded, but their dump is not committed.
     pub broken: Mutex<BTreeMap<FileName, String>>,
+    /// Nothing but putting is allowed: no HEAD, no delete, no abort.
+    pub write_only: bool,
+    /// Where nothing may be deleted: objects of files that mydumper took back.
+    pub withdrawn: Mutex<BTreeSet<FileName>>,
     /// Leave local files in place.
     pub keep: bool,
     /// The bucket holds this dump as a whole already: prove and remove what is left of it, upload nothing.
@@ -334,7 +338,7 @@ impl Transfer {
         let answer = match self.store.end_upload(&upload, &etags).await {
             Ok(answer) => answer,
             // The answer to an earlier try may have been lost after the object was made: HEAD decides.
-            Err(error) if matches!(error.kind, ErrorKind::NoSuchUpload | ErrorKind::NoSuchKey) => {
+            Err(error) if !self.write_only && matches!(error.kind, ErrorKind::NoSuchUpload | ErrorKind::NoSuchKey) => {
                 self.forget(&upload.as_open());
                 PutAnswer { etag: None, version_id: None, etag_is_no_md5: false }
             }
@@ -377,8 +381,18 @@ impl Transfer {
         if !answer.etag_is_no_md5 && answer.etag.is_some() && answer.etag == expected {
             return Ok(record(answer.etag, answer.version_id, by_etag));
         }
+        if self.write_only && (answer.etag_is_no_md5 || answer.etag.is_none()) {
+            // Nobody may be asked. The store took each request with its Content-MD5.
+            return Ok(record(answer.etag, answer.version_id, Proof::ContentMd5));
+        }
         // No ETag, or one that is no MD5, or a wrong one: what does the store say when it is asked again?
         let uri = self.store.uri(key);
+        if self.write_only {
+            let text = answer.etag.map_or(String::new(), |etag| etag.to_string());
+            let detail =
+                format!("its ETag is {text}, and must be {}", expected.map_or(String::new(), |etag| etag.to_string()));
+            return Err(StoreError::of_answer(ErrorKind::BadDigest, "PutObject", &uri, detail).into());
+        }
         let head = self.store.head(key).await?.ok_or_else(|| {
             StoreError::of_answer(
                 ErrorKind::NoSuchUpload,
@@ -448,10 +462,24 @@ impl Transfer {
 
     /// Gives an upload up. Its parts cost storage until then, but nothing is lost with them: a failure is only noted.
     async fn abort(&self, upload: OpenUpload) {
-        if let Err(error) = self.store.abort_upload(&upload).await {
+        if !self.write_only
+            && let Err(error) = self.store.abort_upload(&upload).await
+        {
             debug!("{error}");
         }
         self.forget(&upload);
+    }
+
+    /// Deletes the object of a file that mydumper took back; where that is not allowed, notes it for the manifest.
+    pub async fn withdraw(&self, name: &FileName) -> Result<(), StoreError> {
+        if self.write_only {
+            self.withdrawn.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+            return Ok(());
+        }
+        match self.prefix.key(name) {
+            Ok(key) => self.store.delete(&key).await,
+            Err(_) => Ok(()),
+        }
     }
 
     /// Aborts all that was begun and not ended: for an orderly stop.

@@ -1,150 +1,183 @@
-//! The floors of the house, held by a test: arrows go down only.
+//! The invariants of ARCHITECTURE.md that can be read off the sources.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// A source file, without its tests at the end.
-struct Source {
-    /// From the repository's root.
-    path: String,
-    text: String,
-}
+const ARCHITECTURE: &str = include_str!("../../ARCHITECTURE.md");
 
-impl Source {
-    /// The lines that are code: numbers and texts, without comments.
-    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let lines = self.text.lines().enumerate().take_while(|(_, line)| *line != "#[cfg(test)]" || self.is_test());
-        lines.map(|(index, line)| (index + 1, line)).filter(|(_, line)| !line.trim_start().starts_with("//"))
-    }
+/// Each module's floor. Arrows go down or stay: a module uses none that stands on a higher floor.
+const FLOORS: [(&str, &[&str]); 4] = [
+    ("model", &["model", "exit_status"]),
+    ("edges", &["dump_dir", "dumper", "hint", "platform", "report", "s3", "stop", "writers"]),
+    ("lives", &["bucket_dump", "cli", "pool", "scan", "transfer"]),
+    ("commands", &["commands"]),
+];
 
-    /// A file of tests beside its module.
-    fn is_test(&self) -> bool {
-        self.path.ends_with("tests.rs") || self.path.ends_with("testing.rs")
-    }
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn files_under(dir: &Path, wanted: &dyn Fn(&Path) -> bool, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(dir).expect("a directory of the repository").flatten() {
-        let path = entry.path();
-        // A directory, or in a worktree a file that leads to it.
-        if path.ends_with(".git") {
-            continue;
-        }
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            if !path.ends_with("target") {
-                files_under(&path, wanted, found);
+/// The sources without their tests, each by its path below `src/`.
+fn sources() -> BTreeMap<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut sources = BTreeMap::new();
+    let mut directories = vec![root.clone()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(&directory).expect("a directory of sources") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+            if path.is_dir() {
+                directories.push(path);
+            } else if name.ends_with(".rs") && !name.ends_with("tests.rs") && name != "testing.rs" {
+                let text = std::fs::read_to_string(&path).expect("a source");
+                let without_tests = text.split("#[cfg(test)]\nmod tests {").next().expect("what is before").to_owned();
+                sources.insert(path.strip_prefix(&root).expect("a path below src").to_owned(), without_tests);
             }
-        } else if wanted(&path) {
-            found.push(path);
         }
     }
+    sources
 }
 
-fn sources() -> Vec<Source> {
-    let mut paths = Vec::new();
-    files_under(&root().join("src"), &|path| path.extension().is_some_and(|name| name == "rs"), &mut paths);
-    assert!(paths.len() > 40, "only {} sources found", paths.len());
-    let read = |path: PathBuf| Source {
-        text: std::fs::read_to_string(&path).expect("a source"),
-        path: path.strip_prefix(root()).expect("in the repository").display().to_string(),
-    };
-    paths.into_iter().map(read).collect()
+/// `s3` of `s3/store.rs`, `cli` of `cli.rs`.
+fn module(path: &Path) -> String {
+    let first = path.components().next().expect("a path").as_os_str().to_string_lossy().into_owned();
+    first.trim_end_matches(".rs").to_owned()
 }
 
-/// Every line of code outside `allowed` (paths begin so) that has one of the words.
-fn lines_with(words: &[&str], allowed: &[&str]) -> Vec<String> {
-    let mut found = Vec::new();
-    for source in sources() {
-        if source.is_test() || allowed.iter().any(|path| source.path.starts_with(path)) {
+fn floor(module: &str) -> usize {
+    let found = FLOORS.iter().position(|(_, modules)| modules.contains(&module));
+    found.unwrap_or_else(|| {
+        panic!("say in FLOORS, in ARCHITECTURE.md and in src/lib.rs on which floor '{module}' stands")
+    })
+}
+
+/// Lines of code, without comments.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !line.trim_start().starts_with("//"))
+}
+
+/// The files whose code has one of these words, comments aside.
+fn files_with(words: &[&str]) -> BTreeSet<String> {
+    let has = |text: &str| code(text).any(|line| words.iter().any(|word| line.contains(word)));
+    sources().iter().filter(|(_, text)| has(text)).map(|(path, _)| path.display().to_string()).collect()
+}
+
+#[track_caller]
+fn assert_only(words: &[&str], allowed: &[&str]) {
+    let others: Vec<_> =
+        files_with(words).into_iter().filter(|file| !allowed.iter().any(|place| file.starts_with(place))).collect();
+    assert!(others.is_empty(), "{words:?} only in {allowed:?}, but also in {others:?}");
+}
+
+#[test]
+fn arrows_go_down() {
+    for (path, text) in sources() {
+        let own = module(&path);
+        if own == "lib" || own == "main" {
             continue;
         }
-        let lines = source.code().filter(|(_, line)| words.iter().any(|word| line.contains(word)));
-        found.extend(lines.map(|(number, line)| format!("{}:{number}: {}", source.path, line.trim())));
+        for line in code(&text) {
+            for used in line.split("crate::").skip(1) {
+                let used = used.split(|c: char| !c.is_ascii_lowercase() && !c.is_ascii_digit() && c != '_').next();
+                let used = used.expect("a first piece");
+                // `crate::{…}` and macros have no name here.
+                if !used.is_empty() {
+                    assert!(floor(used) <= floor(&own), "{} uses {used}, which stands above it", path.display());
+                }
+            }
+        }
     }
-    found
 }
-
-const NONE: [String; 0] = [];
 
 #[test]
 fn only_s3_names_the_sdk() {
-    assert_eq!(lines_with(&["aws_"], &["src/s3/"]), NONE);
-    // The test can fail.
-    assert_ne!(lines_with(&["aws_sdk_s3"], &[]), NONE);
-}
-
-/// clap prints its own errors, through `error.exit()`; everything else goes through the report.
-#[test]
-fn only_the_report_prints() {
-    let words = ["println!", "print!", "eprint!", "stdout()", "stderr()", "dbg!"];
-    assert_eq!(lines_with(&words, &["src/report/"]), NONE);
-    assert_ne!(lines_with(&words, &[]), NONE);
+    assert_only(&["aws_sdk_s3::", "aws_config::", "aws_smithy"], &["s3/"]);
 }
 
 #[test]
-fn only_dump_dir_removes_files() {
-    let words = ["unlink", "remove_file", "remove_dir", "rename(", "renameat", "set_len", "truncate("];
-    let allowed = [
-        "src/dump_dir.rs",
-        // The metrics file is written beside itself and renamed; it is refused in the dump directory.
-        "src/report/metrics.rs",
-        // The manifest, where there are no files without a name: in the system's temporary directory.
-        "src/platform/other.rs",
-    ];
-    assert_eq!(lines_with(&words, &allowed), NONE);
-    assert_ne!(lines_with(&words, &[]), NONE);
+fn only_report_prints() {
+    assert_only(&["println!", "eprintln!", "print!(", "io::stdout()", "io::stderr()"], &["report/"]);
 }
 
 #[test]
-fn the_model_is_pure() {
-    let words =
-        ["tokio", "std::fs", "std::io::stdin", "std::process", "std::thread", "rustix", "libc", "aws_", "tracing"];
-    let impure = lines_with(&words, &[]).into_iter().filter(|line| line.starts_with("src/model/"));
-    assert_eq!(impure.collect::<Vec<_>>(), NONE);
-    let upwards =
-        ["crate::commands", "crate::s3", "crate::report", "crate::dumper", "crate::transfer", "crate::dump_dir"];
-    let upwards = lines_with(&upwards, &[]).into_iter().filter(|line| line.starts_with("src/model/"));
-    assert_eq!(upwards.collect::<Vec<_>>(), NONE);
+fn only_dump_dir_removes_files_of_a_dump() {
+    // `restore` tidies up after itself, in a directory of its own; a file in memory has no name elsewhere.
+    assert_only(
+        &["unlink", "remove_file(", "remove_dir", "rename(", "renameat", "set_len(", "truncate("],
+        // The metrics file is written beside itself and renamed, and refused in the dump directory.
+        &["dump_dir.rs", "commands/restore", "platform/other.rs", "report/metrics.rs"],
+    );
 }
 
-/// The edges know nothing of the commands, and nothing of each other's work.
 #[test]
-fn arrows_go_down_only() {
-    let up = |words: &[&str], from: &[&str]| -> Vec<String> {
-        let lines = lines_with(words, &[]).into_iter();
-        lines.filter(|line| from.iter().any(|path| line.starts_with(path))).collect()
-    };
-    let edges =
-        ["src/s3/", "src/platform/", "src/dump_dir.rs", "src/writers.rs", "src/dumper/", "src/scan.rs", "src/pool.rs"];
-    assert_eq!(up(&["crate::commands", "crate::transfer", "crate::cli", "crate::report"], &edges), NONE);
-    assert_eq!(up(&["crate::commands", "crate::cli"], &["src/transfer.rs", "src/report/"]), NONE);
-    assert_eq!(up(&["crate::"], &["src/pool.rs"]), NONE);
-    assert_eq!(up(&["unsafe {"], &["src/"]).iter().filter(|line| !line.starts_with("src/platform/")).count(), 0);
+fn model_names_neither_tokio_nor_the_filesystem() {
+    let others: Vec<_> = files_with(&["tokio::", "std::fs", "std::process", "rustix::", "libc::", "tracing::"])
+        .into_iter()
+        .filter(|file| file.starts_with("model/"))
+        .collect();
+    assert!(others.is_empty(), "{others:?}");
+}
+
+#[test]
+fn only_the_platform_is_unsafe() {
+    assert_only(&["unsafe {", "allow(unsafe_code)"], &["platform/"]);
+}
+
+#[test]
+fn jobs_are_made_in_one_place() {
+    assert_only(&["UploadJob {"], &["model/state.rs"]);
 }
 
 #[test]
 fn no_file_is_long() {
-    for source in sources() {
-        let lines = source.text.lines().count();
-        assert!(lines <= 550, "{} has {lines} lines", source.path);
+    for (path, text) in sources() {
+        let lines = text.lines().count();
+        assert!(lines <= 550, "{} has {lines} lines", path.display());
     }
 }
 
 /// The repository stands by itself.
 #[test]
 fn nothing_refers_to_what_is_outside() {
-    let mut paths = Vec::new();
-    files_under(root(), &|_| true, &mut paths);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     // Put together here, or this file would be found.
-    let (folder, prefix) = (["..", "shared"].join("/"), ["", "work", ""].join("/"));
-    for path in paths {
-        let Ok(text) = std::fs::read_to_string(&path) else { continue };
-        let shown = path.strip_prefix(root()).expect("in the repository").display();
-        for word in [&folder, &prefix] {
-            assert!(!text.contains(word.as_str()), "{shown} refers to '{word}'");
+    let words = [["..", "shared"].join("/"), ["", "work", ""].join("/")];
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(&directory).expect("a directory of the repository") {
+            let path = entry.expect("an entry").path();
+            if path.ends_with(".git") || path.ends_with("target") {
+                continue;
+            }
+            if path.is_dir() {
+                directories.push(path);
+            } else if let Ok(text) = std::fs::read_to_string(&path) {
+                let found = words.iter().find(|word| text.contains(word.as_str()));
+                assert_eq!(found, None, "{} refers to what users do not have", path.display());
+            }
         }
     }
+}
+
+#[test]
+fn architecture_is_short_and_every_test_that_it_names_exists() {
+    assert!(ARCHITECTURE.lines().count() <= 120, "ARCHITECTURE.md has more than 120 lines");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut tests = String::new();
+    let mut directories = vec![root.join("src"), root.join("tests")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(&directory).expect("a directory of sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                directories.push(path);
+            } else {
+                tests.push_str(&std::fs::read_to_string(&path).unwrap_or_default());
+            }
+        }
+    }
+    let mut named = 0;
+    for line in ARCHITECTURE.lines() {
+        let Some((_, names)) = line.split_once("Held by") else { continue };
+        for name in names.split('`').skip(1).step_by(2) {
+            assert!(tests.contains(&format!("fn {name}(")), "no test is called {name}");
+            named += 1;
+        }
+    }
+    assert!(named > 10, "{named} tests are named");
 }

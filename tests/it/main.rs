@@ -9,6 +9,7 @@ mod dumper_facts;
 mod end_to_end;
 mod floors;
 mod promises;
+mod readme;
 mod s3_server;
 mod settings;
 mod support_tests;

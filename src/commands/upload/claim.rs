@@ -38,6 +38,10 @@ pub async fn claim(
     prefix: &Prefix,
     header: &ManifestHeader,
 ) -> Result<Claim, Failure> {
+    if destination.write_only {
+        let etag = write_claim(store, prefix, header, false).await.map_err(Failure::failed)?;
+        return Ok(Claim { etag, earlier: HashMap::new(), header: None, is_complete: false });
+    }
     for _ in 0..2 {
         let contents = contents(store, prefix).await.map_err(Failure::failed)?;
         if let Some(claim) = claimed_before(store, prefix, &contents, &header.identity).await? {
@@ -117,7 +121,8 @@ async fn clear(
     Ok(())
 }
 
-fn may_clear(
+/// Whether what lies under the prefix may be deleted: the user allowed it, and all of it is of dumps.
+pub fn may_clear(
     store: &Store,
     destination: &DestinationArgs,
     prefix: &Prefix,

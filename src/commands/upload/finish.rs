@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufWriter, Seek, Write};
+use std::sync::PoisonError;
 
 use anyhow::{Context, anyhow};
 use futures_util::{StreamExt, TryStreamExt};
@@ -117,7 +118,9 @@ impl Session<'_> {
         if !obstacles.is_empty() {
             return Err(obstructed(&obstacles));
         }
-        self.check_bucket().await.map_err(not_committed)?;
+        if !self.args.destination.write_only {
+            self.check_bucket().await.map_err(not_committed)?;
+        }
         let commit = self.foresee_metadata().await?;
         let header = self.final_header(DumpStateWord::Complete, exit, metadata);
         self.write_manifest(header, metadata, Some(commit)).await.map_err(not_committed)?;
@@ -226,6 +229,8 @@ impl Session<'_> {
             objects.push((name, object));
         }
         objects.sort_by_key(|(name, _)| *name);
+        let withdrawn = self.shared.transfer.withdrawn.lock().unwrap_or_else(PoisonError::into_inner);
+        header.withdrawn = withdrawn.iter().filter(|name| !state.uploaded().contains_key(*name)).cloned().collect();
         header.total_files = objects.len() as u64;
         header.total_bytes = objects.iter().map(|(_, object)| object.size).sum();
         let describe = Describe::new(metadata, objects.iter().map(|(name, _)| name.as_str()));

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::claim::{self, Claim};
+use super::disk::DiskWatch;
 use super::follow::{End, Job, Shared, Watcher};
 use super::start::Found;
 use super::{Totals, stop_child, stopped};
@@ -52,6 +53,8 @@ pub struct Session<'a> {
     pub(super) header: ManifestHeader,
     pub(super) claim_etag: Option<ETag>,
     pub(super) is_complete: bool,
+    /// Watches the disk while the dump is being written.
+    disk: Option<DiskWatch>,
     /// The directory is not this dump's any more.
     pub(super) is_lost: bool,
     /// Learns mydumper's exit status, and the claim's ETag after it was written there.
@@ -75,6 +78,7 @@ impl<'a> Session<'a> {
         let (prefix, header) = place(args, &found)?;
         totals.destination = Some(store.uri(&prefix.directory()));
         let Found { directory, mut dump, seen_alive } = found;
+        let disk = if seen_alive { Some(DiskWatch::begin(args, child, &dump)?) } else { None };
         let Claim { etag, earlier, header: before, is_complete } = tokio::select! {
             claim = claim_patiently(args, store, child, &prefix, &header, &mut dump, &directory) => claim?,
             signal = stop.wait() => return Err(stopped(signal)),
@@ -90,7 +94,9 @@ impl<'a> Session<'a> {
             None => header,
         };
         totals.claimed = Some((prefix.clone(), header.clone()));
-        abort_leftovers(store, &prefix).await;
+        if !args.destination.write_only {
+            abort_leftovers(store, &prefix).await;
+        }
         // Where the exit status will be seen, it tells of a compressor that failed; inflating everything costs CPU.
         let inflate = args.dump.content_check || !will_be_seen(args, child, &dump);
         let transfer = transfer(args, store, &directory, prefix, &header, earlier, is_complete, inflate);
@@ -106,6 +112,7 @@ impl<'a> Session<'a> {
             header,
             claim_etag: etag,
             is_complete,
+            disk,
             is_lost: false,
             exit: None,
             ended: None,
@@ -211,7 +218,11 @@ impl<'a> Session<'a> {
             let shared = Arc::clone(&shared);
             async move { shared.work(job).await }
         });
-        let end = self.watch(&pool, phase).await;
+        let disk = match self.disk.take() {
+            Some(disk) => disk,
+            None => DiskWatch::idle(),
+        };
+        let end = self.watch(&pool, phase, disk).await;
         match end {
             End::Drained(ending) => {
                 pool.finish().await;
@@ -243,10 +254,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn watch(&mut self, pool: &Pool<Job>, phase: Phase) -> End {
-        let identity = &self.dump.sighted.identity;
-        let not_before = (self.header.seen_alive && !self.args.dump.include_older)
-            .then(|| identity.born.unwrap_or_else(|| self.header.started.as_nanosecond()));
+    async fn watch(&mut self, pool: &Pool<Job>, phase: Phase, disk: DiskWatch) -> End {
+        let not_before = not_before(self.args, &self.header);
         let look = Look {
             phase,
             closed_by: self.dump.closed_by,
@@ -271,9 +280,11 @@ impl<'a> Session<'a> {
                     ended.notify_one();
                 }
             },
-            seen: &mut |phase, state| {
-                let note = store.down_for().map(|down| format!("store down for {}", human_duration(down)));
-                totals.show(phase, state.counts(), state.local_bytes(), note);
+            disk,
+            shown: None,
+            seen: &mut |phase, state, note| {
+                let down = store.down_for().map(|down| format!("store down for {}", human_duration(down)));
+                totals.show(phase, state.counts(), state.local_bytes(), down.or(note));
             },
         };
         let end = watcher.follow(pool).await;
@@ -322,6 +333,12 @@ pub fn place(args: &UploadArgs, found: &Found) -> Result<(Prefix, ManifestHeader
     let started = started_at(&found.dump);
     let prefix = args.destination.prefix.expand(&found.dump.sighted.identity.host, started).map_err(Failure::usage)?;
     Ok((prefix, header(&found.dump, &found.directory, started, found.seen_alive)))
+}
+
+/// Files that were last changed before this belong to something else than a dump that was seen alive.
+pub fn not_before(args: &UploadArgs, header: &ManifestHeader) -> Option<i128> {
+    let began = || header.identity.born.unwrap_or_else(|| header.started.as_nanosecond());
+    (header.seen_alive && !args.dump.include_older).then(began)
 }
 
 /// Claims the prefix. While the dump lives an outage is waited out; after its end as long as any other.
@@ -387,6 +404,7 @@ fn header(dump: &LivingDump, directory: &DumpDir, started: Timestamp, seen_alive
         total_bytes: 0,
         sources: Vec::new(),
         metadata_text: None,
+        withdrawn: Vec::new(),
     }
 }
 
@@ -410,6 +428,8 @@ fn transfer(
         max_parts: args.transfer.max_parts,
         inflate,
         broken: Mutex::default(),
+        write_only: args.destination.write_only,
+        withdrawn: Mutex::default(),
         keep: args.dump.keep,
         prove_only,
         earlier,
