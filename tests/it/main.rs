@@ -11,5 +11,6 @@ mod floors;
 mod promises;
 mod readme;
 mod s3_server;
+mod settings;
 mod support_tests;
 mod unprivileged;
