@@ -4,6 +4,9 @@
 //! what an ETag must be, whether a dump is whole) can be tested without any of them.
 
 pub mod child_arguments;
+pub mod comparison;
+pub mod content_check;
+pub mod content_hash;
 pub mod destination;
 pub mod dump_metadata;
 pub mod etag;

@@ -6,3 +6,4 @@ mod support;
 mod end_to_end;
 mod s3_server;
 mod support_tests;
+mod verify;

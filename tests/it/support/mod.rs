@@ -10,3 +10,4 @@ pub mod mariadb;
 pub mod s3_server;
 pub mod sandbox;
 pub mod seaweedfs;
+pub mod stored_dump;
