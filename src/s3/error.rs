@@ -162,6 +162,8 @@ fn classify_answer(status: u16, code: &str) -> ErrorKind {
         "BadDigest" | "IncompleteBody" | "XAmzContentSHA256Mismatch" | "InvalidPart" => ErrorKind::BadDigest,
         "PreconditionFailed" => ErrorKind::Precondition,
         "NotImplemented" | "MethodNotAllowed" => ErrorKind::NotImplemented,
+        // Archived: 403, but no permission would help.
+        "InvalidObjectState" => ErrorKind::Invalid,
         "RequestTimeout"
         | "RequestTimeTooSkewed"
         | "SlowDown"

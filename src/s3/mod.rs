@@ -5,6 +5,7 @@
 
 mod body;
 mod connect;
+mod download;
 pub mod error;
 mod objects;
 mod outage;
@@ -13,6 +14,7 @@ mod upload;
 
 pub use body::{FileRange, RateLimiter};
 pub use connect::ConnectionSettings;
+pub use download::{Interest, ObjectRef};
 pub use error::{ErrorKind, StoreError};
 pub use objects::{DELETE_BATCH, ListedObject, ObjectHead, OpenUpload};
 pub use store::{ObjectSettings, Store};

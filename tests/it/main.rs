@@ -14,3 +14,4 @@ mod s3_server;
 mod settings;
 mod support_tests;
 mod unprivileged;
+mod verify;
