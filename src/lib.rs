@@ -1,6 +1,7 @@
 //! The map of the crate.
 
 pub mod bucket_dump;
+pub mod catalog;
 pub mod cli;
 pub mod commands;
 pub mod dump_dir;

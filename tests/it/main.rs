@@ -4,5 +4,6 @@
 mod support;
 
 mod end_to_end;
+mod etag;
 mod s3_server;
 mod support_tests;
