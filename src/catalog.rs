@@ -7,13 +7,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tracing::{debug, warn};
 
 use crate::bucket_dump::{Contents, contents, read_manifest};
 use crate::model::file_kind::{KnownNames, NameParts, could_be_dump_file};
 use crate::model::file_name::{MANIFEST, METADATA};
-use crate::model::manifest::{BadManifest, ManifestHeader};
+use crate::model::manifest::{ManifestFile, ManifestHeader};
 use crate::model::object_key::Prefix;
 use crate::model::standing::{Seen, Standing, standing};
 use crate::s3::{Store, StoreError};
@@ -22,6 +22,12 @@ use crate::s3::{Store, StoreError};
 const LOOKS: usize = 8;
 /// How deep the walk goes below where it began: dumps lie two or three directories deep.
 const DEPTH_MAX: usize = 16;
+
+/// A dump whose newest object is younger may have been committed a moment ago.
+const YOUNG: SignedDuration = SignedDuration::from_mins(10);
+
+/// The dump in a directory, and the directories below it.
+pub type Look = (Option<FoundDump>, Vec<String>);
 
 /// A dump in the bucket.
 #[derive(Debug)]
@@ -92,11 +98,21 @@ fn below(store: &Store, directory: &str) -> Option<Prefix> {
 }
 
 /// The dump that lies directly in a directory, if there is one, and the directories below it.
-pub async fn look(
-    store: &Store,
-    prefix: Prefix,
-    now: Timestamp,
-) -> Result<(Option<FoundDump>, Vec<String>), StoreError> {
+///
+/// Listing and manifest are two requests. A dump that was committed between them would look as if objects were gone,
+/// so one that is young and seems damaged is looked at again.
+pub async fn look(store: &Store, prefix: Prefix, now: Timestamp) -> Result<Look, StoreError> {
+    let looked = look_once(store, prefix.clone(), now).await?;
+    let is_young = |time: Timestamp| now.duration_since(time) < YOUNG;
+    match &looked {
+        (Some(dump), _) if matches!(dump.standing, Standing::Damaged(_)) && dump.newest.is_some_and(is_young) => {
+            look_once(store, prefix, now).await
+        }
+        _ => Ok(looked),
+    }
+}
+
+async fn look_once(store: &Store, prefix: Prefix, now: Timestamp) -> Result<Look, StoreError> {
     let mut contents = contents(store, &prefix).await?;
     let directories = std::mem::take(&mut contents.directories);
     let is_dump = contents.objects.keys().any(|name| could_be_dump_file(name.as_str()));
@@ -115,7 +131,7 @@ async fn judge(store: &Store, prefix: Prefix, mut contents: Contents, now: Times
     let mut tally = Tally::default();
     let mut manifest = None;
     if has_manifest {
-        let each = |file: crate::model::manifest::ManifestFile| {
+        let each = |file: ManifestFile| {
             match contents.objects.remove(&file.name) {
                 None => seen.missing += 1,
                 Some(there) => {
@@ -129,7 +145,7 @@ async fn judge(store: &Store, prefix: Prefix, mut contents: Contents, now: Times
     }
     tally.add_unlisted(&contents);
     let standing = standing(manifest.as_ref(), seen, now);
-    let header = manifest.and_then(|manifest: Result<ManifestHeader, BadManifest>| manifest.ok());
+    let header = manifest.and_then(Result::ok);
     let Tally { files, bytes, databases } = tally;
     Ok(FoundDump { prefix, standing, header, files, bytes, oldest, newest, databases })
 }

@@ -11,6 +11,7 @@ pub mod hint;
 pub mod model;
 pub mod platform;
 pub mod pool;
+pub mod removal;
 pub mod report;
 pub mod s3;
 pub mod scan;

@@ -1,7 +1,9 @@
 //! One file a subcommand.
 
+pub mod delete;
 pub mod etag;
 pub mod list;
+pub mod prune;
 pub mod upload;
 
 use tracing::warn;
@@ -18,6 +20,8 @@ pub async fn run(command: &Command, report: &Report, stop: &Stop) -> Status {
     match command {
         Command::Upload(args) => upload::run(args, report, stop).await,
         Command::List(args) => list::run(args, report, stop).await,
+        Command::Delete(args) => delete::run(args, report, stop).await,
+        Command::Prune(args) => prune::run(args, report, stop).await,
         Command::Etag(args) => etag::run(args, report, stop).await,
         _ => {
             report.fatal(&anyhow::anyhow!("this command is not there yet"));

@@ -4,6 +4,7 @@
 //! that is down out, for all workers together.
 
 mod body;
+mod bucket;
 mod connect;
 pub mod error;
 mod objects;
@@ -12,6 +13,7 @@ mod store;
 mod upload;
 
 pub use body::{FileRange, RateLimiter};
+pub use bucket::Retention;
 pub use connect::ConnectionSettings;
 pub use error::{ErrorKind, StoreError};
 pub use objects::{DELETE_BATCH, ListedObject, ObjectHead, OpenUpload};

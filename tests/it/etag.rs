@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use crate::support::dump_objects::endpoint;
 use crate::support::fake_dumper::{FakeDumper, Generation};
-use crate::support::s3_server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
+use crate::support::s3_server::{BUCKET, S3Server};
 use crate::support::sandbox::{Endpoint, Finished, Program, Sandbox};
 use crate::support::seaweedfs::SeaweedFs;
 
@@ -18,7 +19,10 @@ fn etag<'a>(sandbox: &'a Sandbox, files: impl IntoIterator<Item = &'a Path>) -> 
 
 /// Not the same in each part: parts that changed places must be seen.
 fn bytes(count: usize) -> Vec<u8> {
-    (0..count).map(|at| (at / 4096 * 31 + at) as u8).collect()
+    let mut bytes: Vec<u8> =
+        (0..count as u32 / 4 + 1).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    bytes.truncate(count);
+    bytes
 }
 
 fn first_word(finished: &Finished) -> String {
@@ -52,12 +56,7 @@ fn assert_equals_the_store(endpoint: &Endpoint, stored: impl Fn(&str) -> String)
 #[test]
 fn etags_equal_those_of_the_strict_store_around_every_boundary() {
     let server = S3Server::start();
-    let endpoint = Endpoint {
-        url: server.endpoint(),
-        bucket: BUCKET.to_owned(),
-        access_key: ACCESS_KEY.to_owned(),
-        secret_key: SECRET_KEY.to_owned(),
-    };
+    let endpoint = endpoint(&server);
     assert_equals_the_store(&endpoint, |key| server.object(BUCKET, key).expect("uploaded").etag.clone());
 }
 

@@ -3,7 +3,10 @@
 
 mod support;
 
+mod delete;
 mod end_to_end;
 mod etag;
+mod list;
+mod prune;
 mod s3_server;
 mod support_tests;

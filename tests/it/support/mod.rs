@@ -5,6 +5,7 @@
 
 pub mod background;
 pub mod bucket;
+pub mod dump_objects;
 pub mod fake_dumper;
 pub mod mariadb;
 pub mod s3_server;
