@@ -232,7 +232,7 @@ impl Removed {
         let named = left.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join("; ");
         match left.len() {
             0 => None,
-            ..=NAMED_MAX => Some(named),
+            1..=NAMED_MAX => Some(named),
             _ => Some(format!("{named}; and {} more", left.len() - NAMED_MAX)),
         }
     }

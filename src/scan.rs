@@ -56,7 +56,10 @@ impl Look {
         let table = WriterTable::for_scan(self.closed_by, self.lead, ended);
         let unfinished: Vec<FileName> = {
             let state = state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.unfinished(&listing).into_iter().cloned().collect()
+            let mut unfinished = state.unfinished(&listing);
+            // The manifest is written: what turns up now does not belong to this dump.
+            unfinished.retain(|name| self.phase != Phase::Committing || name.is_metadata());
+            unfinished.into_iter().cloned().collect()
         };
         let mut probes = Vec::with_capacity(unfinished.len());
         for name in unfinished {

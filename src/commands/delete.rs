@@ -40,7 +40,7 @@ async fn delete(args: &DeleteArgs, report: &Report, stop: &Stop) -> Result<Statu
         return Ok(Status::Failure);
     }
     store.wait_for(Instant::now(), PATIENCE);
-    let removed = removal.carry_out(&store, stop).await.map_err(Failure::failure)?;
+    let removed = removal.carry_out(&store, stop).await.map_err(Failure::failed)?;
     outcome(&removed, &place)?;
     if args.with_bucket {
         delete_bucket(&store).await?;
@@ -121,7 +121,7 @@ pub(super) fn outcome(removed: &Removed, place: &str) -> Result<(), Failure> {
         None => Ok(()),
         Some(left) => {
             let error = anyhow!("not all of {place} could be deleted: {left}");
-            Err(Failure::failure(hinted(
+            Err(Failure::failed(hinted(
                 error,
                 "the credentials need s3:DeleteObject and s3:AbortMultipartUpload; what a retention keeps can be \
                  deleted when its time is over",
@@ -132,11 +132,11 @@ pub(super) fn outcome(removed: &Removed, place: &str) -> Result<(), Failure> {
 
 /// Deletes the bucket only if it is seen to be empty: not every store would refuse otherwise.
 async fn delete_bucket(store: &Store) -> Result<(), Failure> {
-    if !store.bucket_is_empty().await.map_err(Failure::failure)? {
+    if !store.bucket_is_empty().await.map_err(Failure::failed)? {
         warn!("the bucket '{}' is not empty (old versions and unfinished uploads count) and stays", store.bucket());
         return Ok(());
     }
-    store.delete_bucket().await.map_err(Failure::failure)?;
+    store.delete_bucket().await.map_err(Failure::failed)?;
     info!("deleted the bucket '{}'", store.bucket());
     Ok(())
 }

@@ -47,7 +47,10 @@ async fn list(args: &ListArgs, report: &Report, now: Timestamp) -> Result<Status
         let age = age.as_ref().map(AgeJson::from);
         report.data(&to_json(&ListJson { bucket: store.bucket(), prefix: args.prefix.as_str(), age, dumps })?);
     } else if let Some(age) = &age {
-        report.data(&age.line(&store, &place));
+        // A check in cron's way: nothing to say when all is well.
+        if !(args.output.quiet && age.is_recent) {
+            report.data(&age.line(&store, &place));
+        }
     } else if dumps.is_empty() {
         info!("there is no dump in {place}");
     } else {
@@ -209,7 +212,7 @@ impl<'a> From<&'a FoundDump> for DumpJson<'a> {
 }
 
 fn to_json(document: &impl Serialize) -> Result<String, Failure> {
-    serde_json::to_string_pretty(document).map_err(|error| Failure::failure(anyhow!("cannot write JSON: {error}")))
+    serde_json::to_string_pretty(document).map_err(|error| Failure::failed(anyhow!("cannot write JSON: {error}")))
 }
 
 /// There is nothing where one dump was named.

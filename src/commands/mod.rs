@@ -47,5 +47,5 @@ async fn connect(connection: &ConnectionArgs, bucket: &BucketName) -> Result<Sto
 
 /// What a store's error means before anything was touched: mostly a wrong setting.
 fn refused(error: StoreError) -> Failure {
-    if error.is_about_rights() { Failure::usage(error) } else { Failure::failure(error) }
+    if error.is_about_rights() { Failure::usage(error) } else { Failure::failed(error) }
 }

@@ -161,7 +161,7 @@ async fn remove_all(store: &Store, doomed: &[&FoundDump], stop: &Stop) -> Result
 
 async fn remove(store: &Store, dump: &FoundDump, is_first: bool, stop: &Stop) -> Result<(), Failure> {
     let place = store.uri(&dump.prefix.directory());
-    let removal = Removal::plan(store, &dump.prefix).await.map_err(Failure::failure)?;
+    let removal = Removal::plan(store, &dump.prefix).await.map_err(Failure::failed)?;
     let which = |header: Option<&ManifestHeader>| header.map(|header| (header.dump_id.clone(), header.state));
     if which(removal.header.as_ref()) != which(dump.header.as_ref()) {
         warn!("{place} has changed meanwhile and stays");
@@ -175,6 +175,6 @@ async fn remove(store: &Store, dump: &FoundDump, is_first: bool, stop: &Stop) ->
             "the bucket keeps old versions: they stay, and so do their bytes, until a lifecycle rule or you remove them"
         );
     }
-    let removed = removal.carry_out(store, stop).await.map_err(Failure::failure)?;
+    let removed = removal.carry_out(store, stop).await.map_err(Failure::failed)?;
     delete::outcome(&removed, &place)
 }

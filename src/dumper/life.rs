@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Sighted;
-use crate::dump_dir::DumpDir;
+use crate::dump_dir::{DumpDir, identity_of};
+use crate::model::dump_metadata::DumpMetadata;
 use crate::model::file_name::{METADATA, METADATA_PARTIAL};
 use crate::model::manifest::ClosedBy;
 use crate::model::verdict::Ending;
@@ -43,6 +44,8 @@ pub struct LivingDump {
     /// A handle on it, which outlives it.
     handle: Option<Arc<ProcessHandle>>,
     silent_since: Option<Instant>,
+    /// Size and time of the lead when its text was last found to be of this dump.
+    vouched: Option<(u64, i128)>,
 }
 
 impl LivingDump {
@@ -52,7 +55,7 @@ impl LivingDump {
         let visible = process.as_ref().is_some_and(|process| writes(process, sighted.inode));
         let (closed_by, closed_by_reason) = writers::choose(&sighted.lead, visible);
         let handle = process.as_ref().and_then(|process| ProcessHandle::open(process.pid).ok()).map(Arc::new);
-        Self { sighted, closed_by, closed_by_reason, process, handle, silent_since: None }
+        Self { sighted, closed_by, closed_by_reason, process, handle, silent_since: None, vouched: None }
     }
 
     /// mydumper's process, where it could be found.
@@ -72,6 +75,9 @@ impl LivingDump {
 
     /// One look at the dump's life. `child` says whether mydumper is our child, and then whether it has exited.
     pub fn probe(&mut self, directory: &DumpDir, child: Option<bool>, now: Instant) -> Life {
+        if self.is_overwritten(directory) {
+            return Life::Ended(Ending::Overwritten);
+        }
         let stands_as =
             |name| directory.identity(name).is_ok_and(|there| (there.device, there.inode) == self.sighted.inode);
         if stands_as(METADATA) {
@@ -88,8 +94,29 @@ impl LivingDump {
                 (None, None) => self.alive(false),
             };
         }
-        let overwritten = directory.identity(METADATA_PARTIAL).is_ok();
-        self.silent(now, if overwritten { Ending::Overwritten } else { Ending::Vanished })
+        self.silent(now, Ending::Vanished)
+    }
+
+    /// Whether another dump has begun in the directory: another `metadata.partial` stands there; or it is the same file,
+    /// begun anew, for 0.10.1 truncates a dead one and 1.x with `--dirty` appends to it.
+    pub fn is_overwritten(&mut self, directory: &DumpDir) -> bool {
+        let partial = directory.identity(METADATA_PARTIAL);
+        partial.is_ok_and(|there| (there.device, there.inode) != self.sighted.inode) || self.is_begun_anew()
+    }
+
+    /// Whether the lead tells of another start than the one that was sighted. It is read only when it has changed.
+    fn is_begun_anew(&mut self) -> bool {
+        let Ok(identity) = identity_of(&self.sighted.lead) else { return false };
+        let version = (identity.size, identity.modified);
+        if self.vouched == Some(version) {
+            return false;
+        }
+        let Ok(text) = self.sighted.read_again() else { return false };
+        if DumpMetadata::parse(&text).started.as_ref() != Some(&self.sighted.identity.started) {
+            return true;
+        }
+        self.vouched = Some(version);
+        false
     }
 
     fn alive(&mut self, known: bool) -> Life {

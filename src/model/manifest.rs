@@ -141,6 +141,10 @@ pub struct ManifestHeader {
     /// Of an incomplete dump: the text of its `metadata.partial`, of which there is no object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata_text: Option<String>,
+    /// Objects that are there but do not belong to the dump: mydumper took their files back, and where only putting is
+    /// allowed they could not be deleted. Verify and restore skip them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withdrawn: Vec<FileName>,
 }
 
 /// What a verdict rests on.

@@ -22,6 +22,7 @@ fn header() -> ManifestHeader {
         total_bytes: 12,
         sources: Vec::new(),
         metadata_text: None,
+        withdrawn: Vec::new(),
     }
 }
 

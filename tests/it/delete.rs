@@ -48,7 +48,7 @@ fn metadata_goes_first_and_the_manifest_last() {
     assert_eq!(vault.keys(), [""; 0]);
     let requests = vault.server.requests();
     let of = |operation| requests.iter().filter(move |request| request.operation == operation);
-    let last = of(Operation::DeleteObject).last().expect("a request");
+    let last = of(Operation::DeleteObject).next_back().expect("a request");
     assert_eq!(last.key, "p/mydumper2s3.json");
 }
 

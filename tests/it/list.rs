@@ -142,6 +142,9 @@ fn max_age_is_for_monitoring() {
     assert_eq!(fine.stdout.lines().count(), 1, "{fine:?}");
     vault.put_complete("db1/new", &hours_ago(2));
     check("26h").assert_status(0).assert_says("db1/new");
+    let quiet = vault.command("list").args(["--max-age", "26h", "--quiet"]).run().assert_status(0);
+    assert_eq!(quiet.text(), "");
+    vault.command("list").args(["--max-age", "1h", "--quiet"]).run().assert_status(4).assert_says("is older than 1h");
     let document = json(&vault.command("list").args(["--max-age", "1h", "--json"]).run().assert_status(4));
     assert_eq!((&document["is_recent"], &document["newest_complete"]), (&Value::Bool(false), &"db1/new".into()));
 }

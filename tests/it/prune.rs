@@ -11,8 +11,7 @@ fn prune<'a>(vault: &'a Vault, prefix: &str, rules: &[&str]) -> Program<'a> {
 /// The dumps that are there, by their prefixes.
 fn dumps(vault: &Vault) -> Vec<String> {
     let keys = vault.keys().into_iter();
-    let mut dumps: Vec<_> =
-        keys.filter_map(|key| key.strip_suffix("/mydumper2s3.json").map(str::to_owned)).collect();
+    let mut dumps: Vec<_> = keys.filter_map(|key| key.strip_suffix("/mydumper2s3.json").map(str::to_owned)).collect();
     dumps.sort();
     dumps
 }

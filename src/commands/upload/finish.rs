@@ -3,8 +3,10 @@
 
 use std::collections::HashMap;
 use std::io::{BufWriter, Seek, Write};
+use std::sync::PoisonError;
 
 use anyhow::{Context, anyhow};
+use futures_util::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
@@ -22,10 +24,10 @@ use crate::model::manifest::{
     self, ContentHash, DumpStateWord, DumperExit, ManifestFile, ManifestHeader, ObjectRecord, Proof,
 };
 use crate::model::state::{Local, Phase, Uploaded};
-use crate::model::verdict::{Ending, Evidence, why_incomplete};
+use crate::model::verdict::{Ending, Evidence, why_incomplete, wrongly_empty};
 use crate::platform;
-use crate::s3::ListedObject;
-use crate::transfer::{DUMP_ID, PART_SIZE};
+use crate::s3::{ListedObject, ObjectHead};
+use crate::transfer::{BROKEN, DUMP_ID, PART_SIZE};
 
 /// Files that are named in a message at most.
 const NAMED_MAX: usize = 5;
@@ -35,6 +37,7 @@ const REOPENINGS_MAX: u32 = 5;
 impl Session<'_> {
     /// Why the dump is not whole, if it is not.
     pub fn why_incomplete(&self, ending: Ending, exit: DumperExit, metadata: &DumpMetadata) -> Option<String> {
+        let broken = self.broken(metadata);
         let state = self.shared.state();
         let names: Vec<&str> = state.uploaded().keys().chain(state.waiting()).map(FileName::as_str).collect();
         why_incomplete(&Evidence {
@@ -45,8 +48,18 @@ impl Session<'_> {
             stopped_by_us: self.header.told_to_stop,
             allow_empty: self.args.dump.allow_empty,
             names: &names,
-            broken: &[],
+            broken: &broken,
         })
+    }
+
+    /// Files whose content is broken: those that were found so when they were read, and empty ones that cannot be right.
+    fn broken(&self, metadata: &DumpMetadata) -> Vec<(String, String)> {
+        let state = self.shared.state();
+        let sizes = state.uploaded().iter().map(|(name, uploaded)| (name.as_str(), uploaded.object.size));
+        let found = self.shared.transfer.broken();
+        let found = found.iter().map(|(name, why)| (name.to_string(), why.clone()));
+        let empty = wrongly_empty(metadata, sizes).into_iter().map(|(name, why)| (name.to_owned(), why.to_owned()));
+        found.chain(empty).collect()
     }
 
     /// What went wrong beside the dump itself: each is a reason for status 1 and no commit.
@@ -86,7 +99,7 @@ impl Session<'_> {
             }
             self.follow(Phase::Ended).await?;
         }
-        Err(Failure::failure(anyhow!("files of the dump are changed again and again after mydumper's end")))
+        Err(Failure::failed(anyhow!("files of the dump are changed again and again after mydumper's end")))
     }
 
     async fn judge_and_commit(
@@ -96,6 +109,8 @@ impl Session<'_> {
         metadata: &DumpMetadata,
         text: Vec<u8>,
     ) -> Result<(), Failure> {
+        // First what an earlier run left: it belongs to what is judged.
+        self.adopt_earlier().await.map_err(not_committed)?;
         if let Some(reason) = self.why_incomplete(ending, exit, metadata) {
             return Err(self.conclude_incomplete(reason, exit, metadata, text).await);
         }
@@ -103,7 +118,9 @@ impl Session<'_> {
         if !obstacles.is_empty() {
             return Err(obstructed(&obstacles));
         }
-        self.check_bucket().await.map_err(not_committed)?;
+        if !self.args.destination.write_only {
+            self.check_bucket().await.map_err(not_committed)?;
+        }
         let commit = self.foresee_metadata().await?;
         let header = self.final_header(DumpStateWord::Complete, exit, metadata);
         self.write_manifest(header, metadata, Some(commit)).await.map_err(not_committed)?;
@@ -143,7 +160,6 @@ impl Session<'_> {
         if manifest.is_none_or(|manifest| manifest.etag.is_some() && manifest.etag != self.claim_etag) {
             return Err(anyhow!("another program has claimed {} meanwhile", self.destination()));
         }
-        self.adopt_earlier(&listed).await?;
         let wrong = differences(&self.shared, &mut listed)?;
         if wrong.is_empty() {
             return Ok(());
@@ -154,58 +170,29 @@ impl Session<'_> {
         Err(anyhow!("{} does not hold exactly this dump: {}{more}", self.destination(), shown.join(", ")))
     }
 
-    /// The same for a dump that is not committed, of which the bucket need hold nothing.
-    async fn adopt_all_earlier(&self) -> anyhow::Result<()> {
-        if self.shared.transfer.earlier.is_empty() {
-            return Ok(());
-        }
-        let mut listed = HashMap::new();
-        let directory = self.shared.transfer.prefix.directory();
-        self.store.list(&directory, |object| drop(listed.insert(object.key.clone(), object))).await?;
-        self.adopt_earlier(&listed).await
+    /// Takes in what an earlier run uploaded and removed here. The object itself says that it is of this dump.
+    async fn adopt_earlier(&self) -> anyhow::Result<()> {
+        let transfer = &self.shared.transfer;
+        let unknown = |name: &&FileName| {
+            let known = self.shared.state().uploaded().contains_key(*name);
+            !known && !name.is_metadata() && self.directory.identity(name.as_str()).is_err()
+        };
+        futures_util::stream::iter(transfer.earlier.keys().filter(unknown))
+            .map(Ok::<_, anyhow::Error>)
+            .try_for_each_concurrent(transfer.workers, |name| self.adopt(name))
+            .await
     }
 
-    /// Takes in what an earlier run uploaded and removed here. The object itself says that it is of this dump.
-    async fn adopt_earlier(&self, listed: &HashMap<String, ListedObject>) -> anyhow::Result<()> {
+    async fn adopt(&self, name: &FileName) -> anyhow::Result<()> {
         let transfer = &self.shared.transfer;
-        for (name, earlier) in &transfer.earlier {
-            let key = transfer.prefix.key(name)?;
-            let known = self.shared.state().uploaded().contains_key(name);
-            if known
-                || name.is_metadata()
-                || self.directory.identity(name.as_str()).is_ok()
-                || !listed.contains_key(&key)
-            {
-                continue;
-            }
-            let Some(head) = self.store.head(&key).await? else {
-                continue;
-            };
-            if head.metadata.get(DUMP_ID) != Some(&transfer.dump_id) {
-                continue;
-            }
-            let part_size = head.metadata.get(PART_SIZE).and_then(|text| text.parse().ok());
-            let hash = match (head.etag.as_ref().and_then(ETag::as_md5), part_size) {
-                _ if head.etag_is_no_md5 => ContentHash::Unknown {},
-                (Some(md5), _) => ContentHash::Whole { md5 },
-                (None, Some(part_size)) => ContentHash::Parts { part_size, part_md5s: Vec::new() },
-                (None, None) => ContentHash::Unknown {},
-            };
-            let proof = match hash {
-                ContentHash::Whole { .. } => Proof::EtagMd5,
-                ContentHash::Parts { .. } => Proof::EtagComposite,
-                ContentHash::Unknown {} => Proof::ContentMd5,
-            };
-            let object = ObjectRecord {
-                size: head.size,
-                hash,
-                etag: head.etag.or_else(|| earlier.etag.clone()),
-                version_id: head.version_id,
-                sha256: None,
-                proof,
-            };
-            self.shared.state().adopt(name.clone(), Uploaded { object, local: Local::Removed });
+        let head = self.store.head(&transfer.prefix.key(name)?).await?;
+        let Some(head) = head.filter(|head| head.metadata.get(DUMP_ID) == Some(&transfer.dump_id)) else {
+            return Ok(());
+        };
+        if let Some(why) = head.metadata.get(BROKEN) {
+            transfer.broken().insert(name.clone(), why.clone());
         }
+        self.shared.state().adopt(name.clone(), Uploaded { object: record_of(head), local: Local::Removed });
         Ok(())
     }
 
@@ -242,6 +229,8 @@ impl Session<'_> {
             objects.push((name, object));
         }
         objects.sort_by_key(|(name, _)| *name);
+        let withdrawn = self.shared.transfer.withdrawn.lock().unwrap_or_else(PoisonError::into_inner);
+        header.withdrawn = withdrawn.iter().filter(|name| !state.uploaded().contains_key(*name)).cloned().collect();
         header.total_files = objects.len() as u64;
         header.total_bytes = objects.iter().map(|(_, object)| object.size).sum();
         let describe = Describe::new(metadata, objects.iter().map(|(name, _)| name.as_str()));
@@ -304,11 +293,11 @@ impl Session<'_> {
         header.reason = Some(reason.clone());
         header.metadata_text = Some(String::from_utf8_lossy(&text).into_owned());
         let why = format!("the dump is incomplete: {reason}");
-        if let Err(error) = self.adopt_all_earlier().await {
-            return Failure::failure(error.context(format!("{why}; and its manifest cannot be written")));
+        if let Err(error) = self.adopt_earlier().await {
+            return Failure::failed(error.context(format!("{why}; and its manifest cannot be written")));
         }
         if let Err(error) = self.write_manifest(header, metadata, None).await {
-            return Failure::failure(error.context(format!("{why}; and its manifest cannot be written")));
+            return Failure::failed(error.context(format!("{why}; and its manifest cannot be written")));
         }
         let mut left = self.obstacles();
         // While files could not be brought to safety the dump's lead stays, so that a restart finds the dump.
@@ -343,8 +332,20 @@ impl Session<'_> {
     }
 }
 
+/// What is known of an object that an earlier run proved. Its parts' hashes are gone, but ETag and part size are not.
+fn record_of(head: ObjectHead) -> ObjectRecord {
+    let part_size = head.metadata.get(PART_SIZE).and_then(|text| text.parse().ok());
+    let (hash, proof) = match (head.etag.as_ref().and_then(ETag::as_md5), part_size) {
+        _ if head.etag_is_no_md5 => (ContentHash::Unknown {}, Proof::ContentMd5),
+        (Some(md5), _) => (ContentHash::Whole { md5 }, Proof::EtagMd5),
+        (None, Some(part_size)) => (ContentHash::Parts { part_size, part_md5s: Vec::new() }, Proof::EtagComposite),
+        (None, None) => (ContentHash::Unknown {}, Proof::ContentMd5),
+    };
+    ObjectRecord { size: head.size, hash, etag: head.etag, version_id: head.version_id, sha256: None, proof }
+}
+
 fn not_committed(error: anyhow::Error) -> Failure {
-    Failure::failure(error.context("the dump is not committed"))
+    Failure::failed(error.context("the dump is not committed"))
 }
 
 /// Where bucket and state differ, in words. Empties `listed`.

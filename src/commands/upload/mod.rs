@@ -1,10 +1,13 @@
 //! The main job: a running dump goes to the bucket while it is written, verified, and the disk is freed.
 
 mod claim;
+mod disk;
+mod dry_run;
 mod finish;
 mod follow;
 mod session;
 mod start;
+mod store_check;
 
 use std::time::{Duration, Instant};
 
@@ -114,6 +117,15 @@ impl Totals {
 
 /// Uploads a dump, and says how it went.
 pub async fn run(args: &UploadArgs, report: &Report, stop: &Stop) -> Status {
+    if args.dry_run {
+        return match dry_run::run(args, report).await {
+            Ok(()) => Status::Success,
+            Err(failure) => {
+                report.fatal(&failure.error);
+                failure.status
+            }
+        };
+    }
     let began = Instant::now();
     let mut totals = Totals::new(report);
     let result = upload(args, stop, &mut totals).await;
@@ -144,7 +156,7 @@ fn write_metrics(args: &UploadArgs, totals: &Totals, status: Status, duration: D
 }
 
 async fn upload(args: &UploadArgs, stop: &Stop, totals: &mut Totals) -> Result<(), Failure> {
-    let store = start::connect(args).await.map_err(Failure::usage)?;
+    let (store, _) = store_check::connect(args).await.map_err(Failure::usage)?;
     let child = start::start_child(args, &store, &totals.report).await?;
     let result = upload_dumps(args, &store, child.as_ref(), stop, totals).await;
     if let Some(child) = &child {
@@ -228,7 +240,7 @@ async fn stop_child(child: &Child, args: &UploadArgs, store: &Store, totals: &mu
     child.stop(args.dump.stop_timeout).await;
     if !was_claimed {
         // It may have begun a dump that nobody has claimed yet.
-        if let Ok(Some(found)) = start::find_ended(args) {
+        if let Ok(Some(found)) = start::find_now(args) {
             totals.claimed = session::place(args, &found).ok();
             mark_as_stopped(store, totals).await;
         }

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::claim::{self, Claim};
+use super::disk::DiskWatch;
 use super::follow::{End, Job, Shared, Watcher};
 use super::start::Found;
 use super::{Totals, stop_child, stopped};
@@ -24,13 +25,14 @@ use crate::exit_status::Failure;
 use crate::hint::{find, hinted};
 use crate::model::dump_metadata::DumpMetadata;
 use crate::model::etag::ETag;
+use crate::model::file_kind::could_be_dump_file;
 use crate::model::manifest::{DumpStateWord, DumperExit, ExitSeen, FORMAT, ManifestHeader};
 use crate::model::object_key::Prefix;
 use crate::model::state::Phase;
 use crate::model::units::human_duration;
 use crate::model::verdict::Ending;
 use crate::pool::Pool;
-use crate::s3::{Store, StoreError};
+use crate::s3::{OpenUpload, Store, StoreError};
 use crate::scan::{Look, Strangers};
 use crate::stop::Stop;
 use crate::transfer::Transfer;
@@ -51,6 +53,8 @@ pub struct Session<'a> {
     pub(super) header: ManifestHeader,
     pub(super) claim_etag: Option<ETag>,
     pub(super) is_complete: bool,
+    /// Watches the disk while the dump is being written.
+    disk: Option<DiskWatch>,
     /// The directory is not this dump's any more.
     pub(super) is_lost: bool,
     /// Learns mydumper's exit status, and the claim's ETag after it was written there.
@@ -74,6 +78,7 @@ impl<'a> Session<'a> {
         let (prefix, header) = place(args, &found)?;
         totals.destination = Some(store.uri(&prefix.directory()));
         let Found { directory, mut dump, seen_alive } = found;
+        let disk = if seen_alive { Some(DiskWatch::begin(args, child, &dump)?) } else { None };
         let Claim { etag, earlier, header: before, is_complete } = tokio::select! {
             claim = claim_patiently(args, store, child, &prefix, &header, &mut dump, &directory) => claim?,
             signal = stop.wait() => return Err(stopped(signal)),
@@ -89,8 +94,12 @@ impl<'a> Session<'a> {
             None => header,
         };
         totals.claimed = Some((prefix.clone(), header.clone()));
-        abort_leftovers(store, &prefix).await;
-        let transfer = transfer(args, store, &directory, prefix, &header, earlier, is_complete);
+        if !args.destination.write_only {
+            abort_leftovers(store, &prefix).await;
+        }
+        // Where the exit status will be seen, it tells of a compressor that failed; inflating everything costs CPU.
+        let inflate = args.dump.content_check || !will_be_seen(args, child, &dump);
+        let transfer = transfer(args, store, &directory, prefix, &header, earlier, is_complete, inflate);
         Ok(Self {
             args,
             store: store.clone(),
@@ -103,6 +112,7 @@ impl<'a> Session<'a> {
             header,
             claim_etag: etag,
             is_complete,
+            disk,
             is_lost: false,
             exit: None,
             ended: None,
@@ -208,7 +218,11 @@ impl<'a> Session<'a> {
             let shared = Arc::clone(&shared);
             async move { shared.work(job).await }
         });
-        let end = self.watch(&pool, phase).await;
+        let disk = match self.disk.take() {
+            Some(disk) => disk,
+            None => DiskWatch::idle(),
+        };
+        let end = self.watch(&pool, phase, disk).await;
         match end {
             End::Drained(ending) => {
                 pool.finish().await;
@@ -225,7 +239,7 @@ impl<'a> Session<'a> {
             }
             End::GaveUp(error) => {
                 drop(pool);
-                Err(Failure::failure(anyhow::Error::new(error).context("the store is out of reach, and time is up")))
+                Err(Failure::failed(anyhow::Error::new(error).context("the store is out of reach, and time is up")))
             }
             End::Idle(limit) => {
                 drop(pool);
@@ -240,10 +254,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn watch(&mut self, pool: &Pool<Job>, phase: Phase) -> End {
-        let identity = &self.dump.sighted.identity;
-        let not_before = (self.header.seen_alive && !self.args.dump.include_older)
-            .then(|| identity.born.unwrap_or_else(|| self.header.started.as_nanosecond()));
+    async fn watch(&mut self, pool: &Pool<Job>, phase: Phase, disk: DiskWatch) -> End {
+        let not_before = not_before(self.args, &self.header);
         let look = Look {
             phase,
             closed_by: self.dump.closed_by,
@@ -268,9 +280,11 @@ impl<'a> Session<'a> {
                     ended.notify_one();
                 }
             },
-            seen: &mut |phase, state| {
-                let note = store.down_for().map(|down| format!("store down for {}", human_duration(down)));
-                totals.show(phase, state.counts(), state.local_bytes(), note);
+            disk,
+            shown: None,
+            seen: &mut |phase, state, note| {
+                let down = store.down_for().map(|down| format!("store down for {}", human_duration(down)));
+                totals.show(phase, state.counts(), state.local_bytes(), down.or(note));
             },
         };
         let end = watcher.follow(pool).await;
@@ -281,6 +295,10 @@ impl<'a> Session<'a> {
     /// The directory is not this dump's any more.
     async fn lost(&mut self, why: &str) -> Failure {
         self.is_lost = true;
+        if let Some(exit) = self.exit.take() {
+            // It would write the claim anew, over the verdict.
+            exit.abort();
+        }
         let metadata = DumpMetadata::default();
         let text = self.dump.sighted.read_again().unwrap_or_default();
         self.conclude_incomplete(why.to_owned(), DumperExit::NOT_SEEN, &metadata, text).await
@@ -317,6 +335,12 @@ pub fn place(args: &UploadArgs, found: &Found) -> Result<(Prefix, ManifestHeader
     Ok((prefix, header(&found.dump, &found.directory, started, found.seen_alive)))
 }
 
+/// Files that were last changed before this belong to something else than a dump that was seen alive.
+pub fn not_before(args: &UploadArgs, header: &ManifestHeader) -> Option<i128> {
+    let began = || header.identity.born.unwrap_or_else(|| header.started.as_nanosecond());
+    (header.seen_alive && !args.dump.include_older).then(began)
+}
+
 /// Claims the prefix. While the dump lives an outage is waited out; after its end as long as any other.
 async fn claim_patiently(
     args: &UploadArgs,
@@ -340,6 +364,11 @@ async fn claim_patiently(
             return Err(failure);
         }
     }
+}
+
+/// Whether mydumper's exit status can be expected to become known.
+fn will_be_seen(args: &UploadArgs, child: Option<&Child>, dump: &LivingDump) -> bool {
+    child.is_some() || args.dump.exit_status_file.is_some() || dump.handle().is_some_and(|handle| !handle.has_ended())
 }
 
 fn started_at(dump: &LivingDump) -> Timestamp {
@@ -375,9 +404,11 @@ fn header(dump: &LivingDump, directory: &DumpDir, started: Timestamp, seen_alive
         total_bytes: 0,
         sources: Vec::new(),
         metadata_text: None,
+        withdrawn: Vec::new(),
     }
 }
 
+#[allow(clippy::too_many_arguments, reason = "the fields of one struct, each from another source")]
 fn transfer(
     args: &UploadArgs,
     store: &Store,
@@ -386,6 +417,7 @@ fn transfer(
     header: &ManifestHeader,
     earlier: HashMap<crate::model::file_name::FileName, crate::s3::ListedObject>,
     prove_only: bool,
+    inflate: bool,
 ) -> Transfer {
     Transfer {
         store: store.clone(),
@@ -394,6 +426,10 @@ fn transfer(
         dump_id: header.dump_id.clone(),
         part_size: args.transfer.part_size.0,
         max_parts: args.transfer.max_parts,
+        inflate,
+        broken: Mutex::default(),
+        write_only: args.destination.write_only,
+        withdrawn: Mutex::default(),
         keep: args.dump.keep,
         prove_only,
         earlier,
@@ -414,10 +450,11 @@ async fn abort_leftovers(store: &Store, prefix: &Prefix) {
             return;
         }
     };
-    // Only keys directly under the prefix are ours.
-    for upload in
-        uploads.iter().filter(|upload| upload.key.strip_prefix(&directory).is_some_and(|name| !name.contains('/')))
-    {
+    // Only keys directly under the prefix are ours, and in the bucket's root not all of these.
+    let is_ours = |upload: &&OpenUpload| {
+        upload.key.strip_prefix(&directory).is_some_and(|name| !name.contains('/') && could_be_dump_file(name))
+    };
+    for upload in uploads.iter().filter(is_ours) {
         match store.abort_upload(upload).await {
             Ok(()) => info!("aborted an unfinished upload of {}", store.uri(&upload.key)),
             Err(error) => warn!("{error}"),
