@@ -49,7 +49,7 @@ impl Failure {
     }
 
     /// Something could not be done.
-    pub fn failure(error: impl Into<anyhow::Error>) -> Self {
+    pub fn failed(error: impl Into<anyhow::Error>) -> Self {
         Self { status: Status::Failure, error: error.into() }
     }
 
@@ -61,7 +61,7 @@ impl Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::failure(error)
+        Self::failed(error)
     }
 }
 

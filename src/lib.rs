@@ -1,8 +1,42 @@
 //! The map of the crate.
+//!
+//! mydumper2s3 runs beside mydumper and moves a dump to S3 while it is being written. Four floors; arrows go down:
+//! nothing uses a module of a floor above its own. ARCHITECTURE.md tells why, `tests/it/architecture.rs` that it is so.
+//!
+//! ```text
+//! commands      one file per subcommand; `upload` is the main job:
+//!                 start    settings tried, mydumper started, the dump found
+//!                 claim    the prefix made ours
+//!                 session  one dump, from claim to end
+//!                 follow   the watcher: scan, enqueue, until the dump has ended and everything is up
+//!                 finish   how did it end, is it whole, is the bucket right: manifest, then `metadata`
+//!
+//! cli           what may be typed; leaves as model types
+//! transfer      one file's life: open, hash, upload, prove, remove
+//! content       whether a file's content is whole: compressed frames, empty schema files
+//! pool          the bounded queue and its workers
+//! scan          one look at the directory, in the order that matters
+//! bucket_dump   a dump as it lies in the bucket
+//!
+//! dump_dir      the dump directory; the only place that removes a dump's files
+//! writers       who writes: how a file is known to be closed
+//! dumper        the dump's life: metadata.partial, the process, our child, its exit status
+//! s3            the store; the only place that names the SDK
+//! report        the only place that prints: log, status line, summary, metrics
+//! platform      what only the operating system can tell; the only unsafe code
+//! stop          SIGTERM and SIGINT
+//! hint          errors that carry what the user can do
+//!
+//! model         values in, values out: DumpState and its four sets, parts, ETags, keys, the manifest, metadata
+//! exit_status   what the program's exit status tells
+//! ```
+//!
+//! `main` parses, starts the report and the runtime, calls [`commands::run`], and exits.
 
 pub mod bucket_dump;
 pub mod cli;
 pub mod commands;
+pub mod content;
 pub mod dump_dir;
 pub mod dump_index;
 pub mod dumper;

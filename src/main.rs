@@ -5,9 +5,13 @@ use std::process::ExitCode;
 use mydumper2s3::exit_status::Status;
 use mydumper2s3::report::Report;
 use mydumper2s3::stop::Stop;
-use mydumper2s3::{cli, commands, platform};
+use mydumper2s3::{cli, commands, dumper, platform};
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == dumper::HELPER_ARGUMENT) {
+        dumper::wake_when_the_pipe_breaks(std::io::stdin());
+        return ExitCode::SUCCESS;
+    }
     let directory = std::env::current_dir().unwrap_or_default();
     let command = match cli::parse_from(std::env::args_os(), &directory) {
         Ok(command) => command,

@@ -44,7 +44,7 @@ impl Look {
         let mut strangers = Strangers::new();
         let mut listing = Vec::new();
         for entry in directory.list()? {
-            match self.sort(&entry) {
+            match self.sort(directory, &entry) {
                 Ok(Some(listed)) => listing.push(listed),
                 Ok(None) => {}
                 Err(why) => {
@@ -56,7 +56,10 @@ impl Look {
         let table = WriterTable::for_scan(self.closed_by, self.lead, ended);
         let unfinished: Vec<FileName> = {
             let state = state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.unfinished(&listing).into_iter().cloned().collect()
+            let mut unfinished = state.unfinished(&listing);
+            // The manifest is written: what turns up now does not belong to this dump.
+            unfinished.retain(|name| self.phase != Phase::Committing || name.is_metadata());
+            unfinished.into_iter().cloned().collect()
         };
         let mut probes = Vec::with_capacity(unfinished.len());
         for name in unfinished {
@@ -73,9 +76,9 @@ impl Look {
     }
 
     /// Whether an entry is a file of the dump; if not, why it stands in the way, or nothing if it does not.
-    fn sort(&self, entry: &Entry) -> Result<Option<Listed>, String> {
+    fn sort(&self, directory: &DumpDir, entry: &Entry) -> Result<Option<Listed>, String> {
         let text = entry.name.to_str().unwrap_or_default();
-        if text == METADATA_PARTIAL || is_never_data(text) || self.is_stale_metadata(entry) {
+        if text == METADATA_PARTIAL || is_never_data(text) || (text == METADATA && !self.is_the_dumps(directory)) {
             return Ok(None);
         }
         match entry.file_type {
@@ -90,9 +93,11 @@ impl Look {
         Ok(Some(Listed { name, inode: entry.inode }))
     }
 
-    /// `metadata` beside a living `metadata.partial` is of an earlier dump.
-    fn is_stale_metadata(&self, entry: &Entry) -> bool {
-        entry.name == METADATA && (self.phase == Phase::Writing || entry.inode != self.lead.1)
+    /// Whether `metadata` is this dump's: beside a living `metadata.partial` it is of an earlier one. Asked of the file
+    /// itself: some filesystems number their directory entries otherwise than their files.
+    fn is_the_dumps(&self, directory: &DumpDir) -> bool {
+        let there = directory.identity(METADATA);
+        self.phase != Phase::Writing && there.is_ok_and(|there| (there.device, there.inode) == self.lead)
     }
 
     fn probe(&self, directory: &DumpDir, table: &WriterTable, name: &FileName) -> Result<Option<Probe>, String> {

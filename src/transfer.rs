@@ -3,18 +3,19 @@
 //! A file is read twice: once to hash it, once to send it with that hash, so that the store refuses a damaged body
 //! before it replaces anything. The second time it comes from the page cache.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::{StreamExt, TryStreamExt};
 use md5::{Digest, Md5};
 use tokio::sync::Semaphore;
 use tracing::{debug, trace, warn};
 
+use crate::content;
 use crate::dump_dir::{DumpDir, Removal, identity_of};
 use crate::model::etag::{ETag, Md5Digest};
 use crate::model::file_name::FileName;
@@ -23,7 +24,7 @@ use crate::model::manifest::{ContentHash, ObjectRecord, Proof};
 use crate::model::object_key::Prefix;
 use crate::model::part_plan::{Part, PartPlan};
 use crate::model::state::{Local, UploadJob, Uploaded};
-use crate::s3::{ErrorKind, FileRange, ListedObject, OpenUpload, PutAnswer, Store, StoreError};
+use crate::s3::{ErrorKind, FileRange, ListedObject, OpenUpload, PutAnswer, Store, StoreError, UserMetadata};
 
 /// Files up to this size are hashed where we are: a hand-over to another thread costs more.
 const HASH_INLINE_MAX: u64 = 64 * 1024;
@@ -68,6 +69,14 @@ pub struct Transfer {
     pub part_size: u64,
     /// The most parts of one file.
     pub max_parts: u32,
+    /// Inflate `.gz` files to see that they are whole.
+    pub inflate: bool,
+    /// Files whose content is broken, each with why. They are uploaded, but their dump is not committed.
+    pub broken: Mutex<BTreeMap<FileName, String>>,
+    /// Nothing but putting is allowed: no HEAD, no delete, no abort.
+    pub write_only: bool,
+    /// Where nothing may be deleted: objects of files that mydumper took back.
+    pub withdrawn: Mutex<BTreeSet<FileName>>,
     /// Leave local files in place.
     pub keep: bool,
     /// The bucket holds this dump as a whole already: prove and remove what is left of it, upload nothing.
@@ -113,6 +122,9 @@ impl Transfer {
             }
             Err(error) => return Outcome::Failed(format!("cannot read it: {error}")),
         };
+        if let Err(error) = self.check_content(name, &file).await {
+            return Outcome::Failed(format!("cannot read it: {error}"));
+        }
         let object = match self.bring(job, &file).await {
             Ok(object) => object,
             Err(Trouble::Local(why)) => return Outcome::Failed(why),
@@ -128,6 +140,27 @@ impl Transfer {
             Err(error) => return Outcome::Failed(format!("cannot look at it again: {error}")),
         }
         self.dispose(job, object)
+    }
+
+    /// Notes whether the content is broken; it is uploaded all the same.
+    async fn check_content(&self, name: &FileName, file: &Arc<File>) -> io::Result<()> {
+        let why = content::why_broken(name.as_str(), file, self.inflate).await?;
+        let mut broken = self.broken();
+        match why {
+            Some(why) => {
+                warn!(file = %name, "its content is broken, so the dump will not be committed: {why}");
+                broken.insert(name.clone(), why);
+            }
+            None => {
+                broken.remove(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Files whose content is broken.
+    pub fn broken(&self) -> MutexGuard<'_, BTreeMap<FileName, String>> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens the file that was found ready, or none.
@@ -151,20 +184,26 @@ impl Transfer {
             let why = "the bucket has this dump already, and this file is not as it is there; it was left alone";
             return Err(Trouble::Local(why.to_owned()));
         }
-        self.put_file(&key, file, job.identity()).await
+        self.put_file(&key, file, self.user_metadata(job), job.identity()).await
     }
 
     /// Puts a file that is held open under a key and proves it. Damaged bytes, a wrong ETag and a lost upload id begin
     /// it anew a few times.
-    async fn put_file(&self, key: &str, file: &Arc<File>, identity: &FileIdentity) -> Result<ObjectRecord, Trouble> {
+    async fn put_file(
+        &self,
+        key: &str,
+        file: &Arc<File>,
+        metadata: UserMetadata,
+        identity: &FileIdentity,
+    ) -> Result<ObjectRecord, Trouble> {
         let plan = PartPlan::new(identity.size, self.part_size, self.max_parts);
         let plan = plan.map_err(|error| Trouble::Local(error.to_string()))?;
         let mut tries = 1;
         loop {
             let result = if plan.is_multipart() {
-                self.put_parts(key, file, plan, identity).await
+                self.put_parts(key, file, plan, &metadata, identity).await
             } else {
-                self.put_whole(key, file, plan, identity).await
+                self.put_whole(key, file, plan, &metadata, identity).await
             };
             match result {
                 Err(Trouble::Store(error))
@@ -181,7 +220,8 @@ impl Transfer {
     /// Puts a file of ours, the manifest, under a key and proves it.
     pub async fn put_own(&self, key: &str, file: File) -> anyhow::Result<ObjectRecord> {
         let identity = identity_of(&file)?;
-        match self.put_file(key, &Arc::new(file), &identity).await {
+        let metadata = HashMap::from([(DUMP_ID.to_owned(), self.dump_id.clone())]);
+        match self.put_file(key, &Arc::new(file), metadata, &identity).await {
             Ok(object) => Ok(object),
             Err(Trouble::Store(error)) => Err(error.into()),
             Err(Trouble::Local(why)) => Err(anyhow::anyhow!("cannot upload {}: {why}", self.store.uri(key))),
@@ -249,16 +289,16 @@ impl Transfer {
         key: &str,
         file: &Arc<File>,
         plan: PartPlan,
+        metadata: &UserMetadata,
         identity: &FileIdentity,
     ) -> Result<ObjectRecord, Trouble> {
         let _permit = self.requests.acquire().await.map_err(|error| Trouble::Local(error.to_string()))?;
         let size = plan.size();
         let md5 = hash(file, 0, size).await?;
         let range = FileRange { file: Arc::clone(file), offset: 0, length: size };
-        let metadata = self.user_metadata(identity, None);
         let answer = self
             .store
-            .put(key, range, md5, &metadata, false)
+            .put(key, range, md5, metadata, false)
             .await
             .map_err(|error| unless_changed(error, file, identity))?;
         self.sent.fetch_add(size, Ordering::Relaxed);
@@ -270,9 +310,11 @@ impl Transfer {
         key: &str,
         file: &Arc<File>,
         plan: PartPlan,
+        metadata: &UserMetadata,
         identity: &FileIdentity,
     ) -> Result<ObjectRecord, Trouble> {
-        let metadata = self.user_metadata(identity, Some(plan.part_size()));
+        let mut metadata = metadata.clone();
+        metadata.insert(PART_SIZE.to_owned(), plan.part_size().to_string());
         let upload = self.store.begin_upload(key, &metadata).await?;
         self.remember(upload.as_open());
         let sent: Result<Vec<_>, Trouble> = futures_util::stream::iter(plan.parts())
@@ -296,7 +338,7 @@ impl Transfer {
         let answer = match self.store.end_upload(&upload, &etags).await {
             Ok(answer) => answer,
             // The answer to an earlier try may have been lost after the object was made: HEAD decides.
-            Err(error) if matches!(error.kind, ErrorKind::NoSuchUpload | ErrorKind::NoSuchKey) => {
+            Err(error) if !self.write_only && matches!(error.kind, ErrorKind::NoSuchUpload | ErrorKind::NoSuchKey) => {
                 self.forget(&upload.as_open());
                 PutAnswer { etag: None, version_id: None, etag_is_no_md5: false }
             }
@@ -339,8 +381,18 @@ impl Transfer {
         if !answer.etag_is_no_md5 && answer.etag.is_some() && answer.etag == expected {
             return Ok(record(answer.etag, answer.version_id, by_etag));
         }
+        if self.write_only && (answer.etag_is_no_md5 || answer.etag.is_none()) {
+            // Nobody may be asked. The store took each request with its Content-MD5.
+            return Ok(record(answer.etag, answer.version_id, Proof::ContentMd5));
+        }
         // No ETag, or one that is no MD5, or a wrong one: what does the store say when it is asked again?
         let uri = self.store.uri(key);
+        if self.write_only {
+            let text = answer.etag.map_or(String::new(), |etag| etag.to_string());
+            let detail =
+                format!("its ETag is {text}, and must be {}", expected.map_or(String::new(), |etag| etag.to_string()));
+            return Err(StoreError::of_answer(ErrorKind::BadDigest, "PutObject", &uri, detail).into());
+        }
         let head = self.store.head(key).await?.ok_or_else(|| {
             StoreError::of_answer(
                 ErrorKind::NoSuchUpload,
@@ -387,13 +439,15 @@ impl Transfer {
         }
     }
 
-    fn user_metadata(&self, identity: &FileIdentity, part_size: Option<u64>) -> HashMap<String, String> {
+    fn user_metadata(&self, job: &UploadJob) -> UserMetadata {
         let mut metadata = HashMap::from([
             (DUMP_ID.to_owned(), self.dump_id.clone()),
-            (MTIME.to_owned(), (identity.modified / 1_000_000_000).to_string()),
+            (MTIME.to_owned(), (job.identity().modified / 1_000_000_000).to_string()),
         ]);
-        if let Some(part_size) = part_size {
-            metadata.insert(PART_SIZE.to_owned(), part_size.to_string());
+        if let Some(why) = self.broken().get(job.name()) {
+            // Headers are ASCII; the reasons of a library need not be.
+            let why: String = why.chars().filter(|c| matches!(c, ' '..='~')).collect();
+            metadata.insert(BROKEN.to_owned(), why);
         }
         metadata
     }
@@ -408,10 +462,24 @@ impl Transfer {
 
     /// Gives an upload up. Its parts cost storage until then, but nothing is lost with them: a failure is only noted.
     async fn abort(&self, upload: OpenUpload) {
-        if let Err(error) = self.store.abort_upload(&upload).await {
+        if !self.write_only
+            && let Err(error) = self.store.abort_upload(&upload).await
+        {
             debug!("{error}");
         }
         self.forget(&upload);
+    }
+
+    /// Deletes the object of a file that mydumper took back; where that is not allowed, notes it for the manifest.
+    pub async fn withdraw(&self, name: &FileName) -> Result<(), StoreError> {
+        if self.write_only {
+            self.withdrawn.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+            return Ok(());
+        }
+        match self.prefix.key(name) {
+            Ok(key) => self.store.delete(&key).await,
+            Err(_) => Ok(()),
+        }
     }
 
     /// Aborts all that was begun and not ended: for an orderly stop.
@@ -425,6 +493,8 @@ impl Transfer {
 
 /// User metadata: which dump an object belongs to.
 pub const DUMP_ID: &str = "dump-id";
+/// User metadata: why the file's content is broken. A later run finds it there when the file itself is gone.
+pub const BROKEN: &str = "broken";
 /// User metadata: size of every part but the last, in bytes.
 pub const PART_SIZE: &str = "part-size";
 /// User metadata: the file's modification time, seconds since 1970.

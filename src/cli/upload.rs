@@ -246,6 +246,12 @@ impl UploadArgs {
         if destination.sse_kms_key_id.is_some() && !destination.sse.is_some_and(ServerSideEncryption::is_kms) {
             return Err(UsageError::new("--sse-kms-key-id without --sse aws:kms", "add --sse aws:kms"));
         }
+        if destination.write_only && !destination.prefix.to_string().contains('%') {
+            return Err(UsageError::new(
+                "--write-only needs a --prefix with the time in it",
+                "nothing tells what is there already, so each dump needs a place of its own, like {host}/%Y-%m-%dT%H%M%SZ",
+            ));
+        }
         if destination.write_only && (destination.overwrite || destination.replace_incomplete) {
             return Err(UsageError::new(
                 "--write-only does not go with --overwrite and --replace-incomplete",

@@ -12,6 +12,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::Command;
 use tokio::sync::watch;
 
+use super::exit_status::dumper_exit;
+use crate::model::manifest::{DumperExit, ExitSeen};
 use crate::platform::{self, Exit};
 
 /// The longest piece of mydumper's output that is kept in memory, in bytes.
@@ -72,6 +74,11 @@ impl Child {
     /// How it ended, if it has.
     pub fn exit(&self) -> Option<Exit> {
         *self.exit.borrow()
+    }
+
+    /// Its end as the manifest has it, if it has ended.
+    pub fn dumper_exit(&self) -> Option<DumperExit> {
+        self.exit().map(|exit| dumper_exit(exit, ExitSeen::Child))
     }
 
     /// Waits for its end.

@@ -1,9 +1,11 @@
 //! A dump's life: is it still being written, and if not, how did it end?
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Sighted;
-use crate::dump_dir::DumpDir;
+use crate::dump_dir::{DumpDir, identity_of};
+use crate::model::dump_metadata::DumpMetadata;
 use crate::model::file_name::{METADATA, METADATA_PARTIAL};
 use crate::model::manifest::ClosedBy;
 use crate::model::verdict::Ending;
@@ -40,8 +42,10 @@ pub struct LivingDump {
     /// mydumper's process, where it could be found.
     process: Option<Process>,
     /// A handle on it, which outlives it.
-    handle: Option<ProcessHandle>,
+    handle: Option<Arc<ProcessHandle>>,
     silent_since: Option<Instant>,
+    /// Size and time of the lead when its text was last found to be of this dump.
+    vouched: Option<(u64, i128)>,
 }
 
 impl LivingDump {
@@ -50,8 +54,8 @@ impl LivingDump {
         let process = find_process(&sighted, directory, pid);
         let visible = process.as_ref().is_some_and(|process| writes(process, sighted.inode));
         let (closed_by, closed_by_reason) = writers::choose(&sighted.lead, visible);
-        let handle = process.as_ref().and_then(|process| ProcessHandle::open(process.pid).ok());
-        Self { sighted, closed_by, closed_by_reason, process, handle, silent_since: None }
+        let handle = process.as_ref().and_then(|process| ProcessHandle::open(process.pid).ok()).map(Arc::new);
+        Self { sighted, closed_by, closed_by_reason, process, handle, silent_since: None, vouched: None }
     }
 
     /// mydumper's process, where it could be found.
@@ -60,8 +64,8 @@ impl LivingDump {
     }
 
     /// A handle on mydumper's process, where it could be found.
-    pub fn handle(&self) -> Option<&ProcessHandle> {
-        self.handle.as_ref()
+    pub fn handle(&self) -> Option<Arc<ProcessHandle>> {
+        self.handle.clone()
     }
 
     /// Whether it looked ended at the last look.
@@ -71,6 +75,9 @@ impl LivingDump {
 
     /// One look at the dump's life. `child` says whether mydumper is our child, and then whether it has exited.
     pub fn probe(&mut self, directory: &DumpDir, child: Option<bool>, now: Instant) -> Life {
+        if self.is_overwritten(directory) {
+            return Life::Ended(Ending::Overwritten);
+        }
         let stands_as =
             |name| directory.identity(name).is_ok_and(|there| (there.device, there.inode) == self.sighted.inode);
         if stands_as(METADATA) {
@@ -87,8 +94,29 @@ impl LivingDump {
                 (None, None) => self.alive(false),
             };
         }
-        let overwritten = directory.identity(METADATA_PARTIAL).is_ok();
-        self.silent(now, if overwritten { Ending::Overwritten } else { Ending::Vanished })
+        self.silent(now, Ending::Vanished)
+    }
+
+    /// Whether another dump has begun in the directory: another `metadata.partial` stands there; or it is the same file,
+    /// begun anew, for 0.10.1 truncates a dead one and 1.x with `--dirty` appends to it.
+    pub fn is_overwritten(&mut self, directory: &DumpDir) -> bool {
+        let partial = directory.identity(METADATA_PARTIAL);
+        partial.is_ok_and(|there| (there.device, there.inode) != self.sighted.inode) || self.is_begun_anew()
+    }
+
+    /// Whether the lead tells of another start than the one that was sighted. It is read only when it has changed.
+    fn is_begun_anew(&mut self) -> bool {
+        let Ok(identity) = identity_of(&self.sighted.lead) else { return false };
+        let version = (identity.size, identity.modified);
+        if self.vouched == Some(version) {
+            return false;
+        }
+        let Ok(text) = self.sighted.read_again() else { return false };
+        if DumpMetadata::parse(&text).started.as_ref() != Some(&self.sighted.identity.started) {
+            return true;
+        }
+        self.vouched = Some(version);
+        false
     }
 
     fn alive(&mut self, known: bool) -> Life {
@@ -127,7 +155,8 @@ fn find_process(sighted: &Sighted, directory: &DumpDir, pid: Option<i32>) -> Opt
         return Process::find(pid);
     }
     let mut candidates = platform::processes();
-    candidates.retain(|process| process.name.starts_with("mydumper"));
+    // `mydumper2s3` begins so too, and names the directory.
+    candidates.retain(|process| process.name.starts_with("mydumper") && !process.name.starts_with("mydumper2s3"));
     let writer = candidates.iter().find(|process| writes(process, sighted.inode));
     writer.or_else(|| candidates.iter().find(|process| dumps_into(process, directory))).cloned()
 }
@@ -139,7 +168,7 @@ fn dumps_into(process: &Process, directory: &DumpDir) -> bool {
         let argument = argument.to_str()?;
         match argument {
             "-o" | "--outputdir" => arguments.get(index + 1)?.to_str().map(str::to_owned),
-            _ => argument.strip_prefix("--outputdir=").or_else(|| argument.strip_prefix("-o")).map(str::to_owned),
+            _ => argument.strip_prefix("--outputdir=").map(str::to_owned),
         }
     });
     let Some(named) = named else {

@@ -6,6 +6,7 @@
 mod child;
 mod exit_status;
 mod life;
+mod reins;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,6 +16,7 @@ use anyhow::Context;
 pub use child::{Child, ChildLine};
 pub use exit_status::{ExitSources, ExitStatusFile};
 pub use life::{Life, LivingDump};
+pub use reins::{HELPER_ARGUMENT, Reins, Team, wake_when_the_pipe_breaks};
 
 use crate::dump_dir::DumpDir;
 use crate::model::dump_metadata::DumpMetadata;

@@ -123,6 +123,10 @@ pub struct ManifestHeader {
     /// Whether the dump was seen alive. Then files older than it belong to something else, also after a restart.
     #[serde(default)]
     pub seen_alive: bool,
+    /// Whether mydumper was told to stop through us. Such a dump is never whole, however its files look: mydumper 1.0.1
+    /// writes a final `metadata` then and exits with 0.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub told_to_stop: bool,
     /// This program's version.
     pub version: String,
     /// Files of the dump, `metadata` among them.
@@ -137,6 +141,10 @@ pub struct ManifestHeader {
     /// Of an incomplete dump: the text of its `metadata.partial`, of which there is no object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata_text: Option<String>,
+    /// Objects that are there but do not belong to the dump: mydumper took their files back, and where only putting is
+    /// allowed they could not be deleted. Verify and restore skip them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withdrawn: Vec<FileName>,
 }
 
 /// What a verdict rests on.

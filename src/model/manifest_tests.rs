@@ -16,11 +16,13 @@ fn header() -> ManifestHeader {
         directory: "/backup".into(),
         closed_by: ClosedBy::Lease,
         seen_alive: true,
+        told_to_stop: false,
         version: "0.1.0".into(),
         total_files: 2,
         total_bytes: 12,
         sources: Vec::new(),
         metadata_text: None,
+        withdrawn: Vec::new(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Nothing here names tokio, the filesystem or S3's client, so all that decides (what is ready, how a file is cut,
 //! what an ETag must be, whether a dump is whole) can be tested without any of them.
 
+pub mod brake;
 pub mod child_arguments;
 pub mod comparison;
 pub mod content_check;
@@ -22,3 +23,4 @@ pub mod state;
 pub mod units;
 pub mod usage_error;
 pub mod verdict;
+pub mod zstd_frames;

@@ -382,6 +382,13 @@ impl DumpState {
         waiting.chain(uploading).chain(kept.map(|uploaded| uploaded.object.size)).sum()
     }
 
+    /// Bytes of closed files that are not in the bucket yet.
+    pub fn waiting_bytes(&self) -> u64 {
+        let closed = self.open.values().filter(|waiting| waiting.closed_since.is_some());
+        let uploading = self.uploading.values().map(|identity| identity.size);
+        closed.map(|waiting| waiting.identity.size).chain(uploading).sum()
+    }
+
     /// The kept files and what they were when they were read.
     pub fn kept(&self) -> Vec<(FileName, FileIdentity)> {
         let kept = |(name, uploaded): (&FileName, &Uploaded)| match uploaded.local {

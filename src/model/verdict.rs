@@ -1,6 +1,6 @@
 //! Whether a dump ended well. Where it did not, the reason says why, in words for the person who reads the mail.
 
-use super::dump_metadata::DumpMetadata;
+use super::dump_metadata::{DumpMetadata, TableSection};
 use super::file_kind::{FileKind, KnownNames, NameParts};
 use super::manifest::{DumperExit, ExitSeen};
 use super::missing_schema::missing_schema;
@@ -99,6 +99,38 @@ fn why_content_is_bad(evidence: &Evidence) -> Option<String> {
         .then(|| "it holds neither a schema nor data (--allow-empty takes such a dump)".to_owned())
 }
 
+/// Files without a byte that cannot be right: a schema always says something, and a table with rows has them somewhere.
+/// Other empty data files are what `--build-empty-files` makes.
+pub fn wrongly_empty<'a>(
+    metadata: &DumpMetadata,
+    sizes: impl Iterator<Item = (&'a str, u64)>,
+) -> Vec<(&'a str, &'static str)> {
+    let empty: Vec<&str> = sizes.filter(|(_, size)| *size == 0).map(|(name, _)| name).collect();
+    if empty.is_empty() {
+        return Vec::new();
+    }
+    let known = KnownNames::new(Some(metadata), empty.iter().copied());
+    let has_rows = |parts: &NameParts| {
+        let is_its = |table: &&TableSection| {
+            parts.database == Some(table.database.as_str()) && parts.file_table == Some(table.file_table.as_str())
+        };
+        metadata.tables.iter().find(is_its).is_some_and(|table| table.rows.is_some_and(|rows| rows > 0))
+    };
+    let why = |name: &&str| {
+        let parts = NameParts::parse(name, &known);
+        match parts.kind {
+            FileKind::SchemaCreate | FileKind::Schema | FileKind::SchemaView | FileKind::SchemaSequence => {
+                Some("a schema file without a byte")
+            }
+            FileKind::Data | FileKind::DataText if has_rows(&parts) => {
+                Some("a data file without a byte, of a table that has rows")
+            }
+            _ => None,
+        }
+    };
+    empty.iter().filter_map(|name| Some((*name, why(name)?))).collect()
+}
+
 fn has_content(names: &[&str]) -> bool {
     let known = KnownNames::default();
     names.iter().any(|name| {
@@ -159,6 +191,21 @@ mod tests {
             let reason = why_incomplete(&evidence).expect(wanted);
             assert!(reason.contains(wanted), "{reason}");
         }
+    }
+
+    #[test]
+    fn empty_files_are_wrong_where_something_must_be() {
+        let text = b"# Started dump at: 2026-11-22 02:00:01\n[`s`.`t`]\nrows = 3\n[`s`.`e`]\nrows = 0\n";
+        let metadata = DumpMetadata::parse(text);
+        let sizes = [
+            ("s.t.00000.sql", 0),
+            ("s.t.00001.sql", 9),
+            ("s.e.00000.sql", 0),
+            ("s.e-schema.sql", 0),
+            ("s.x.00000.sql", 0),
+        ];
+        let wrong: Vec<_> = wrongly_empty(&metadata, sizes.into_iter()).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(wrong, ["s.t.00000.sql", "s.e-schema.sql"]);
     }
 
     #[test]

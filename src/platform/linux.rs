@@ -109,6 +109,13 @@ impl Process {
         Some(Self { pid, name: String::from_utf8_lossy(&name).trim_end().to_owned() })
     }
 
+    /// The process that started it, or adopted it.
+    pub fn parent(&self) -> Option<i32> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        // The name stands in parentheses and may hold some; the state comes before the parent.
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    }
+
     /// Its command line; empty if we may not see it.
     pub fn arguments(&self) -> Vec<OsString> {
         let line = std::fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();

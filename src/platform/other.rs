@@ -47,6 +47,11 @@ impl Process {
     }
 
     /// Never known.
+    pub fn parent(&self) -> Option<i32> {
+        None
+    }
+
+    /// Never known.
     pub fn arguments(&self) -> Vec<std::ffi::OsString> {
         Vec::new()
     }

@@ -29,18 +29,45 @@ pub struct FileRange {
 
 impl FileRange {
     /// The body of a request. It has a known length, so no chunked encoding, which several stores refuse.
-    pub(super) fn into_byte_stream(self, limiter: Option<Arc<RateLimiter>>) -> ByteStream {
+    pub(super) fn into_byte_stream(self, limiter: Option<Arc<RateLimiter>>, progress: Progress) -> ByteStream {
         let body = SdkBody::retryable(move || {
-            let reader = FileBody { range: self.clone(), limiter: limiter.clone(), pause: None };
-            SdkBody::from_body_1_x(reader)
+            let (range, limiter, progress) = (self.clone(), limiter.clone(), progress.clone());
+            SdkBody::from_body_1_x(FileBody { range, limiter, progress, pause: None })
         });
         ByteStream::new(body)
+    }
+}
+
+/// When a request last got on: it began, or the network took a piece of its body.
+#[derive(Debug, Clone)]
+pub(super) struct Progress(Arc<Mutex<Instant>>);
+
+impl Progress {
+    /// A request that begins now.
+    pub fn begin() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    fn moved(&self) {
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Waits until nothing has moved for `limit`.
+    pub async fn stalled(&self, limit: Duration) {
+        loop {
+            let until = *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) + limit;
+            if until <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(until.into()).await;
+        }
     }
 }
 
 struct FileBody {
     range: FileRange,
     limiter: Option<Arc<RateLimiter>>,
+    progress: Progress,
     pause: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
@@ -54,6 +81,7 @@ impl Body for FileBody {
             std::task::ready!(pause.as_mut().poll(context));
             self.pause = None;
         }
+        self.progress.moved();
         if self.range.length == 0 {
             return Poll::Ready(None);
         }

@@ -36,8 +36,6 @@ pub struct ConnectionSettings {
 
 /// Connecting takes milliseconds; a host that does not answer is another one's turn.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a request without much of a body may take. Those that carry bytes get more by their size.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Tries within one request, by the SDK: for a hiccup. Outages are waited out above it.
 pub(super) const TRIES: u32 = 3;
 /// How long resolving credentials at the start may take.
@@ -84,13 +82,9 @@ async fn load(settings: &ConnectionSettings) -> anyhow::Result<SdkConfig> {
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http_client(settings)?)
         .retry_config(RetryConfig::standard().with_max_attempts(TRIES))
-        .timeout_config(
-            TimeoutConfig::builder()
-                .connect_timeout(CONNECT_TIMEOUT)
-                .operation_attempt_timeout(REQUEST_TIMEOUT)
-                .build(),
-        )
-        // It does not see bodies of ours, and it kills healthy slow ones; each request has a time-out by its size.
+        // How long a whole request may take depends on its body: `Store::persist` sees to it.
+        .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
+        // It does not see bodies of ours, and it kills healthy slow ones.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
     if let Some(url) = &settings.endpoint_url {
         loader = loader.endpoint_url(url);

@@ -18,4 +18,4 @@ pub use download::{Interest, ObjectRef};
 pub use error::{ErrorKind, StoreError};
 pub use objects::{DELETE_BATCH, ListedObject, ObjectHead, OpenUpload};
 pub use store::{ObjectSettings, Store};
-pub use upload::{PutAnswer, Upload};
+pub use upload::{PutAnswer, Upload, UserMetadata};

@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
-use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use tracing::{info, warn};
 
-use super::body::RateLimiter;
-use super::connect::{self, ConnectionSettings, REQUEST_TIMEOUT};
+use super::body::{Progress, RateLimiter};
+use super::connect::{self, ConnectionSettings};
 use super::error::{ErrorKind, StoreError};
 use super::outage::{Change, Gate, Patience};
 
@@ -30,8 +29,10 @@ pub struct ObjectSettings {
 
 /// The slowest rate at which a request's bytes are waited for, in bytes a second: a slow link is healthy above it.
 const SLOWEST_RATE: u64 = 256 * 1024;
-/// What a request may take beside its bytes.
+/// How long an answer may take beside its request's bytes.
 const GRACE: Duration = Duration::from_secs(30);
+/// The most that the kernel takes of a body before the network does: the last of the defaults in `net.ipv4.tcp_wmem`.
+const SOCKET_BUFFER: u64 = 4 * 1024 * 1024;
 
 /// A bucket. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -43,6 +44,8 @@ pub(super) struct Inner {
     pub(super) bucket: String,
     pub(super) objects: ObjectSettings,
     pub(super) limiter: Option<Arc<RateLimiter>>,
+    /// How many requests share the link.
+    sharing: u64,
     /// Replaced as a whole when new credentials are needed.
     client: Mutex<Client>,
     /// When the client was last replaced, so that many workers do not replace it at once.
@@ -61,6 +64,7 @@ impl Store {
         bucket: &str,
         objects: ObjectSettings,
         limiter: Option<Arc<RateLimiter>>,
+        requests_at_once: usize,
     ) -> anyhow::Result<Self> {
         let client = connect::connect(&connection).await?;
         connect::check_credentials(&connection).await?;
@@ -69,6 +73,7 @@ impl Store {
             bucket: bucket.to_owned(),
             objects,
             limiter,
+            sharing: requests_at_once as u64,
             client: Mutex::new(client),
             refreshed: tokio::sync::Mutex::new(Instant::now()),
             gate: Gate::new(),
@@ -124,6 +129,20 @@ impl Store {
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
+        self.persist_sending(operation, object, 0, async |client, _| request(client).await).await
+    }
+
+    /// The same for a request that carries `body` bytes; it tells the progress that it is given.
+    pub(super) async fn persist_sending<T, E>(
+        &self,
+        operation: &'static str,
+        object: &str,
+        body: u64,
+        request: impl AsyncFn(Client, Progress) -> Result<T, SdkError<E, HttpResponse>>,
+    ) -> Result<T, StoreError>
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
         let mut failing_since = None;
         let mut last: Option<StoreError> = None;
         loop {
@@ -133,19 +152,30 @@ impl Store {
                 }));
             };
             self.0.requests.fetch_add(1, Ordering::Relaxed);
-            let error = match request(self.client()).await {
+            let progress = Progress::begin();
+            let limit = self.patience_with(body);
+            let answer = tokio::select! {
+                answer = request(self.client(), progress.clone()) => {
+                    answer.map_err(|error| StoreError::of_sdk(operation, object, error))
+                }
+                () = progress.stalled(limit) => {
+                    let detail = format!("no answer within {} s", limit.as_secs());
+                    Err(StoreError::of_answer(ErrorKind::Unavailable, operation, object, detail))
+                }
+            };
+            let error = match answer {
                 Ok(answer) => {
-                    self.log(pass.succeeded(), "");
+                    self.log(pass.succeeded(), None);
                     return Ok(answer);
                 }
-                Err(error) => StoreError::of_sdk(operation, object, error),
+                Err(error) => error,
             };
             if !self.is_worth_waiting(&error) {
                 // The store answered; what it said is for the caller.
-                self.log(pass.succeeded(), "");
+                self.log(pass.succeeded(), None);
                 return Err(error);
             }
-            self.log(pass.failed(), &error.to_string());
+            self.log(pass.failed(), Some(&error));
             if error.is_about_rights() {
                 self.refresh().await;
             }
@@ -162,13 +192,14 @@ impl Store {
         error.is_outage() || (proven && error.is_about_rights() && was_allowed)
     }
 
-    fn log(&self, change: Change, why: &str) {
-        match change {
-            Change::None => {}
-            Change::Down => {
-                warn!("the store is out of reach, files wait locally (will be retried): {why}")
+    fn log(&self, change: Change, why: Option<&StoreError>) {
+        match (change, why) {
+            (Change::Down, Some(why)) => {
+                let hint = why.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+                warn!("the store cannot be used, files wait locally (will be retried): {why}{hint}");
             }
-            Change::Up(after) => info!("the store is back after {:.0} s", after.as_secs_f64()),
+            (Change::Up(after), _) => info!("the store is back after {:.0} s", after.as_secs_f64()),
+            (Change::None | Change::Down, _) => {}
         }
     }
 
@@ -188,15 +219,14 @@ impl Store {
         *refreshed = Instant::now();
     }
 
-    /// The time-outs of a request with a body of that size, if the usual ones are too short for it.
+    /// How long a request may stand still that carries so many bytes.
     ///
-    /// A server that takes a body and never answers would hang us for ever; and the SDK's read time-out counts the
-    /// sending too. So each try has an end: a grace, and the body at the slowest rate that counts as healthy.
-    pub(super) fn timeouts(&self, body: u64) -> Option<TimeoutConfig> {
+    /// A server that takes a body and never answers would hang us for ever. A deadline by size alone would cut a slow
+    /// link off that many requests share; so what counts is that the network takes the next piece. What it has taken
+    /// may lie in the socket's buffer and must still cross the link.
+    fn patience_with(&self, body: u64) -> Duration {
         let limit = self.0.limiter.as_ref().map_or(u64::MAX, |limiter| limiter.bytes_per_second());
-        // Under a limit the requests share it: with as many as 64 at once each gets a sixty-fourth.
-        let rate = SLOWEST_RATE.min(limit / 64).max(1);
-        let needed = GRACE + Duration::from_secs(body / rate);
-        (needed > REQUEST_TIMEOUT).then(|| TimeoutConfig::builder().operation_attempt_timeout(needed).build())
+        let share = SLOWEST_RATE.min(limit) / self.0.sharing.max(1);
+        GRACE + Duration::from_secs(body.min(SOCKET_BUFFER) / share.max(1))
     }
 }

@@ -6,7 +6,7 @@
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, ServerSideEncryption, StorageClass};
 
-use super::body::FileRange;
+use super::body::{FileRange, Progress};
 use super::error::{ErrorKind, StoreError};
 use super::objects::OpenUpload;
 use super::store::Store;
@@ -46,9 +46,9 @@ impl Store {
         metadata: &UserMetadata,
         only_if_absent: bool,
     ) -> Result<PutAnswer, StoreError> {
-        let request = async |client: Client| {
+        let request = async |client: Client, progress: Progress| {
             let objects = &self.0.objects;
-            let mut customized = client
+            client
                 .put_object()
                 .bucket(self.bucket())
                 .key(key)
@@ -60,15 +60,13 @@ impl Store {
                 .set_ssekms_key_id(objects.kms_key_id.clone())
                 .set_tagging(objects.tagging.clone())
                 .set_if_none_match(only_if_absent.then(|| "*".to_owned()))
-                .body(range.clone().into_byte_stream(self.0.limiter.clone()))
+                .body(range.clone().into_byte_stream(self.0.limiter.clone(), progress))
                 .customize()
-                .disable_payload_signing();
-            if let Some(timeouts) = self.timeouts(range.length) {
-                customized = customized.config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts));
-            }
-            customized.send().await
+                .disable_payload_signing()
+                .send()
+                .await
         };
-        let answer = self.persist("PutObject", &self.uri(key), request).await?;
+        let answer = self.persist_sending("PutObject", &self.uri(key), range.length, request).await?;
         Ok(PutAnswer {
             etag: answer.e_tag().and_then(ETag::from_store),
             version_id: answer.version_id().map(str::to_owned),
@@ -112,8 +110,8 @@ impl Store {
         range: FileRange,
         md5: Md5Digest,
     ) -> Result<String, StoreError> {
-        let request = async |client: Client| {
-            let mut customized = client
+        let request = async |client: Client, progress: Progress| {
+            client
                 .upload_part()
                 .bucket(self.bucket())
                 .key(&upload.key)
@@ -121,16 +119,14 @@ impl Store {
                 .part_number(part.number.cast_signed())
                 .content_length(range.length.cast_signed())
                 .content_md5(md5.content_md5())
-                .body(range.clone().into_byte_stream(self.0.limiter.clone()))
+                .body(range.clone().into_byte_stream(self.0.limiter.clone(), progress))
                 .customize()
-                .disable_payload_signing();
-            if let Some(timeouts) = self.timeouts(range.length) {
-                customized = customized.config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts));
-            }
-            customized.send().await
+                .disable_payload_signing()
+                .send()
+                .await
         };
         let uri = self.uri(&upload.key);
-        let answer = self.persist("UploadPart", &uri, request).await?;
+        let answer = self.persist_sending("UploadPart", &uri, range.length, request).await?;
         let given = answer.e_tag().unwrap_or_default().to_owned();
         let no_md5 =
             upload.etag_is_no_md5 || is_no_md5(answer.server_side_encryption(), answer.sse_customer_algorithm());

@@ -3,7 +3,15 @@
 
 mod support;
 
+mod architecture;
+mod child_mode;
+mod dumper_facts;
 mod end_to_end;
+mod floors;
+mod promises;
+mod readme;
 mod s3_server;
+mod settings;
 mod support_tests;
+mod unprivileged;
 mod verify;

@@ -38,22 +38,26 @@ pub async fn claim(
     prefix: &Prefix,
     header: &ManifestHeader,
 ) -> Result<Claim, Failure> {
+    if destination.write_only {
+        let etag = write_claim(store, prefix, header, false).await.map_err(Failure::failed)?;
+        return Ok(Claim { etag, earlier: HashMap::new(), header: None, is_complete: false });
+    }
     for _ in 0..2 {
-        let contents = contents(store, prefix).await.map_err(Failure::failure)?;
+        let contents = contents(store, prefix).await.map_err(Failure::failed)?;
         if let Some(claim) = claimed_before(store, prefix, &contents, &header.identity).await? {
             return Ok(claim);
         }
         if !contents.is_empty() {
             clear(store, destination, prefix, contents).await?;
         }
-        match write_claim(store, prefix, header).await {
+        match write_claim(store, prefix, header, true).await {
             Ok(etag) => {
                 info!("claimed {}", store.uri(&prefix.directory()));
                 return Ok(Claim { etag, earlier: HashMap::new(), header: None, is_complete: false });
             }
             // Somebody was faster, or an answer to us was lost: the listing tells.
             Err(error) if error.kind == ErrorKind::Precondition => {}
-            Err(error) => return Err(Failure::failure(error)),
+            Err(error) => return Err(Failure::failed(error)),
         }
     }
     Err(occupied(store, prefix, "another program claimed it just now"))
@@ -76,7 +80,7 @@ async fn claimed_before(
         return Ok(None);
     };
     let key = prefix.manifest_key();
-    let header = match read_manifest(store, prefix, drop).await.map_err(Failure::failure)? {
+    let header = match read_manifest(store, prefix, drop).await.map_err(Failure::failed)? {
         Some(Ok(header)) if header.identity == *identity => header,
         Some(Ok(_)) | None => return Ok(None),
         Some(Err(error)) => {
@@ -105,19 +109,20 @@ async fn clear(
     warn!("deleting {} objects under {}", contents.objects.len(), store.uri(&prefix.directory()));
     let (first, rest): (Vec<_>, Vec<_>) = contents.objects.into_iter().partition(|(name, _)| name.is_metadata());
     for (_, object) in first {
-        store.delete(&object.key).await.map_err(Failure::failure)?;
+        store.delete(&object.key).await.map_err(Failure::failed)?;
     }
     let keys: Vec<_> = rest.into_iter().map(|(_, object)| object.key).collect();
     for batch in keys.chunks(crate::s3::DELETE_BATCH) {
-        let refused = store.delete_batch(batch).await.map_err(Failure::failure)?;
+        let refused = store.delete_batch(batch).await.map_err(Failure::failed)?;
         if let Some((key, why)) = refused.first() {
-            return Err(Failure::failure(anyhow!("cannot delete {}: {why}", store.uri(key))));
+            return Err(Failure::failed(anyhow!("cannot delete {}: {why}", store.uri(key))));
         }
     }
     Ok(())
 }
 
-fn may_clear(
+/// Whether what lies under the prefix may be deleted: the user allowed it, and all of it is of dumps.
+pub fn may_clear(
     store: &Store,
     destination: &DestinationArgs,
     prefix: &Prefix,
@@ -146,8 +151,13 @@ fn occupied(store: &Store, prefix: &Prefix, why: &str) -> Failure {
     Failure::usage(hinted(anyhow!("{uri} is occupied: {why}"), hint))
 }
 
-/// Writes the claim, only if nothing is there on stores that know such a condition.
-async fn write_claim(store: &Store, prefix: &Prefix, header: &ManifestHeader) -> Result<Option<ETag>, StoreError> {
+/// Writes the claim; `only_if_absent` where nobody may have been faster, on stores that know such a condition.
+pub async fn write_claim(
+    store: &Store,
+    prefix: &Prefix,
+    header: &ManifestHeader,
+    only_if_absent: bool,
+) -> Result<Option<ETag>, StoreError> {
     let key = prefix.manifest_key();
     let failed = |error: std::io::Error| {
         StoreError::of_answer(ErrorKind::Invalid, "PutObject", &store.uri(&key), error.to_string())
@@ -159,9 +169,9 @@ async fn write_claim(store: &Store, prefix: &Prefix, header: &ManifestHeader) ->
     std::io::Write::write_all(&mut file, &text).map_err(failed)?;
     let range = FileRange { file: file.into(), offset: 0, length: text.len() as u64 };
     let metadata = HashMap::from([(crate::transfer::DUMP_ID.to_owned(), header.dump_id.clone())]);
-    let answer = match store.put(&key, range.clone(), md5, &metadata, true).await {
+    let answer = match store.put(&key, range.clone(), md5, &metadata, only_if_absent).await {
         // Some stores refuse what they do not know.
-        Err(error) if matches!(error.kind, ErrorKind::NotImplemented | ErrorKind::Invalid) => {
+        Err(error) if only_if_absent && matches!(error.kind, ErrorKind::NotImplemented | ErrorKind::Invalid) => {
             debug!("{error}; trying without a condition");
             store.put(&key, range, md5, &metadata, false).await?
         }

@@ -3,9 +3,10 @@
 
 use std::collections::HashMap;
 use std::io::{BufWriter, Seek, Write};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::PoisonError;
 
 use anyhow::{Context, anyhow};
+use futures_util::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
@@ -13,7 +14,6 @@ use tracing::{info, warn};
 use super::follow::Shared;
 use super::session::Session;
 use crate::dump_dir::Removal;
-use crate::dumper::{ExitSources, ExitStatusFile};
 use crate::exit_status::{Failure, Status};
 use crate::hint::hinted;
 use crate::model::dump_metadata::DumpMetadata;
@@ -23,55 +23,21 @@ use crate::model::file_name::{FileName, METADATA, METADATA_PARTIAL};
 use crate::model::manifest::{
     self, ContentHash, DumpStateWord, DumperExit, ManifestFile, ManifestHeader, ObjectRecord, Proof,
 };
-use crate::model::state::{Local, Uploaded};
-use crate::model::verdict::{Ending, Evidence, why_incomplete};
+use crate::model::state::{Local, Phase, Uploaded};
+use crate::model::verdict::{Ending, Evidence, why_incomplete, wrongly_empty};
 use crate::platform;
-use crate::s3::ListedObject;
-use crate::transfer::{DUMP_ID, PART_SIZE};
+use crate::s3::{ListedObject, ObjectHead};
+use crate::transfer::{BROKEN, DUMP_ID, PART_SIZE};
 
 /// Files that are named in a message at most.
 const NAMED_MAX: usize = 5;
-/// A process is gone about a millisecond after its last file, at most 80 ms were seen.
-const EXIT_WAIT: Duration = Duration::from_millis(20);
-/// How long a process's parent may take to fetch its status.
-const REAP_WAIT: Duration = Duration::from_millis(300);
+/// How often a dump whose kept files changed is gone over again before that counts as a failure.
+const REOPENINGS_MAX: u32 = 5;
 
 impl Session<'_> {
-    /// How mydumper ended. Waits for whatever may still tell, no longer than `--wait`.
-    pub async fn dumper_exit(&self, found_dead: bool) -> DumperExit {
-        let born = self.dump.sighted.identity.born.and_then(|born| u64::try_from(born).ok());
-        let started = SystemTime::UNIX_EPOCH + born.map_or_else(|| self.started_since_epoch(), Duration::from_nanos);
-        let file = self.args.dump.exit_status_file.clone().map(|path| ExitStatusFile::new(path, started));
-        let deadline = Instant::now() + if found_dead { Duration::ZERO } else { self.args.dump.wait };
-        let mut ended_at = None;
-        loop {
-            let sources = ExitSources {
-                child: self.child.and_then(crate::dumper::Child::exit),
-                handle: self.dump.handle(),
-                file: file.as_ref(),
-            };
-            if let Some(exit) = sources.known() {
-                return exit;
-            }
-            let now = Instant::now();
-            let may_tell = sources.is_running() || {
-                // The kernel tells only once its parent has taken the status, which most do at once.
-                let ended_at = *ended_at.get_or_insert(now);
-                file.is_some() || (sources.handle.is_some() && now < ended_at + REAP_WAIT)
-            };
-            if !may_tell || now >= deadline || self.stop.asked().is_some() {
-                return DumperExit::NOT_SEEN;
-            }
-            tokio::time::sleep(EXIT_WAIT).await;
-        }
-    }
-
-    fn started_since_epoch(&self) -> Duration {
-        Duration::from_secs(u64::try_from(self.header.started.as_second()).unwrap_or_default())
-    }
-
     /// Why the dump is not whole, if it is not.
     pub fn why_incomplete(&self, ending: Ending, exit: DumperExit, metadata: &DumpMetadata) -> Option<String> {
+        let broken = self.broken(metadata);
         let state = self.shared.state();
         let names: Vec<&str> = state.uploaded().keys().chain(state.waiting()).map(FileName::as_str).collect();
         why_incomplete(&Evidence {
@@ -79,11 +45,21 @@ impl Session<'_> {
             metadata,
             exit,
             exit_is_required: self.args.dump.require_exit_status || self.args.dump.exit_status_file.is_some(),
-            stopped_by_us: self.stop.asked().is_some(),
+            stopped_by_us: self.header.told_to_stop,
             allow_empty: self.args.dump.allow_empty,
             names: &names,
-            broken: &[],
+            broken: &broken,
         })
+    }
+
+    /// Files whose content is broken: those that were found so when they were read, and empty ones that cannot be right.
+    fn broken(&self, metadata: &DumpMetadata) -> Vec<(String, String)> {
+        let state = self.shared.state();
+        let sizes = state.uploaded().iter().map(|(name, uploaded)| (name.as_str(), uploaded.object.size));
+        let found = self.shared.transfer.broken();
+        let found = found.iter().map(|(name, why)| (name.to_string(), why.clone()));
+        let empty = wrongly_empty(metadata, sizes).into_iter().map(|(name, why)| (name.to_owned(), why.to_owned()));
+        found.chain(empty).collect()
     }
 
     /// What went wrong beside the dump itself: each is a reason for status 1 and no commit.
@@ -109,6 +85,71 @@ impl Session<'_> {
         changed.len()
     }
 
+    /// The dump is gone over: what stands in the way, is it whole, does the bucket hold it? Then the commit.
+    pub async fn conclude(&mut self, ending: Ending) -> Result<(), Failure> {
+        let exit = self.dumper_exit().await;
+        let text = self.dump.sighted.read_again().context("cannot read the dump's metadata")?;
+        let metadata = DumpMetadata::parse(&text);
+        if self.is_complete {
+            return self.conclude_complete().await;
+        }
+        for _ in 0..REOPENINGS_MAX {
+            if self.reopen_changed() == 0 {
+                return self.judge_and_commit(ending, exit, &metadata, text).await;
+            }
+            self.follow(Phase::Ended).await?;
+        }
+        Err(Failure::failed(anyhow!("files of the dump are changed again and again after mydumper's end")))
+    }
+
+    async fn judge_and_commit(
+        &mut self,
+        ending: Ending,
+        exit: DumperExit,
+        metadata: &DumpMetadata,
+        text: Vec<u8>,
+    ) -> Result<(), Failure> {
+        // First what an earlier run left: it belongs to what is judged.
+        self.adopt_earlier().await.map_err(not_committed)?;
+        if let Some(reason) = self.why_incomplete(ending, exit, metadata) {
+            return Err(self.conclude_incomplete(reason, exit, metadata, text).await);
+        }
+        let obstacles = self.obstacles();
+        if !obstacles.is_empty() {
+            return Err(obstructed(&obstacles));
+        }
+        if !self.args.destination.write_only {
+            self.check_bucket().await.map_err(not_committed)?;
+        }
+        let commit = self.foresee_metadata().await?;
+        let header = self.final_header(DumpStateWord::Complete, exit, metadata);
+        self.write_manifest(header, metadata, Some(commit)).await.map_err(not_committed)?;
+        self.follow(Phase::Committing).await?;
+        if !self.shared.state().uploaded().keys().any(FileName::is_metadata) {
+            return Err(not_committed(anyhow!("metadata could not be uploaded")));
+        }
+        info!("committed {}", self.destination());
+        self.leave_clean()
+    }
+
+    /// The bucket has had this dump as a whole before: what is left of it here is proved and removed.
+    async fn conclude_complete(&mut self) -> Result<(), Failure> {
+        if self.obstacles().is_empty() {
+            self.follow(Phase::Committing).await?;
+        }
+        let obstacles = self.obstacles();
+        if !obstacles.is_empty() {
+            return Err(obstructed(&obstacles));
+        }
+        info!("{} has this dump already", self.destination());
+        self.leave_clean()
+    }
+
+    fn leave_clean(&mut self) -> Result<(), Failure> {
+        let left = self.remove_leftovers();
+        if left.is_empty() { Ok(()) } else { Err(obstructed(&left)) }
+    }
+
     /// Whether the bucket holds exactly this dump: names, sizes and ETags, and our claim.
     pub async fn check_bucket(&self) -> anyhow::Result<()> {
         let directory = self.shared.transfer.prefix.directory();
@@ -119,7 +160,6 @@ impl Session<'_> {
         if manifest.is_none_or(|manifest| manifest.etag.is_some() && manifest.etag != self.claim_etag) {
             return Err(anyhow!("another program has claimed {} meanwhile", self.destination()));
         }
-        self.adopt_earlier(&listed).await?;
         let wrong = differences(&self.shared, &mut listed)?;
         if wrong.is_empty() {
             return Ok(());
@@ -131,65 +171,48 @@ impl Session<'_> {
     }
 
     /// Takes in what an earlier run uploaded and removed here. The object itself says that it is of this dump.
-    async fn adopt_earlier(&self, listed: &HashMap<String, ListedObject>) -> anyhow::Result<()> {
+    async fn adopt_earlier(&self) -> anyhow::Result<()> {
         let transfer = &self.shared.transfer;
-        for (name, earlier) in &transfer.earlier {
-            let key = transfer.prefix.key(name)?;
-            let known = self.shared.state().uploaded().contains_key(name);
-            if known
-                || name.is_metadata()
-                || self.directory.identity(name.as_str()).is_ok()
-                || !listed.contains_key(&key)
-            {
-                continue;
-            }
-            let Some(head) = self.store.head(&key).await? else {
-                continue;
-            };
-            if head.metadata.get(DUMP_ID) != Some(&transfer.dump_id) {
-                continue;
-            }
-            let part_size = head.metadata.get(PART_SIZE).and_then(|text| text.parse().ok());
-            let hash = match (head.etag.as_ref().and_then(ETag::as_md5), part_size) {
-                _ if head.etag_is_no_md5 => ContentHash::Unknown {},
-                (Some(md5), _) => ContentHash::Whole { md5 },
-                (None, Some(part_size)) => ContentHash::Parts { part_size, part_md5s: Vec::new() },
-                (None, None) => ContentHash::Unknown {},
-            };
-            let proof = match hash {
-                ContentHash::Whole { .. } => Proof::EtagMd5,
-                ContentHash::Parts { .. } => Proof::EtagComposite,
-                ContentHash::Unknown {} => Proof::ContentMd5,
-            };
-            let object = ObjectRecord {
-                size: head.size,
-                hash,
-                etag: head.etag.or_else(|| earlier.etag.clone()),
-                version_id: head.version_id,
-                sha256: None,
-                proof,
-            };
-            self.shared.state().adopt(name.clone(), Uploaded { object, local: Local::Removed });
+        let unknown = |name: &&FileName| {
+            let known = self.shared.state().uploaded().contains_key(*name);
+            !known && !name.is_metadata() && self.directory.identity(name.as_str()).is_err()
+        };
+        futures_util::stream::iter(transfer.earlier.keys().filter(unknown))
+            .map(Ok::<_, anyhow::Error>)
+            .try_for_each_concurrent(transfer.workers, |name| self.adopt(name))
+            .await
+    }
+
+    async fn adopt(&self, name: &FileName) -> anyhow::Result<()> {
+        let transfer = &self.shared.transfer;
+        let head = self.store.head(&transfer.prefix.key(name)?).await?;
+        let Some(head) = head.filter(|head| head.metadata.get(DUMP_ID) == Some(&transfer.dump_id)) else {
+            return Ok(());
+        };
+        if let Some(why) = head.metadata.get(BROKEN) {
+            transfer.broken().insert(name.clone(), why.clone());
         }
+        self.shared.state().adopt(name.clone(), Uploaded { object: record_of(head), local: Local::Removed });
         Ok(())
     }
 
-    /// Writes the manifest with everything in it; returns its SHA-256.
-    pub async fn write_manifest(
+    /// Writes the manifest with everything in it.
+    async fn write_manifest(
         &mut self,
         header: ManifestHeader,
         metadata: &DumpMetadata,
         commit: Option<ObjectRecord>,
-    ) -> anyhow::Result<String> {
+    ) -> anyhow::Result<()> {
         let file = self.manifest_file(header, metadata, commit).context("cannot write the manifest")?;
         let mut copy = file.try_clone().context("cannot read the manifest back")?;
         copy.rewind()?;
         let mut hasher = HashWriter(Sha256::new());
         std::io::copy(&mut copy, &mut hasher)?;
-        let sha256 = hasher.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         let object = self.shared.transfer.put_own(&self.shared.transfer.prefix.manifest_key(), file).await?;
         self.claim_etag = object.etag;
-        Ok(sha256)
+        let sha256 = hasher.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        self.manifest_sha256 = Some(sha256);
+        Ok(())
     }
 
     fn manifest_file(
@@ -206,6 +229,8 @@ impl Session<'_> {
             objects.push((name, object));
         }
         objects.sort_by_key(|(name, _)| *name);
+        let withdrawn = self.shared.transfer.withdrawn.lock().unwrap_or_else(PoisonError::into_inner);
+        header.withdrawn = withdrawn.iter().filter(|name| !state.uploaded().contains_key(*name)).cloned().collect();
         header.total_files = objects.len() as u64;
         header.total_bytes = objects.iter().map(|(_, object)| object.size).sum();
         let describe = Describe::new(metadata, objects.iter().map(|(name, _)| name.as_str()));
@@ -267,13 +292,26 @@ impl Session<'_> {
         let mut header = self.final_header(DumpStateWord::Incomplete, exit, metadata);
         header.reason = Some(reason.clone());
         header.metadata_text = Some(String::from_utf8_lossy(&text).into_owned());
-        match self.write_manifest(header, metadata, None).await {
-            Ok(sha256) => self.manifest_sha256 = Some(sha256),
-            Err(error) => {
-                return Failure::failure(error.context("the dump is incomplete, and its manifest cannot be written"));
-            }
+        let why = format!("the dump is incomplete: {reason}");
+        if let Err(error) = self.adopt_earlier().await {
+            return Failure::failed(error.context(format!("{why}; and its manifest cannot be written")));
         }
-        Failure::incomplete(anyhow!("the dump is incomplete: {reason}"))
+        if let Err(error) = self.write_manifest(header, metadata, None).await {
+            return Failure::failed(error.context(format!("{why}; and its manifest cannot be written")));
+        }
+        let mut left = self.obstacles();
+        // While files could not be brought to safety the dump's lead stays, so that a restart finds the dump.
+        if left.is_empty() && !self.is_lost {
+            left = self.remove_leftovers();
+            left.extend(self.remove_lead());
+        }
+        if left.is_empty() || self.is_lost {
+            return Failure::incomplete(anyhow!(why));
+        }
+        // Status 1 stands before 3 when both hold.
+        let mut failure = obstructed(&left);
+        failure.error = failure.error.context(why);
+        failure
     }
 
     /// The manifest's header as it is at the end.
@@ -292,6 +330,22 @@ impl Session<'_> {
         let name: FileName = METADATA.parse().map_err(|error| anyhow!("{METADATA}: {error}"))?;
         self.shared.transfer.foresee(&name).await.with_context(|| format!("cannot read '{METADATA}'"))
     }
+}
+
+/// What is known of an object that an earlier run proved. Its parts' hashes are gone, but ETag and part size are not.
+fn record_of(head: ObjectHead) -> ObjectRecord {
+    let part_size = head.metadata.get(PART_SIZE).and_then(|text| text.parse().ok());
+    let (hash, proof) = match (head.etag.as_ref().and_then(ETag::as_md5), part_size) {
+        _ if head.etag_is_no_md5 => (ContentHash::Unknown {}, Proof::ContentMd5),
+        (Some(md5), _) => (ContentHash::Whole { md5 }, Proof::EtagMd5),
+        (None, Some(part_size)) => (ContentHash::Parts { part_size, part_md5s: Vec::new() }, Proof::EtagComposite),
+        (None, None) => (ContentHash::Unknown {}, Proof::ContentMd5),
+    };
+    ObjectRecord { size: head.size, hash, etag: head.etag, version_id: head.version_id, sha256: None, proof }
+}
+
+fn not_committed(error: anyhow::Error) -> Failure {
+    Failure::failed(error.context("the dump is not committed"))
 }
 
 /// Where bucket and state differ, in words. Empties `listed`.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
+use super::disk::{self, DiskWatch};
 use crate::cli::UploadArgs;
 use crate::dump_dir::DumpDir;
 use crate::dumper::{Child, Life, LivingDump};
@@ -21,6 +22,9 @@ use crate::transfer::{Outcome, Transfer};
 
 /// How often the directory is looked at when nothing but time is missing: the silence of a dead dump, a file's settling.
 const IMPATIENT: Duration = Duration::from_millis(200);
+
+/// How often the status is shown at most.
+const SHOW_EVERY: Duration = Duration::from_millis(200);
 
 /// What goes through the queue.
 #[derive(Debug)]
@@ -100,11 +104,7 @@ impl Shared {
     }
 
     async fn withdraw(&self, name: &FileName) {
-        let deleted = match self.transfer.prefix.key(name) {
-            Ok(key) => self.transfer.store.delete(&key).await,
-            Err(_) => Ok(()),
-        };
-        match deleted {
+        match self.transfer.withdraw(name).await {
             Ok(()) => self.state().withdrawal_done(name),
             Err(error) => {
                 warn!(file = %name, "mydumper took it back, but its object cannot be deleted: {error}");
@@ -153,8 +153,14 @@ pub struct Watcher<'a> {
     pub look: Look,
     /// Names that are not the dump's, as of the last look.
     pub strangers: Strangers,
-    /// Called after each look.
-    pub seen: &'a mut dyn FnMut(Phase, &DumpState),
+    /// The directory's disk.
+    pub disk: DiskWatch,
+    /// Called when the dump has ended.
+    pub ended: &'a mut dyn FnMut(),
+    /// When the status was last shown.
+    pub shown: Option<Instant>,
+    /// Called after a look, with what there is to say of the disk.
+    pub seen: &'a mut dyn FnMut(Phase, &DumpState, Option<String>),
 }
 
 impl Watcher<'_> {
@@ -170,7 +176,9 @@ impl Watcher<'_> {
                     Life::Ended(end @ (Ending::Overwritten | Ending::Vanished)) => return End::Lost(end),
                     Life::Ended(end) => {
                         info!("the dump has ended");
-                        self.shared.transfer.store.wait_for(Instant::now(), self.args.transfer.retry_for);
+                        (self.ended)();
+                        // Nobody is left to be paused.
+                        self.disk = DiskWatch::idle();
                         self.look.phase = Phase::Ended;
                         ending = Some(end);
                     }
@@ -179,10 +187,12 @@ impl Watcher<'_> {
                     }
                     Life::Alive { .. } | Life::Silent => {}
                 }
-            } else if !self.directory.is_current() || self.is_overwritten() {
+            } else if self.is_lost() {
                 return End::Lost(Ending::Overwritten);
             }
             match self.scan().await {
+                // What was listed may be the next dump's already.
+                Ok(_) if self.is_lost() => return End::Lost(Ending::Overwritten),
                 Ok(scan) => {
                     idle.compare(&scan, Instant::now());
                     backlog.extend(self.observe(scan));
@@ -208,10 +218,11 @@ impl Watcher<'_> {
         self.dump.probe(&self.directory, child_exited, Instant::now())
     }
 
-    /// A new dump that comes to life while this one is still being uploaded.
-    fn is_overwritten(&self) -> bool {
-        let partial = self.directory.identity(crate::model::file_name::METADATA_PARTIAL);
-        partial.is_ok_and(|there| (there.device, there.inode) != self.look.lead)
+    /// A new dump that comes to life while this one is still being uploaded. Not asked when it is being committed: then
+    /// only `metadata` is looked at, and a replaced one is known by its inode.
+    fn is_lost(&mut self) -> bool {
+        self.look.phase != Phase::Committing
+            && (!self.directory.is_current() || self.dump.is_overwritten(&self.directory))
     }
 
     async fn scan(&mut self) -> std::io::Result<Scan> {
@@ -229,8 +240,16 @@ impl Watcher<'_> {
 
     fn observe(&mut self, scan: Scan) -> Vec<Job> {
         let mut state = self.shared.state();
+        self.disk.notice(&scan);
         let observed = state.observe(scan);
-        (self.seen)(self.look.phase, &state);
+        if self.look.phase == Phase::Writing {
+            self.disk.steer(&state, &self.directory);
+        }
+        if self.shown.is_none_or(|shown| shown.elapsed() >= SHOW_EVERY) {
+            self.shown = Some(Instant::now());
+            let note = self.disk.note(&state, &self.directory);
+            (self.seen)(self.look.phase, &state, note);
+        }
         let mut withdrawing = locked(&self.shared.withdrawing);
         let withdrawals = observed.withdrawn.into_iter().filter(|name| withdrawing.insert(name.clone()));
         withdrawals.map(Job::Withdraw).chain(observed.jobs.into_iter().map(Job::Upload)).collect()
@@ -243,6 +262,7 @@ impl Watcher<'_> {
     /// Pushes jobs to the queue as it takes them, until it is time for the next look.
     async fn enqueue_until_next_look(&self, pool: &Pool<Job>, backlog: &mut VecDeque<Job>, ended: bool) -> Option<End> {
         let interval = self.args.dump.interval;
+        let interval = if self.disk.has_marks() && !ended { interval.min(disk::LOOK_EVERY) } else { interval };
         let settling = ended && {
             let state = self.shared.state();
             state.outstanding() > state.counts().uploading

@@ -1,16 +1,19 @@
 //! The main job: a running dump goes to the bucket while it is written, verified, and the disk is freed.
 
 mod claim;
+mod disk;
+mod dry_run;
 mod finish;
 mod follow;
 mod session;
 mod start;
+mod store_check;
 
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use jiff::Timestamp;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use self::session::Session;
 use self::start::Search;
@@ -19,7 +22,8 @@ use crate::dumper::Child;
 use crate::exit_status::{Failure, Status};
 use crate::hint::{hint_of, hinted};
 use crate::model::identity::DumpIdentity;
-use crate::model::manifest::DumperExit;
+use crate::model::manifest::{DumperExit, ManifestHeader};
+use crate::model::object_key::Prefix;
 use crate::model::state::{Counts, Phase};
 use crate::platform::{self, Exit};
 use crate::report::{RateMeter, Report, RunMetrics, Status as StatusLine, Summary};
@@ -41,6 +45,8 @@ pub(crate) struct Totals {
     manifest_sha256: Option<String>,
     /// What could not be uploaded, each with why.
     failed: Vec<(String, String)>,
+    /// The claim, once there is one.
+    claimed: Option<(Prefix, ManifestHeader)>,
 }
 
 impl Totals {
@@ -55,6 +61,7 @@ impl Totals {
             destination: None,
             manifest_sha256: None,
             failed: Vec::new(),
+            claimed: None,
         }
     }
 
@@ -110,6 +117,15 @@ impl Totals {
 
 /// Uploads a dump, and says how it went.
 pub async fn run(args: &UploadArgs, report: &Report, stop: &Stop) -> Status {
+    if args.dry_run {
+        return match dry_run::run(args, report).await {
+            Ok(()) => Status::Success,
+            Err(failure) => {
+                report.fatal(&failure.error);
+                failure.status
+            }
+        };
+    }
     let began = Instant::now();
     let mut totals = Totals::new(report);
     let result = upload(args, stop, &mut totals).await;
@@ -140,12 +156,12 @@ fn write_metrics(args: &UploadArgs, totals: &Totals, status: Status, duration: D
 }
 
 async fn upload(args: &UploadArgs, stop: &Stop, totals: &mut Totals) -> Result<(), Failure> {
-    let store = start::connect(args).await.map_err(Failure::usage)?;
+    let (store, _) = store_check::connect(args).await.map_err(Failure::usage)?;
     let child = start::start_child(args, &store, &totals.report).await?;
     let result = upload_dumps(args, &store, child.as_ref(), stop, totals).await;
     if let Some(child) = &child {
-        see_off(child, args, stop).await;
-        totals.dumper_exit.get_or_insert_with(|| exit_of_child(child));
+        see_off(child, args, &store, stop, totals).await;
+        totals.dumper_exit = totals.dumper_exit.or(child.dumper_exit());
     }
     result
 }
@@ -193,17 +209,8 @@ fn no_dump(args: &UploadArgs, child: Option<&Child>) -> Failure {
     }
 }
 
-fn exit_of_child(child: &Child) -> DumperExit {
-    let seen = crate::model::manifest::ExitSeen::Child;
-    match child.exit() {
-        Some(Exit::Status(status)) => DumperExit { status: Some(status), signal: None, seen },
-        Some(Exit::Signal(signal)) => DumperExit { status: None, signal: Some(signal), seen },
-        None => DumperExit::NOT_SEEN,
-    }
-}
-
 /// We never exit before mydumper: whatever went wrong here, it is left to finish, unless we were told to stop.
-async fn see_off(child: &Child, args: &UploadArgs, stop: &Stop) {
+async fn see_off(child: &Child, args: &UploadArgs, store: &Store, stop: &Stop, totals: &mut Totals) {
     if child.exit().is_some() {
         return;
     }
@@ -212,9 +219,44 @@ async fn see_off(child: &Child, args: &UploadArgs, stop: &Stop) {
     }
     tokio::select! {
         _ = child.wait() => {}
-        _ = stop.wait() => child.stop(args.dump.stop_timeout).await,
+        _ = stop.wait() => stop_child(child, args, store, totals).await,
     }
     info!("mydumper has ended");
+}
+
+/// How long the claim may take to be marked before mydumper is stopped.
+const MARK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Stops mydumper. First the claim is marked: mydumper 1.0.1 makes its part of a dump look whole when it is stopped, and
+/// the next run must know better.
+async fn stop_child(child: &Child, args: &UploadArgs, store: &Store, totals: &mut Totals) {
+    if child.exit().is_some() {
+        return;
+    }
+    let was_claimed = totals.claimed.is_some();
+    if was_claimed {
+        mark_as_stopped(store, totals).await;
+    }
+    child.stop(args.dump.stop_timeout).await;
+    if !was_claimed {
+        // It may have begun a dump that nobody has claimed yet.
+        if let Ok(Some(found)) = start::find_now(args) {
+            totals.claimed = session::place(args, &found).ok();
+            mark_as_stopped(store, totals).await;
+        }
+    }
+}
+
+async fn mark_as_stopped(store: &Store, totals: &mut Totals) {
+    let Some((prefix, header)) = &mut totals.claimed else { return };
+    header.told_to_stop = true;
+    let written = tokio::time::timeout(MARK_TIMEOUT, claim::write_claim(store, prefix, header, false)).await;
+    if !matches!(written, Ok(Ok(_))) {
+        error!(
+            "the bucket could not be told that this dump was stopped: empty the dump directory, and do not upload what \
+             mydumper leaves there, even if it looks whole"
+        );
+    }
 }
 
 /// The failure that an orderly stop ends with.

@@ -3,42 +3,42 @@
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use jiff::Timestamp;
 use jiff::civil;
 use jiff::tz::TimeZone;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::claim::{self, Claim};
-use super::finish::obstructed;
+use super::disk::DiskWatch;
 use super::follow::{End, Job, Shared, Watcher};
 use super::start::Found;
-use super::{Totals, stopped};
+use super::{Totals, stop_child, stopped};
 use crate::cli::UploadArgs;
 use crate::dump_dir::DumpDir;
-use crate::dumper::{Child, LivingDump};
+use crate::dumper::{Child, ExitSources, ExitStatusFile, Life, LivingDump};
 use crate::exit_status::Failure;
-use crate::hint::hinted;
+use crate::hint::{find, hinted};
 use crate::model::dump_metadata::DumpMetadata;
 use crate::model::etag::ETag;
-use crate::model::manifest::{DumpStateWord, DumperExit, FORMAT, ManifestHeader};
+use crate::model::file_kind::could_be_dump_file;
+use crate::model::manifest::{DumpStateWord, DumperExit, ExitSeen, FORMAT, ManifestHeader};
 use crate::model::object_key::Prefix;
 use crate::model::state::Phase;
 use crate::model::units::human_duration;
 use crate::model::verdict::Ending;
 use crate::pool::Pool;
-use crate::s3::Store;
+use crate::s3::{OpenUpload, Store, StoreError};
 use crate::scan::{Look, Strangers};
 use crate::stop::Stop;
 use crate::transfer::Transfer;
 
 /// How long unfinished multipart uploads may take to be aborted when we are told to stop.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a dump whose kept files changed is gone over again before that counts as a failure.
-const REOPENINGS_MAX: u32 = 5;
 
 /// One dump on its way.
 pub struct Session<'a> {
@@ -49,11 +49,18 @@ pub struct Session<'a> {
     pub(super) totals: &'a mut Totals,
     pub(super) directory: Arc<DumpDir>,
     pub(super) dump: LivingDump,
-    pub(super) seen_alive: bool,
     pub(super) shared: Arc<Shared>,
     pub(super) header: ManifestHeader,
     pub(super) claim_etag: Option<ETag>,
     pub(super) is_complete: bool,
+    /// Watches the disk while the dump is being written.
+    disk: Option<DiskWatch>,
+    /// The directory is not this dump's any more.
+    pub(super) is_lost: bool,
+    /// Learns mydumper's exit status, and the claim's ETag after it was written there.
+    exit: Option<JoinHandle<(DumperExit, Option<ETag>)>>,
+    /// Told when the dump has ended.
+    ended: Option<Arc<Notify>>,
     pub(super) strangers: Strangers,
     pub(super) manifest_sha256: Option<String>,
 }
@@ -68,19 +75,31 @@ impl<'a> Session<'a> {
         totals: &'a mut Totals,
         found: Found,
     ) -> Result<Self, Failure> {
-        let Found { directory, dump, seen_alive } = found;
-        let started = started_at(&dump);
-        let prefix = args.destination.prefix.expand(&dump.sighted.identity.host, started).map_err(Failure::usage)?;
-        let header = header(&dump, &directory, started, seen_alive);
+        let (prefix, header) = place(args, &found)?;
         totals.destination = Some(store.uri(&prefix.directory()));
-        let Claim { etag, earlier, header: before, is_complete } =
-            claim::claim(store, &args.destination, &prefix, &header).await?;
-        let seen_alive = seen_alive || before.as_ref().is_some_and(|before| before.seen_alive);
-        abort_leftovers(store, &prefix).await;
-        store.settings_are_right();
-        store.wait_for_ever();
-        let transfer = transfer(args, store, &directory, prefix, &header, earlier, is_complete);
-        let header = ManifestHeader { seen_alive, ..header };
+        let Found { directory, mut dump, seen_alive } = found;
+        let disk = if seen_alive { Some(DiskWatch::begin(args, child, &dump)?) } else { None };
+        let Claim { etag, earlier, header: before, is_complete } = tokio::select! {
+            claim = claim_patiently(args, store, child, &prefix, &header, &mut dump, &directory) => claim?,
+            signal = stop.wait() => return Err(stopped(signal)),
+        };
+        let header = match before {
+            // What an earlier run saw of the dump's life still holds.
+            Some(before) => ManifestHeader {
+                seen_alive: seen_alive || before.seen_alive,
+                told_to_stop: before.told_to_stop,
+                dumper_exit: before.dumper_exit,
+                ..header
+            },
+            None => header,
+        };
+        totals.claimed = Some((prefix.clone(), header.clone()));
+        if !args.destination.write_only {
+            abort_leftovers(store, &prefix).await;
+        }
+        // Where the exit status will be seen, it tells of a compressor that failed; inflating everything costs CPU.
+        let inflate = args.dump.content_check || !will_be_seen(args, child, &dump);
+        let transfer = transfer(args, store, &directory, prefix, &header, earlier, is_complete, inflate);
         Ok(Self {
             args,
             store: store.clone(),
@@ -89,11 +108,14 @@ impl<'a> Session<'a> {
             totals,
             directory,
             dump,
-            seen_alive,
             shared: Arc::new(Shared::new(args.dump.settle, transfer)),
             header,
             claim_etag: etag,
             is_complete,
+            disk,
+            is_lost: false,
+            exit: None,
+            ended: None,
             strangers: Strangers::new(),
             manifest_sha256: None,
         })
@@ -116,35 +138,91 @@ impl<'a> Session<'a> {
     }
 
     async fn upload_and_commit(&mut self, alive: bool) -> Result<(), Failure> {
-        if !alive {
-            self.store.wait_for(Instant::now(), self.args.transfer.retry_for);
-        }
+        let ended = self.watch_exit(alive);
         let phase = if alive { Phase::Writing } else { Phase::Ended };
+        if alive {
+            self.store.wait_for_ever();
+        } else {
+            self.dump_ended(&ended);
+        }
+        self.ended = Some(ended);
         let ending = self.follow(phase).await?;
-        let exit = self.dumper_exit(!alive).await;
-        self.totals.dumper_exit = Some(exit);
-        let text = self.dump.sighted.read_again().context("cannot read the dump's metadata")?;
-        let metadata = DumpMetadata::parse(&text);
-        if self.is_complete {
-            return self.conclude_complete(&metadata).await;
+        let (stop, patience) = (self.stop, self.args.dump.stop_timeout);
+        let stopped_in_vain = async {
+            let signal = stop.wait().await;
+            tokio::time::sleep(patience).await;
+            signal
+        };
+        tokio::select! {
+            result = self.conclude(ending) => result,
+            signal = stopped_in_vain => Err(stopped(signal)),
         }
-        for _ in 0..REOPENINGS_MAX {
-            if self.reopen_changed() == 0 {
-                return self.judge_and_commit(ending, exit, &metadata, text).await;
+    }
+
+    fn dump_ended(&self, ended: &Notify) {
+        self.store.wait_for(Instant::now(), self.args.transfer.retry_for);
+        ended.notify_one();
+    }
+
+    /// Learns mydumper's exit status as soon as the dump has ended, and writes it into the claim: if we are killed
+    /// before the last file is uploaded, the next run knows what this one saw.
+    fn watch_exit(&mut self, alive: bool) -> Arc<Notify> {
+        let born = self.header.identity.born.and_then(|born| u64::try_from(born).ok());
+        let started = u64::try_from(self.header.started.as_nanosecond()).unwrap_or_default();
+        let not_before = SystemTime::UNIX_EPOCH + Duration::from_nanos(born.unwrap_or(started));
+        let sources = ExitSources {
+            child: self.child.cloned(),
+            handle: self.dump.handle(),
+            file: self.args.dump.exit_status_file.clone().map(|path| ExitStatusFile::new(path, not_before)),
+        };
+        let (store, prefix) = (self.store.clone(), self.shared.transfer.prefix.clone());
+        let (mut header, is_complete) = (self.header.clone(), self.is_complete);
+        // A dump that had ended before we came has no process left, but a script may still write its file.
+        let patience = if alive || sources.file.is_some() { self.args.dump.wait } else { Duration::ZERO };
+        let ended = Arc::new(Notify::new());
+        let has_ended = Arc::clone(&ended);
+        self.exit = Some(tokio::task::spawn_local(async move {
+            has_ended.notified().await;
+            let exit = sources.wait(patience).await;
+            if exit.seen == ExitSeen::NotSeen {
+                return (header.dumper_exit, None);
             }
-            self.follow(Phase::Ended).await?;
+            header.dumper_exit = exit;
+            let written =
+                if is_complete { Ok(None) } else { claim::write_claim(&store, &prefix, &header, false).await };
+            let etag = written.unwrap_or_else(|error| {
+                warn!("mydumper's exit status cannot be written into the claim: {error}");
+                None
+            });
+            (exit, etag)
+        }));
+        ended
+    }
+
+    /// mydumper's end, once the dump has ended.
+    pub(super) async fn dumper_exit(&mut self) -> DumperExit {
+        if let Some(task) = self.exit.take()
+            && let Ok((exit, etag)) = task.await
+        {
+            self.claim_etag = etag.or(self.claim_etag.take());
+            self.header.dumper_exit = exit;
         }
-        Err(Failure::failure(anyhow!("files of the dump are changed again and again after mydumper's end")))
+        self.totals.dumper_exit = Some(self.header.dumper_exit);
+        self.header.dumper_exit
     }
 
     /// Follows the dump until nothing is left to do, or until something else ends it.
-    async fn follow(&mut self, phase: Phase) -> Result<Ending, Failure> {
+    pub(super) async fn follow(&mut self, phase: Phase) -> Result<Ending, Failure> {
         let shared = Arc::clone(&self.shared);
         let pool = Pool::start(self.args.transfer.workers, move |job: Job| {
             let shared = Arc::clone(&shared);
             async move { shared.work(job).await }
         });
-        let end = self.watch(&pool, phase).await;
+        let disk = match self.disk.take() {
+            Some(disk) => disk,
+            None => DiskWatch::idle(),
+        };
+        let end = self.watch(&pool, phase, disk).await;
         match end {
             End::Drained(ending) => {
                 pool.finish().await;
@@ -161,7 +239,7 @@ impl<'a> Session<'a> {
             }
             End::GaveUp(error) => {
                 drop(pool);
-                Err(Failure::failure(anyhow::Error::new(error).context("the store is out of reach, and time is up")))
+                Err(Failure::failed(anyhow::Error::new(error).context("the store is out of reach, and time is up")))
             }
             End::Idle(limit) => {
                 drop(pool);
@@ -176,10 +254,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn watch(&mut self, pool: &Pool<Job>, phase: Phase) -> End {
-        let identity = &self.dump.sighted.identity;
-        let not_before = (self.seen_alive && !self.args.dump.include_older)
-            .then(|| identity.born.unwrap_or_else(|| self.header.started.as_nanosecond()));
+    async fn watch(&mut self, pool: &Pool<Job>, phase: Phase, disk: DiskWatch) -> End {
+        let not_before = not_before(self.args, &self.header);
         let look = Look {
             phase,
             closed_by: self.dump.closed_by,
@@ -187,7 +263,8 @@ impl<'a> Session<'a> {
             not_before,
             prefix: self.shared.transfer.prefix.clone(),
         };
-        let (totals, store) = (&mut *self.totals, &self.store);
+        let (totals, store, retry_for) = (&mut *self.totals, &self.store, self.args.transfer.retry_for);
+        let ended = self.ended.clone();
         let mut watcher = Watcher {
             args: self.args,
             directory: Arc::clone(&self.directory),
@@ -197,9 +274,17 @@ impl<'a> Session<'a> {
             stop: self.stop,
             look,
             strangers: std::mem::take(&mut self.strangers),
-            seen: &mut |phase, state| {
-                let note = store.down_for().map(|down| format!("store down for {}", human_duration(down)));
-                totals.show(phase, state.counts(), state.local_bytes(), note);
+            ended: &mut || {
+                store.wait_for(Instant::now(), retry_for);
+                if let Some(ended) = &ended {
+                    ended.notify_one();
+                }
+            },
+            disk,
+            shown: None,
+            seen: &mut |phase, state, note| {
+                let down = store.down_for().map(|down| format!("store down for {}", human_duration(down)));
+                totals.show(phase, state.counts(), state.local_bytes(), down.or(note));
             },
         };
         let end = watcher.follow(pool).await;
@@ -209,78 +294,26 @@ impl<'a> Session<'a> {
 
     /// The directory is not this dump's any more.
     async fn lost(&mut self, why: &str) -> Failure {
+        self.is_lost = true;
+        if let Some(exit) = self.exit.take() {
+            // It would write the claim anew, over the verdict.
+            exit.abort();
+        }
         let metadata = DumpMetadata::default();
         let text = self.dump.sighted.read_again().unwrap_or_default();
         self.conclude_incomplete(why.to_owned(), DumperExit::NOT_SEEN, &metadata, text).await
     }
 
-    async fn judge_and_commit(
-        &mut self,
-        ending: Ending,
-        exit: DumperExit,
-        metadata: &DumpMetadata,
-        text: Vec<u8>,
-    ) -> Result<(), Failure> {
-        let obstacles = self.obstacles();
-        if let Some(reason) = self.why_incomplete(ending, exit, metadata) {
-            let failure = self.conclude_incomplete(reason, exit, metadata, text).await;
-            let mut left = obstacles;
-            // While files could not be brought to safety, the dump's lead stays, so that a restart finds it.
-            if left.is_empty() {
-                left = self.remove_leftovers();
-                left.extend(self.remove_lead());
-            }
-            // Status 1 stands before 3 when both hold.
-            return Err(if left.is_empty() {
-                failure
-            } else {
-                let mut one = obstructed(&left);
-                one.error = one.error.context(failure.error.to_string());
-                one
-            });
-        }
-        if !obstacles.is_empty() {
-            return Err(obstructed(&obstacles));
-        }
-        self.check_bucket().await.map_err(not_committed)?;
-        let commit = self.foresee_metadata().await?;
-        let header = self.final_header(DumpStateWord::Complete, exit, metadata);
-        self.manifest_sha256 = Some(self.write_manifest(header, metadata, Some(commit)).await.map_err(not_committed)?);
-        self.follow(Phase::Committing).await?;
-        if !self.shared.state().uploaded().keys().any(|name| name.is_metadata()) {
-            return Err(not_committed(anyhow!("metadata could not be uploaded")));
-        }
-        info!("committed {}", self.destination());
-        self.leave_clean()
-    }
-
-    /// The bucket has had this dump as a whole before: what is left of it here is proved and removed.
-    async fn conclude_complete(&mut self, _metadata: &DumpMetadata) -> Result<(), Failure> {
-        let obstacles = self.obstacles();
-        if !obstacles.is_empty() {
-            return Err(obstructed(&obstacles));
-        }
-        self.follow(Phase::Committing).await?;
-        let obstacles = self.obstacles();
-        if !obstacles.is_empty() {
-            return Err(obstructed(&obstacles));
-        }
-        info!("{} has this dump already", self.destination());
-        self.leave_clean()
-    }
-
-    fn leave_clean(&mut self) -> Result<(), Failure> {
-        let left = self.remove_leftovers();
-        if left.is_empty() { Ok(()) } else { Err(obstructed(&left)) }
-    }
-
     /// Takes no new files, gives running requests their time, aborts what is not done.
-    async fn stop_orderly(&self, pool: Pool<Job>) {
+    async fn stop_orderly(&mut self, pool: Pool<Job>) {
         info!("stopping: running uploads have {} s to end", self.args.dump.stop_timeout.as_secs());
+        if let Some(exit) = self.exit.take() {
+            // It would write the claim anew, without the mark.
+            exit.abort();
+        }
         let child = async {
-            match self.child {
-                Some(child) => child.stop(self.args.dump.stop_timeout).await,
-                None => {}
+            if let Some(child) = self.child {
+                stop_child(child, self.args, &self.store, self.totals).await;
             }
         };
         let uploads = tokio::time::timeout(self.args.dump.stop_timeout, pool.stop());
@@ -295,8 +328,47 @@ impl<'a> Session<'a> {
     }
 }
 
-fn not_committed(error: anyhow::Error) -> Failure {
-    Failure::failure(error.context("the dump is not committed"))
+/// Where a dump goes, and what its claim says.
+pub fn place(args: &UploadArgs, found: &Found) -> Result<(Prefix, ManifestHeader), Failure> {
+    let started = started_at(&found.dump);
+    let prefix = args.destination.prefix.expand(&found.dump.sighted.identity.host, started).map_err(Failure::usage)?;
+    Ok((prefix, header(&found.dump, &found.directory, started, found.seen_alive)))
+}
+
+/// Files that were last changed before this belong to something else than a dump that was seen alive.
+pub fn not_before(args: &UploadArgs, header: &ManifestHeader) -> Option<i128> {
+    let began = || header.identity.born.unwrap_or_else(|| header.started.as_nanosecond());
+    (header.seen_alive && !args.dump.include_older).then(began)
+}
+
+/// Claims the prefix. While the dump lives an outage is waited out; after its end as long as any other.
+async fn claim_patiently(
+    args: &UploadArgs,
+    store: &Store,
+    child: Option<&Child>,
+    prefix: &Prefix,
+    header: &ManifestHeader,
+    dump: &mut LivingDump,
+    directory: &DumpDir,
+) -> Result<Claim, Failure> {
+    loop {
+        store.wait_for(Instant::now(), args.transfer.retry_for);
+        let failure = match claim::claim(store, &args.destination, prefix, header).await {
+            Ok(claim) => return Ok(claim),
+            Err(failure) => failure,
+        };
+        let is_outage = find::<StoreError>(&failure.error).is_some_and(StoreError::is_outage);
+        let child_exited = child.map(|child| child.exit().is_some());
+        let lives = matches!(dump.probe(directory, child_exited, Instant::now()), Life::Alive { known: true });
+        if !is_outage || !lives {
+            return Err(failure);
+        }
+    }
+}
+
+/// Whether mydumper's exit status can be expected to become known.
+fn will_be_seen(args: &UploadArgs, child: Option<&Child>, dump: &LivingDump) -> bool {
+    child.is_some() || args.dump.exit_status_file.is_some() || dump.handle().is_some_and(|handle| !handle.has_ended())
 }
 
 fn started_at(dump: &LivingDump) -> Timestamp {
@@ -326,14 +398,17 @@ fn header(dump: &LivingDump, directory: &DumpDir, started: Timestamp, seen_alive
         directory: std::path::absolute(directory.path()).unwrap_or_default().display().to_string(),
         closed_by: dump.closed_by,
         seen_alive,
+        told_to_stop: false,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         total_files: 0,
         total_bytes: 0,
         sources: Vec::new(),
         metadata_text: None,
+        withdrawn: Vec::new(),
     }
 }
 
+#[allow(clippy::too_many_arguments, reason = "the fields of one struct, each from another source")]
 fn transfer(
     args: &UploadArgs,
     store: &Store,
@@ -342,6 +417,7 @@ fn transfer(
     header: &ManifestHeader,
     earlier: HashMap<crate::model::file_name::FileName, crate::s3::ListedObject>,
     prove_only: bool,
+    inflate: bool,
 ) -> Transfer {
     Transfer {
         store: store.clone(),
@@ -350,6 +426,10 @@ fn transfer(
         dump_id: header.dump_id.clone(),
         part_size: args.transfer.part_size.0,
         max_parts: args.transfer.max_parts,
+        inflate,
+        broken: Mutex::default(),
+        write_only: args.destination.write_only,
+        withdrawn: Mutex::default(),
         keep: args.dump.keep,
         prove_only,
         earlier,
@@ -370,10 +450,11 @@ async fn abort_leftovers(store: &Store, prefix: &Prefix) {
             return;
         }
     };
-    // Only keys directly under the prefix are ours.
-    for upload in
-        uploads.iter().filter(|upload| upload.key.strip_prefix(&directory).is_some_and(|name| !name.contains('/')))
-    {
+    // Only keys directly under the prefix are ours, and in the bucket's root not all of these.
+    let is_ours = |upload: &&OpenUpload| {
+        upload.key.strip_prefix(&directory).is_some_and(|name| !name.contains('/') && could_be_dump_file(name))
+    };
+    for upload in uploads.iter().filter(is_ours) {
         match store.abort_upload(upload).await {
             Ok(()) => info!("aborted an unfinished upload of {}", store.uri(&upload.key)),
             Err(error) => warn!("{error}"),

@@ -1,4 +1,4 @@
-//! Before the first upload: the settings are tried, mydumper is started, and the dump is found.
+//! Before the first upload: mydumper is started, and the dump is found.
 
 use std::io;
 use std::path::Path;
@@ -15,72 +15,16 @@ use crate::dump_dir::DumpDir;
 use crate::dumper::{self, Child, Life, LivingDump, Sight, Sighted};
 use crate::exit_status::Failure;
 use crate::hint::{HintExt, hinted};
-use crate::model::file_name::METADATA_PARTIAL;
+use crate::model::file_name::{METADATA, METADATA_PARTIAL};
 use crate::model::identity::DumpIdentity;
 use crate::model::manifest::ClosedBy;
-use crate::model::object_key::Prefix;
 use crate::model::verdict::Ending;
 use crate::report::Report;
-use crate::s3::{ConnectionSettings, ObjectSettings, RateLimiter, Store};
+use crate::s3::Store;
 use crate::stop::Stop;
 
 /// Between two looks for a dump.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// Finds the way to the bucket and tries everything that an upload needs, so that wrong settings fail within seconds.
-pub async fn connect(args: &UploadArgs) -> anyhow::Result<Store> {
-    let destination = &args.destination;
-    let connection = ConnectionSettings::from(&args.connection);
-    if args.connection.endpoint_url.as_ref().is_some_and(|url| url.is_unencrypted_remote()) {
-        warn!("the endpoint is http://: the dump crosses the network unencrypted; use https://");
-    }
-    let objects = ObjectSettings {
-        storage_class: destination.storage_class.as_ref().map(ToString::to_string),
-        encryption: destination.sse.map(|kind| kind.as_str().to_owned()),
-        kms_key_id: destination.sse_kms_key_id.clone(),
-        tagging: (!destination.tags.is_empty()).then(|| tagging(args)),
-    };
-    let limiter = args.transfer.limit_rate.map(|rate| Arc::new(RateLimiter::new(rate.0)));
-    let store = Store::connect(connection, destination.bucket.as_str(), objects, limiter).await?;
-    if !store.bucket_exists().await.context("cannot use the bucket")? {
-        if !destination.create_bucket {
-            return Err(anyhow!("there is no bucket '{}'", store.bucket()))
-                .hint("check --bucket and --endpoint-url, or create it with --create-bucket");
-        }
-        store.create_bucket().await.context("cannot create the bucket")?;
-        info!("created the bucket '{}'", store.bucket());
-    }
-    let now = destination.prefix.expand(&crate::platform::host_name(), Timestamp::now())?;
-    try_an_upload(&store, &now).await?;
-    Ok(store)
-}
-
-/// Tags as S3's header takes them: a URL query.
-fn tagging(args: &UploadArgs) -> String {
-    let encode = |text: &str| {
-        text.bytes().fold(String::new(), |mut encoded, byte| {
-            match byte {
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' => encoded.push(char::from(byte)),
-                _ => encoded.push_str(&format!("%{byte:02X}")),
-            }
-            encoded
-        })
-    };
-    let tags = args.destination.tags.iter().map(|tag| format!("{}={}", encode(&tag.key), encode(&tag.value)));
-    tags.collect::<Vec<_>>().join("&")
-}
-
-/// A multipart upload is begun and given up: it needs the same rights and settings as a PUT, and leaves no object.
-async fn try_an_upload(store: &Store, prefix: &Prefix) -> anyhow::Result<()> {
-    let upload = store.begin_upload(&prefix.manifest_key(), &Default::default()).await;
-    let upload = upload.context("cannot upload to the bucket")?.as_open();
-    if let Err(error) = store.abort_upload(&upload).await {
-        warn!(
-            "unfinished uploads cannot be aborted, so their parts will cost storage until the bucket's rules remove them: {error}"
-        );
-    }
-    Ok(())
-}
 
 /// Starts mydumper, after all that can be checked before.
 pub async fn start_child(args: &UploadArgs, store: &Store, report: &Report) -> Result<Option<Child>, Failure> {
@@ -235,8 +179,9 @@ impl Search<'_> {
     }
 
     fn found(&self, directory: &Arc<DumpDir>, dump: LivingDump, seen_alive: bool) -> Result<Found, Failure> {
+        let lead = if directory.identity(METADATA_PARTIAL).is_ok() { METADATA_PARTIAL } else { METADATA };
         if !self.args.dump.keep
-            && let Some(why) = directory.why_not_removable(METADATA_PARTIAL)
+            && let Some(why) = directory.why_not_removable(lead)
         {
             let error =
                 anyhow!("files in '{}' could not be removed after their upload: {why}", directory.path().display());
@@ -267,20 +212,25 @@ impl Search<'_> {
     }
 }
 
+/// The dump that stands in the directory now, without waiting for one and without a lock.
+pub fn find_now(args: &UploadArgs) -> anyhow::Result<Option<Found>> {
+    let directory = match DumpDir::open(&args.dump.dir) {
+        Ok(directory) => directory,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(cannot_open(&args.dump.dir, error)),
+    };
+    let (sighted, seen_alive) = match dumper::look(&directory, &crate::platform::host_name())? {
+        Sight::Partial(sighted) => (sighted, true),
+        Sight::Finished(sighted) => (sighted, false),
+        Sight::Nothing | Sight::Starting => return Ok(None),
+        Sight::Refused(why) => return Err(anyhow!(why)),
+    };
+    let dump = LivingDump::follow(sighted, &directory, args.dump.pid.map(u32::cast_signed));
+    Ok(Some(Found { directory: Arc::new(directory), dump, seen_alive }))
+}
+
 /// What a dump's directory shows at its end, for a dump that was not seen alive.
 pub fn ending_of(dump: &LivingDump, directory: &DumpDir) -> Ending {
     let is = |name| directory.identity(name).is_ok_and(|there| (there.device, there.inode) == dump.sighted.inode);
-    if is(crate::model::file_name::METADATA) { Ending::Renamed } else { Ending::Died }
-}
-
-impl From<&crate::cli::ConnectionArgs> for ConnectionSettings {
-    fn from(args: &crate::cli::ConnectionArgs) -> Self {
-        Self {
-            endpoint_url: args.endpoint_url.as_ref().map(ToString::to_string),
-            region: args.region.clone(),
-            profile: args.profile.clone(),
-            path_style: args.path_style,
-            ca_bundle: args.ca_bundle.clone(),
-        }
-    }
+    if is(METADATA) { Ending::Renamed } else { Ending::Died }
 }

@@ -5,9 +5,11 @@
 
 pub mod background;
 pub mod bucket;
+pub mod dir_watch;
 pub mod fake_dumper;
 pub mod mariadb;
 pub mod s3_server;
 pub mod sandbox;
 pub mod seaweedfs;
+pub mod stage;
 pub mod stored_dump;

@@ -1,0 +1,141 @@
+//! `--dry-run`: what would be done, from the same looks and decisions as the upload. Changes nothing.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::claim;
+use super::session::{self, not_before};
+use super::start::{self, Found};
+use super::store_check::{self, Right};
+use crate::bucket_dump;
+use crate::cli::UploadArgs;
+use crate::dumper::Life;
+use crate::exit_status::Failure;
+use crate::model::file_name::{METADATA, METADATA_PARTIAL};
+use crate::model::manifest::ClosedBy;
+use crate::model::state::{DumpState, Phase, Writers};
+use crate::model::units::ByteSize;
+use crate::report::{Align, Report, Table};
+use crate::s3::Store;
+use crate::scan::Look;
+
+/// Shows identity, verdict, prefix, method, rights, and the fate of each file.
+pub async fn run(args: &UploadArgs, report: &Report) -> Result<(), Failure> {
+    let (store, rights) = store_check::connect(args).await.map_err(Failure::usage)?;
+    let mut facts = Table::new([("fact", Align::Left), ("value", Align::Left)]);
+    show_rights(&mut facts, &rights);
+    let found = start::find_now(args).map_err(Failure::usage)?;
+    let Some(mut found) = found else {
+        facts.row(["dump", "none in the directory now"]);
+        facts.row(["prefix", &args.destination.prefix.to_string()]);
+        report.table(&facts);
+        return Ok(());
+    };
+    let life = found.dump.probe(&found.directory, None, std::time::Instant::now());
+    let (prefix, header) = session::place(args, &found)?;
+    facts.row(["dump", &format!("{}, started {}", header.dump_id, header.identity.started)]);
+    facts.row(["verdict", verdict(&found, life)]);
+    facts.row(["destination", &store.uri(&prefix.directory())]);
+    facts.row(["prefix", &occupation(args, &store, &prefix, &header.identity).await?]);
+    let method = match found.dump.closed_by {
+        ClosedBy::Lease => "leases",
+        ClosedBy::Proc => "/proc",
+        ClosedBy::End => "not before the dump has ended",
+    };
+    facts.row(["closed files known by", &format!("{method}: {}", found.dump.closed_by_reason)]);
+    let removal = match found.directory.why_not_removable(METADATA_PARTIAL) {
+        _ if args.dump.keep => "kept".to_owned(),
+        None => "removed after their upload".to_owned(),
+        Some(why) => format!("cannot be removed: {why}"),
+    };
+    facts.row(["local files", &removal]);
+    report.table(&facts);
+    report.table(&fates(args, &found, prefix, &header)?);
+    Ok(())
+}
+
+fn show_rights(facts: &mut Table, rights: &[Right]) {
+    facts.row(["right to upload", "yes"]);
+    for Right { what, missing, consequence } in rights {
+        let found = missing.as_ref().map_or("yes".to_owned(), |why| format!("no: {consequence} ({why})"));
+        facts.row([format!("right to {what}"), found]);
+    }
+    facts.row(["right to delete objects", "not tried"]);
+}
+
+fn verdict(found: &Found, life: Life) -> &'static str {
+    let renamed = found.directory.identity(METADATA).is_ok() && found.directory.identity(METADATA_PARTIAL).is_err();
+    match life {
+        _ if renamed => "ended",
+        Life::Alive { known: true } => "running",
+        Life::Alive { known: false } => "unknown: nothing tells whether it runs",
+        Life::Silent | Life::Ended(_) => "died, unless it is just being renamed",
+    }
+}
+
+async fn occupation(
+    args: &UploadArgs,
+    store: &Store,
+    prefix: &crate::model::object_key::Prefix,
+    identity: &crate::model::identity::DumpIdentity,
+) -> Result<String, Failure> {
+    if args.destination.write_only {
+        return Ok("not looked at: the store may only be written to".to_owned());
+    }
+    let contents = bucket_dump::contents(store, prefix).await.context("cannot list the prefix")?;
+    if contents.is_empty() {
+        return Ok("free".to_owned());
+    }
+    let manifest = bucket_dump::read_manifest(store, prefix, drop).await.context("cannot read the manifest")?;
+    if let Some(Ok(header)) = manifest
+        && header.identity == *identity
+    {
+        return Ok("ours, from an earlier run".to_owned());
+    }
+    Ok(match claim::may_clear(store, &args.destination, prefix, &contents) {
+        Ok(()) => format!("occupied by {} objects, which would be deleted", contents.objects.len()),
+        Err(failure) => format!("occupied: {:#}", failure.error),
+    })
+}
+
+fn fates(
+    args: &UploadArgs,
+    found: &Found,
+    prefix: crate::model::object_key::Prefix,
+    header: &crate::model::manifest::ManifestHeader,
+) -> anyhow::Result<Table> {
+    let look = Look {
+        phase: if found.directory.identity(METADATA_PARTIAL).is_ok() { Phase::Writing } else { Phase::Ended },
+        closed_by: found.dump.closed_by,
+        lead: found.dump.sighted.inode,
+        not_before: not_before(args, header),
+        prefix,
+    };
+    let state = Mutex::new(DumpState::new(Duration::ZERO));
+    let (scan, strangers) = look.at(&found.directory, &state).context("cannot look at the dump directory")?;
+    let mut files: Vec<_> = scan
+        .probes
+        .iter()
+        .map(|(name, probe)| {
+            let fate = match probe.writers {
+                _ if name.is_metadata() => "uploaded last",
+                Writers::Some => "open: waits",
+                Writers::None | Writers::Ended => "closed: uploaded when it has settled",
+            };
+            (name.to_string(), ByteSize(probe.identity.size).human(), fate.to_owned())
+        })
+        .collect();
+    files.extend(
+        strangers
+            .into_iter()
+            .map(|(name, why)| (name.to_string_lossy().into_owned(), String::new(), format!("not uploaded: {why}"))),
+    );
+    files.sort();
+    let mut table = Table::new([("file", Align::Left), ("size", Align::Right), ("fate", Align::Left)]);
+    for (name, size, fate) in files {
+        table.row([name, size, fate]);
+    }
+    Ok(table)
+}

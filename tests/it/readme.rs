@@ -1,0 +1,360 @@
+//! What README.md says is so: every option is in it and none that there is not, and its scripts run.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use mydumper2s3::cli;
+use mydumper2s3::model::manifest::{self, FORMAT, ManifestFile, ManifestHeader};
+use serde_json::Value;
+
+use crate::support::fake_dumper::{CONTROL_VARIABLE, SCRIPT_VARIABLE};
+use crate::support::s3_server::{ACCESS_KEY, S3Server, SECRET_KEY};
+use crate::support::sandbox::{Finished, Sandbox};
+
+const README: &str = include_str!("../../README.md");
+
+/// What the scripted dumper does when a script of the README starts it: a whole dump, ended with `exit`.
+const DUMP: &str = "\
+start 1.0
+started
+open shop-schema-create.sql
+text shop-schema-create.sql CREATE DATABASE shop;
+close shop-schema-create.sql
+open shop.t-schema.sql
+text shop.t-schema.sql CREATE TABLE t (id INT PRIMARY KEY);
+close shop.t-schema.sql
+generate 2 100000 0
+finish
+exit ";
+
+/// The lines under a heading, to the next heading of the same or a higher level.
+fn section(heading: &str) -> &'static str {
+    let level = heading.find(' ').expect("a heading");
+    let begin = README.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading}")) + 1 + heading.len();
+    let is_end =
+        |line: &str| line.find(' ').is_some_and(|hashes| hashes <= level && line[..hashes].bytes().all(|b| b == b'#'));
+    let mut end = begin;
+    for line in README[begin..].split_inclusive('\n').skip(1) {
+        if is_end(line) && line.starts_with('#') {
+            break;
+        }
+        end += line.len();
+    }
+    &README[begin..=end]
+}
+
+/// The cells of each row of the tables in a text; without their heads.
+fn rows(text: &str) -> Vec<Vec<String>> {
+    let lines = text.lines().filter(|line| line.starts_with('|') && !line.starts_with("|--"));
+    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    lines.map(cells).filter(|row| row[0] != "option" && row[0] != "command").collect()
+}
+
+/// `--dir` of "`--dir DIR`".
+fn options_in(text: &str) -> BTreeSet<String> {
+    let words = text.split(['`', ' ', ',', '=']);
+    words.filter(|word| word.starts_with("--") && word.len() > 2).map(|word| word[2..].to_owned()).collect()
+}
+
+/// The options of a command, each with its default.
+fn options_of(command: &clap::Command) -> Vec<(String, Option<String>)> {
+    let mut command = command.clone();
+    command.build();
+    let options = command.get_arguments().filter_map(|argument| {
+        let default = argument.get_default_values().first().map(|value| value.to_string_lossy().into_owned());
+        Some((argument.get_long()?.to_owned(), default.filter(|_| argument.get_action().takes_values())))
+    });
+    options.collect()
+}
+
+fn names(options: &[(String, Option<String>)]) -> BTreeSet<String> {
+    options.iter().map(|(name, _)| name.clone()).collect()
+}
+
+#[test]
+fn every_option_of_the_upload_is_in_the_table_of_its_group() {
+    let options = options_of(&cli::command());
+    let mut documented = BTreeSet::new();
+    for group in ["Dump", "Destination", "Transfer", "Connection", "Output"] {
+        for row in rows(section(&format!("### {group}"))) {
+            let [option, default, _meaning] = &row[..] else { panic!("a row of three cells: {row:?}") };
+            for name in options_in(option) {
+                let known = options.iter().find(|(known, _)| *known == name);
+                let (_, expected) = known.unwrap_or_else(|| panic!("README has --{name}, the program has not"));
+                if let Some(expected) = expected {
+                    assert_eq!(*default, format!("`{expected}`"), "the default of --{name}");
+                }
+                documented.insert(name);
+            }
+        }
+    }
+    assert_eq!(documented, names(&options), "left: README, right: --help");
+}
+
+#[test]
+fn options_stand_under_the_heading_that_help_gives_them() {
+    let mut command = cli::command();
+    command.build();
+    for argument in command.get_arguments() {
+        let (Some(heading), Some(long)) = (argument.get_help_heading(), argument.get_long()) else { continue };
+        let in_group = rows(section(&format!("### {heading}"))).iter().any(|row| options_in(&row[0]).contains(long));
+        assert!(in_group, "--{long} is not under {heading}");
+    }
+}
+
+#[test]
+fn every_option_of_the_other_commands_is_in_their_table() {
+    let table = rows(section("### Options of the other commands"));
+    let shared: BTreeSet<String> = ["### Connection", "### Output"]
+        .iter()
+        .flat_map(|heading| rows(section(heading)))
+        .flat_map(|row| options_in(&row[0]))
+        .collect();
+    for command in cli::command().get_subcommands().filter(|command| command.get_name() != "help") {
+        let mut current = String::new();
+        let mut documented = BTreeSet::new();
+        for row in &table {
+            if !row[0].is_empty() {
+                current = row[0].trim_matches('`').to_owned();
+            }
+            if current == command.get_name() {
+                documented.extend(options_in(&row[1]));
+            }
+        }
+        let real: BTreeSet<String> =
+            names(&options_of(command)).into_iter().filter(|name| !shared.contains(name)).collect();
+        assert_eq!(documented, real, "{}; left: README, right: --help", command.get_name());
+    }
+}
+
+#[test]
+fn commands_and_examples_use_options_that_exist() {
+    let root = cli::command();
+    let mut known = names(&options_of(&root));
+    for command in root.get_subcommands() {
+        known.extend(names(&options_of(command)));
+    }
+    for block in README.split("```").skip(1).step_by(2) {
+        let joined = block.replace("\\\n", " ");
+        for line in joined.lines().filter(|line| line.contains("mydumper2s3 ") && !line.trim_start().starts_with('#')) {
+            let (_, ours) = line.split_once("mydumper2s3 ").expect("our part of the line");
+            let ours = format!(" {ours}");
+            let ours = ours.split(" -- ").next().expect("what is before the dumper's part");
+            for name in options_in(ours) {
+                assert!(known.contains(&name), "no option --{name}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_exit_statuses_are_those_of_help() {
+    let help = cli::command().render_help().to_string();
+    for row in rows(section("## Exit statuses")).iter().filter(|row| row[0] != "status") {
+        assert!(help.lines().any(|line| line.trim_start().starts_with(&row[0])), "no status {} in --help", row[0]);
+    }
+}
+
+#[test]
+fn links_lead_to_files() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for target in README.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        if !target.starts_with("http") {
+            assert!(root.join(target).exists(), "{target} is missing");
+        }
+    }
+}
+
+#[test]
+fn the_policy_is_json_and_each_permission_of_it_is_explained() {
+    let text = section("## Permissions on AWS");
+    let policy = text.split("```").nth(1).and_then(|block| block.strip_prefix("json")).expect("a policy");
+    let policy: Value = serde_json::from_str(policy).expect("JSON");
+    let explained: Vec<String> = rows(text).iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
+    for statement in policy["Statement"].as_array().expect("statements") {
+        for action in statement["Action"].as_array().expect("actions") {
+            let action = action.as_str().expect("a permission").to_owned();
+            assert!(explained.contains(&action), "{action}");
+        }
+    }
+}
+
+/// Names in backquotes in the first column of a page's tables.
+fn described(page: &str) -> BTreeSet<String> {
+    let rows = rows(page).into_iter();
+    rows.flat_map(|row| row[0].split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+/// The paths of all fields: `identity.host`, `sources[].role`.
+fn fields(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => {
+            for (name, value) in object {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                found.insert(path.clone());
+                fields(value, &path, found);
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| fields(value, &format!("{path}[]"), found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_manifests_page_describes_every_field_and_its_example_is_one() {
+    let page = include_str!("../../docs/manifest.md");
+    let described = described(page);
+    let example = page.split("```").nth(1).and_then(|block| block.strip_prefix("json")).expect("an example");
+    let mut read = 0;
+    let header = manifest::read(example.as_bytes(), |_| read += 1).expect("the example is a manifest");
+    assert_eq!((header.format, header.total_files), (FORMAT, read));
+    let file: ManifestFile = serde_json::from_value(serde_json::json!({
+        "name": "shop.t.sql", "kind": "data", "database": "shop", "table": "t", "rows": 1, "size": 1,
+        "part_size": 1, "part_md5s": [], "etag": "e", "version_id": "v", "sha256": "s", "proof": "etag-composite",
+    }))
+    .expect("a file with every field");
+    // Every field that this program writes, and some that the example lacks.
+    let mut written = BTreeSet::new();
+    fields(&serde_json::to_value(&file).expect("JSON"), "", &mut written);
+    let full = ManifestHeader {
+        reason: Some(String::new()),
+        dumper_version: Some(String::new()),
+        metadata_text: Some(String::new()),
+        told_to_stop: true,
+        ..header
+    };
+    fields(&serde_json::to_value(&full).expect("JSON"), "", &mut written);
+    let undescribed: Vec<_> = written
+        .iter()
+        // Their fields are described one by one.
+        .filter(|field| !["identity", "dumper_exit"].contains(&field.as_str()))
+        .filter(|field| !described.contains(*field))
+        .collect();
+    assert!(undescribed.is_empty(), "{undescribed:?}");
+}
+
+#[test]
+fn the_monitoring_page_names_the_metrics_that_are_written() {
+    let page = include_str!("../../docs/monitoring.md");
+    let machine = Machine::new();
+    let metrics = machine.sandbox.path("dump.prom");
+    machine
+        .run_with("child", DUMP, 0, &[("MYDUMPER2S3_METRICS_FILE", metrics.to_str().expect("text"))])
+        .assert_status(0);
+    let text = std::fs::read_to_string(metrics).expect("the metrics");
+    let written: BTreeSet<String> = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.split('{').next().expect("a name").to_owned())
+        .collect();
+    let described: BTreeSet<String> =
+        described(page).into_iter().filter(|name| name.starts_with("mydumper2s3_")).collect();
+    assert_eq!(described, written, "left: the page, right: the file");
+}
+
+#[test]
+fn those_who_come_from_the_python_tool_find_options_that_exist() {
+    let page = include_str!("../../docs/from-python.md");
+    let mut known = names(&options_of(&cli::command()));
+    cli::command().get_subcommands().for_each(|command| known.extend(names(&options_of(command))));
+    for row in rows(page).iter().filter(|row| row.len() == 3) {
+        for name in options_in(&row[1]) {
+            assert!(known.contains(&name), "no option --{name}: {row:?}");
+        }
+    }
+}
+
+/// A script of the README on a machine of its own: its paths lie in the sandbox, its `mydumper` is scripted.
+struct Machine {
+    sandbox: Sandbox,
+    server: S3Server,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let machine = Machine { sandbox: Sandbox::new(), server: S3Server::builder().bucket("backups").start() };
+        symlink(env!("CARGO_BIN_EXE_mydumper2s3"), machine.sandbox.path("bin/mydumper2s3")).expect("a link");
+        machine
+    }
+
+    /// Runs the block after `<!-- test: NAME -->` with a dumper that exits with `status`.
+    fn run(&self, name: &str, dump: &str, status: i32) -> Finished {
+        self.run_with(name, dump, status, &[])
+    }
+
+    fn run_with(&self, name: &str, dump: &str, status: i32, environment: &[(&str, &str)]) -> Finished {
+        let (_, rest) = README.split_once(&format!("<!-- test: {name} -->\n```sh\n")).expect("the block");
+        let (script, _) = rest.split_once("```").expect("its end");
+        let directory = self.sandbox.path("");
+        let script = script
+            .replace("/var/backups/dump", &self.sandbox.dump_dir().display().to_string())
+            .replace("/var/backups/", &directory.display().to_string());
+        assert!(!script.contains("/var/"), "{script}");
+        let (path, dump_script) = (self.sandbox.path("nightly"), self.sandbox.path("script"));
+        std::fs::write(&path, script).expect("the script is written");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("it can be run");
+        std::fs::write(&dump_script, format!("{dump}{status}\n")).expect("the dumper's script is written");
+        let program =
+            environment.iter().fold(self.sandbox.program(path), |program, (name, value)| program.env(name, value));
+        program
+            .without_env(CONTROL_VARIABLE)
+            .env(SCRIPT_VARIABLE, dump_script)
+            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+            .env("MYDUMPER2S3_ENDPOINT_URL", self.server.endpoint())
+            .env("MYDUMPER2S3_INTERVAL", "0.2")
+            .env("MYDUMPER2S3_SETTLE", "0.2")
+            .run()
+    }
+
+    /// How many whole dumps the bucket holds.
+    fn whole_dumps(&self) -> usize {
+        self.server.keys("backups").iter().filter(|key| key.ends_with("/metadata")).count()
+    }
+}
+
+#[test]
+fn the_cron_script_uploads_a_dump_and_says_nothing() {
+    let machine = Machine::new();
+    let finished = machine.run("child", DUMP, 0).assert_status(0);
+    assert_eq!(finished.text(), "");
+    assert_eq!(machine.whole_dumps(), 1);
+    machine.sandbox.assert_local_names([] as [&str; 0]);
+}
+
+#[test]
+fn the_cron_script_fails_when_mydumper_does() {
+    let machine = Machine::new();
+    machine.run("child", DUMP, 1).assert_status(3);
+    assert_eq!(machine.whole_dumps(), 0);
+}
+
+#[test]
+fn the_cron_script_uploads_what_an_earlier_night_left() {
+    let machine = Machine::new();
+    machine.sandbox.put_local("shop-schema-create.sql", "CREATE DATABASE shop;\n");
+    machine.sandbox.put_local("shop.t-schema.sql", "CREATE TABLE t (id INT PRIMARY KEY);\n");
+    let metadata = "# Started dump at: 2026-01-02 03:04:05\n# Finished dump at: 2026-01-02 03:05:06\n";
+    machine.sandbox.put_local("metadata", metadata);
+    machine.run("child", DUMP, 0).assert_status(0);
+    assert_eq!(machine.whole_dumps(), 2);
+}
+
+#[test]
+fn the_script_for_two_programs_keeps_both_statuses() {
+    let machine = Machine::new();
+    machine
+        .run("beside", DUMP, 0)
+        .assert_status(0)
+        .assert_says("mydumper ended with status 0, mydumper2s3 with status 0");
+    assert_eq!(machine.whole_dumps(), 1);
+}
+
+#[test]
+fn the_script_for_two_programs_ends_with_a_failure_of_mydumper() {
+    let machine = Machine::new();
+    let said = "mydumper ended with status 7, mydumper2s3 with status 3";
+    machine.run("beside", DUMP, 7).assert_status(3).assert_says(said);
+    assert_eq!(machine.whole_dumps(), 0);
+}
