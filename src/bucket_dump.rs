@@ -17,6 +17,8 @@ pub struct Contents {
     pub objects: HashMap<FileName, ListedObject>,
     /// Keys that no file of a dump can have.
     pub strangers: Vec<String>,
+    /// Directories below, each with its `/`. What is in them belongs to others.
+    pub directories: Vec<String>,
 }
 
 impl Contents {
@@ -35,7 +37,7 @@ impl Contents {
 pub async fn contents(store: &Store, prefix: &Prefix) -> Result<Contents, StoreError> {
     let mut contents = Contents::default();
     let directory = prefix.directory();
-    store
+    let directories = store
         .list(&directory, |object| match object.key.strip_prefix(&directory).unwrap_or_default().parse::<FileName>() {
             Ok(name) => {
                 contents.objects.insert(name, object);
@@ -45,6 +47,7 @@ pub async fn contents(store: &Store, prefix: &Prefix) -> Result<Contents, StoreE
             Err(_) => contents.strangers.push(object.key),
         })
         .await?;
+    contents.directories = directories;
     Ok(contents)
 }
 

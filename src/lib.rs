@@ -17,6 +17,8 @@
 //! pool          the bounded queue and its workers
 //! scan          one look at the directory, in the order that matters
 //! bucket_dump   a dump as it lies in the bucket
+//! catalog       the dumps in a bucket, and where each stands
+//! removal       takes one dump out of the bucket
 //!
 //! dump_dir      the dump directory; the only place that removes a dump's files
 //! writers       who writes: how a file is known to be closed
@@ -34,6 +36,7 @@
 //! `main` parses, starts the report and the runtime, calls [`commands::run`], and exits.
 
 pub mod bucket_dump;
+pub mod catalog;
 pub mod cli;
 pub mod commands;
 pub mod content;
@@ -47,6 +50,7 @@ pub mod model;
 pub mod object_hash;
 pub mod platform;
 pub mod pool;
+pub mod removal;
 pub mod report;
 pub mod s3;
 pub mod scan;

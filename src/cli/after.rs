@@ -184,7 +184,7 @@ pub struct PruneArgs {
     #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
     pub keep_last: u32,
 
-    /// Keep what is at most this much older than the newest
+    /// Keep what is less than this much older than the newest
     #[arg(long, value_name = "TIME", value_parser = values::positive_duration)]
     pub keep_within: Option<Duration>,
 

@@ -1,11 +1,15 @@
 //! One file a subcommand.
 
+pub mod delete;
+pub mod etag;
+pub mod list;
+pub mod prune;
 pub mod reach;
 pub mod upload;
 pub mod verify;
 
 use crate::cli::Command;
-use crate::exit_status::Status;
+use crate::exit_status::{Failure, Status};
 use crate::report::Report;
 use crate::stop::Stop;
 
@@ -14,9 +18,19 @@ pub async fn run(command: &Command, report: &Report, stop: &Stop) -> Status {
     match command {
         Command::Upload(args) => upload::run(args, report, stop).await,
         Command::Verify(args) => verify::run(args, report, stop).await,
+        Command::List(args) => list::run(args, report, stop).await,
+        Command::Delete(args) => delete::run(args, report, stop).await,
+        Command::Prune(args) => prune::run(args, report, stop).await,
+        Command::Etag(args) => etag::run(args, report, stop).await,
         _ => {
             report.fatal(&anyhow::anyhow!("this command is not there yet"));
             Status::Usage
         }
     }
+}
+
+/// Says what ended a command, and with which status.
+fn fail(report: &Report, failure: &Failure) -> Status {
+    report.fatal(&failure.error);
+    failure.status
 }

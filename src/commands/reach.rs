@@ -20,7 +20,7 @@ pub async fn reach(connection: &ConnectionArgs, bucket: &BucketName) -> Result<S
         warn!("the endpoint is http://: the dump crosses the network unencrypted; use https://");
     }
     let settings = ConnectionSettings::from(connection);
-    Store::connect(settings, bucket.as_str(), ObjectSettings::default(), None).await.map_err(Failure::usage)
+    Store::connect(settings, bucket.as_str(), ObjectSettings::default(), None, 1).await.map_err(Failure::usage)
 }
 
 /// The answer to the first request shows whether the settings are right; from then on outages are waited out.
@@ -32,7 +32,7 @@ pub fn first_answer<T>(store: &Store, answer: Result<T, StoreError>) -> Result<T
             Ok(answer)
         }
         Err(error) if error.is_about_rights() => Err(Failure::usage(error)),
-        Err(error) => Err(Failure::failure(error)),
+        Err(error) => Err(Failure::failed(error)),
     }
 }
 

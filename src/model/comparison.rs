@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn counts_are_told_in_one_line() {
         let mut counts = Counts::default();
-        [Verdict::Match, Verdict::Match, Verdict::Missing].map(|verdict| counts.add(verdict));
+        [Verdict::Match, Verdict::Match, Verdict::Missing].into_iter().for_each(|verdict| counts.add(verdict));
         assert_eq!(counts.in_words(), "2 match, 0 mismatch, 1 missing, 0 extra, 0 unverifiable");
         assert!(!counts.is_all_match());
     }

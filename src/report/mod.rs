@@ -5,6 +5,7 @@
 //!
 //! Log lines come through `tracing`: see [`logging`] for what each level is for.
 
+mod confirm;
 mod escape;
 mod json;
 pub mod logging;

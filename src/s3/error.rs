@@ -123,7 +123,9 @@ fn permission(operation: &str) -> &'static str {
         "AbortMultipartUpload" => "s3:AbortMultipartUpload",
         "ListMultipartUploads" => "s3:ListBucketMultipartUploads",
         "ListParts" => "s3:ListMultipartUploadParts",
+        "ListObjectVersions" => "s3:ListBucketVersions",
         "CreateBucket" => "s3:CreateBucket",
+        "DeleteBucket" => "s3:DeleteBucket",
         _ => "s3:PutObject",
     }
 }
@@ -161,6 +163,8 @@ fn classify_answer(status: u16, code: &str) -> ErrorKind {
         "NoSuchUpload" => ErrorKind::NoSuchUpload,
         "BadDigest" | "IncompleteBody" | "XAmzContentSHA256Mismatch" | "InvalidPart" => ErrorKind::BadDigest,
         "PreconditionFailed" => ErrorKind::Precondition,
+        // 409, but no waiting empties a bucket.
+        "BucketNotEmpty" => ErrorKind::Invalid,
         "NotImplemented" | "MethodNotAllowed" => ErrorKind::NotImplemented,
         // Archived: 403, but no permission would help.
         "InvalidObjectState" => ErrorKind::Invalid,

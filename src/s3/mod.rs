@@ -4,6 +4,7 @@
 //! that is down out, for all workers together.
 
 mod body;
+mod bucket;
 mod connect;
 mod download;
 pub mod error;
@@ -13,6 +14,7 @@ mod store;
 mod upload;
 
 pub use body::{FileRange, RateLimiter};
+pub use bucket::Retention;
 pub use connect::ConnectionSettings;
 pub use download::{Interest, ObjectRef};
 pub use error::{ErrorKind, StoreError};

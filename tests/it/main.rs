@@ -5,10 +5,14 @@ mod support;
 
 mod architecture;
 mod child_mode;
+mod delete;
 mod dumper_facts;
 mod end_to_end;
+mod etag;
 mod floors;
+mod list;
 mod promises;
+mod prune;
 mod readme;
 mod s3_server;
 mod settings;

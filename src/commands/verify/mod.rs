@@ -42,7 +42,7 @@ pub async fn run(args: &VerifyArgs, report: &Report, stop: &Stop) -> Status {
 
 async fn verify(args: &VerifyArgs, report: &Report) -> Result<Status, Failure> {
     let directory = args.dir.as_deref().map(open_directory).transpose().map_err(Failure::usage)?;
-    let local = directory.as_deref().map(local_names).transpose().map_err(Failure::failure)?.unwrap_or_default();
+    let local = directory.as_deref().map(local_names).transpose().map_err(Failure::failed)?.unwrap_or_default();
     let store = reach(&args.connection, &args.bucket).await?;
     let listing = first_answer(&store, Listing::of(&store, &args.prefix).await)?;
     let manifest = manifest(args, &store, &listing).await?;
@@ -50,7 +50,7 @@ async fn verify(args: &VerifyArgs, report: &Report) -> Result<Status, Failure> {
         return Err(Failure::incomplete(no_dump(&store, &args.prefix)));
     }
     let standing = Standing::of(&store, &args.prefix, &listing, manifest.as_ref().map(|manifest| &manifest.header));
-    let standing = standing.await.map_err(Failure::failure)?;
+    let standing = standing.await.map_err(Failure::failed)?;
     if let Standing::Uploading { .. } = standing {
         // Its manifest names no file yet.
         return standing.judge(Status::Incomplete);
@@ -74,7 +74,7 @@ async fn verify(args: &VerifyArgs, report: &Report) -> Result<Status, Failure> {
     let entries = entries(manifest.as_ref(), listing, local);
     let mut findings = Box::pin(entries.map(|entry| judge.judge(entry)).buffer_unordered(args.workers));
     while let Some(finding) = findings.next().await {
-        outcome.add(finding.map_err(|error| Failure::failure(anyhow!(error).context("the dump is not verified")))?);
+        outcome.add(finding.map_err(|error| Failure::failed(anyhow!(error).context("the dump is not verified")))?);
     }
     outcome.missing_schema(standing.missing_schema());
     // Takes the progress line away.
@@ -87,7 +87,7 @@ async fn verify(args: &VerifyArgs, report: &Report) -> Result<Status, Failure> {
 async fn manifest(args: &VerifyArgs, store: &Store, listing: &Listing) -> Result<Option<Spooled>, Failure> {
     let difference = |error| Failure { status: Status::Difference, error };
     let uri = store.uri(&args.prefix.manifest_key());
-    let fetched = Spooled::fetch(store, listing.manifest.as_ref()).await.map_err(Failure::failure)?;
+    let fetched = Spooled::fetch(store, listing.manifest.as_ref()).await.map_err(Failure::failed)?;
     let manifest = match fetched {
         Fetched::Read(manifest) => manifest,
         Fetched::Bad(bad) => return Err(difference(anyhow!(bad).context(format!("cannot verify by {uri}")))),

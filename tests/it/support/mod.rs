@@ -6,6 +6,7 @@
 pub mod background;
 pub mod bucket;
 pub mod dir_watch;
+pub mod dump_objects;
 pub mod fake_dumper;
 pub mod mariadb;
 pub mod s3_server;

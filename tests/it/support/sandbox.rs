@@ -120,6 +120,7 @@ impl Sandbox {
             environment: self.environment(),
             time_limit: TIME_LIMIT,
             terminal: false,
+            typed: None,
         }
     }
 
@@ -217,6 +218,7 @@ pub struct Program<'a> {
     environment: BTreeMap<OsString, OsString>,
     time_limit: Duration,
     terminal: bool,
+    typed: Option<String>,
 }
 
 impl Program<'_> {
@@ -275,6 +277,12 @@ impl Program<'_> {
         self.env("TERM", "xterm")
     }
 
+    /// With somebody at the terminal who has typed this already; so it is the program's stdin, too.
+    pub fn typing(mut self, line: &str) -> Self {
+        self.typed = Some(format!("{line}\n"));
+        self.on_a_terminal()
+    }
+
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
         self
@@ -289,10 +297,17 @@ impl Program<'_> {
             Some(terminal) => Stdio::from(terminal.inside()),
             None => Stdio::piped(),
         };
+        let stdin = match (&terminal, &self.typed) {
+            (Some(terminal), Some(typed)) => {
+                rustix::io::write(&terminal.outside, typed.as_bytes()).expect("a keyboard");
+                Stdio::from(terminal.inside())
+            }
+            _ => Stdio::null(),
+        };
         let mut child = self
             .command()
             .process_group(0)
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(stderr)
             .spawn()

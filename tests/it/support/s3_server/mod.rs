@@ -360,6 +360,21 @@ impl S3Server {
         self.with_bucket(bucket, |bucket| bucket.versioned = true);
     }
 
+    /// Nobody may delete the object before that time.
+    pub fn retain(&self, bucket: &str, key: &str, until: SystemTime) {
+        self.with_bucket(bucket, |bucket| bucket.retained.insert(key.to_owned(), until));
+    }
+
+    pub fn has_bucket(&self, bucket: &str) -> bool {
+        self.front.store.check_bucket(bucket).is_ok()
+    }
+
+    /// A multipart upload that somebody began and left.
+    pub fn begin_upload_directly(&self, bucket: &str, key: &str) {
+        let begun = self.front.store.create_upload(bucket, key, Attributes::default(), self.now());
+        begun.unwrap_or_else(|error| panic!("cannot begin an upload of '{key}' in '{bucket}': {error}"));
+    }
+
     /// For objects whose request does not ask for another.
     pub fn set_default_encryption(&self, bucket: &str, encryption: Encryption) {
         self.with_bucket(bucket, |bucket| bucket.default_encryption = encryption);

@@ -136,6 +136,8 @@ impl S3 for Service {
         let range = selected(&object, input.range, input.part_number)?;
         let mut output = answers::head_object(&object, range, input.checksum_mode.is_some());
         output.parts_count = input.part_number.and(object.parts_count.map(|count| count as i32));
+        let until = self.store.with_bucket(&input.bucket, |bucket| Ok(bucket.retained.get(&input.key).copied()))?;
+        output.object_lock_retain_until_date = until.map(Into::into);
         ok(output)
     }
 
@@ -169,8 +171,11 @@ impl S3 for Service {
                 output.errors.get_or_insert_default().push(answers::delete_denied(object));
                 continue;
             }
-            let deleted =
-                self.store.delete(&input.bucket, &object.key, object.version_id.as_deref(), self.clock.now())?;
+            let version = object.version_id.as_deref();
+            let Ok(deleted) = self.store.delete(&input.bucket, &object.key, version, self.clock.now()) else {
+                output.errors.get_or_insert_default().push(answers::delete_denied(object));
+                continue;
+            };
             if input.delete.quiet != Some(true) {
                 output.deleted.get_or_insert_default().push(answers::deleted_object(object, deleted));
             }

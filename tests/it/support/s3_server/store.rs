@@ -49,6 +49,8 @@ pub struct Bucket {
     pub objects: BTreeMap<String, Vec<Version>>,
     /// By upload id.
     pub uploads: BTreeMap<String, Upload>,
+    /// Keys that nobody may delete before that time, as stores without versions do it.
+    pub retained: BTreeMap<String, SystemTime>,
 }
 
 #[derive(Clone, Debug)]
@@ -166,6 +168,7 @@ impl Store {
     /// Deleting what is not there succeeds, as on S3.
     pub fn delete(&self, bucket: &str, key: &str, version_id: Option<&str>, now: SystemTime) -> S3Result<Deleted> {
         self.with_bucket(bucket, |bucket| match version_id {
+            _ if bucket.retained.get(key).is_some_and(|until| *until > now) => Err(s3_error!(AccessDenied)),
             Some(version_id) => Ok(bucket.remove_version(key, version_id)),
             None if bucket.versioned => {
                 let version_id = self.fresh_id("version");

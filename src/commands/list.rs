@@ -1,0 +1,223 @@
+//! `list`: the dumps in the bucket, one dump's files, and whether the newest complete dump is young enough.
+//!
+//! `--json` prints one document on stdout: `dumps` has what the table has, with full precision and nothing cut, and
+//! with `--max-age` `is_recent` and `newest_complete`, too; with `--files` it is one `dump` and its `files`.
+
+use std::time::Duration;
+
+use anyhow::anyhow;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use tracing::info;
+
+use crate::catalog::{self, FoundDump};
+use crate::cli::ListArgs;
+use crate::commands::reach::{first_answer, reach};
+use crate::exit_status::{Failure, Status};
+use crate::hint::hinted;
+use crate::model::standing::StandingWord;
+use crate::model::units::{ByteSize, human_duration};
+use crate::report::{Align, Report, Table, escape};
+use crate::s3::Store;
+use crate::stop::Stop;
+
+mod files;
+
+/// Databases that a table's row names; `--json` has all of them.
+const DATABASES_MAX: usize = 4;
+
+/// Lists what was asked for.
+pub async fn run(args: &ListArgs, report: &Report, stop: &Stop) -> Status {
+    let listed = tokio::select! {
+        listed = list(args, report, Timestamp::now()) => listed,
+        signal = stop.wait() => return Status::Signal(signal),
+    };
+    listed.unwrap_or_else(|failure| super::fail(report, &failure))
+}
+
+async fn list(args: &ListArgs, report: &Report, now: Timestamp) -> Result<Status, Failure> {
+    let store = reach(&args.connection, &args.bucket).await?;
+    if args.files {
+        return files::list(&store, args, report, now).await;
+    }
+    let dumps = first_answer(&store, catalog::find(&store, &args.prefix, now).await)?;
+    let place = store.uri(&args.prefix.directory());
+    let age = args.max_age.map(|max_age| Age::of(&dumps, max_age, now));
+    if args.json {
+        let dumps = dumps.iter().map(DumpJson::from).collect();
+        let age = age.as_ref().map(AgeJson::from);
+        report.data(&to_json(&ListJson { bucket: store.bucket(), prefix: args.prefix.as_str(), age, dumps })?);
+    } else if let Some(age) = &age {
+        // A check in cron's way: nothing to say when all is well.
+        if !(args.output.quiet && age.is_recent) {
+            report.data(&age.line(&store, &place));
+        }
+    } else if dumps.is_empty() {
+        info!("there is no dump in {place}");
+    } else {
+        report.table(&table(&dumps));
+    }
+    Ok(age.filter(|age| !age.is_recent).map_or(Status::Success, |_| Status::Difference))
+}
+
+fn table(dumps: &[FoundDump]) -> Table {
+    let mut table = Table::new([
+        ("PREFIX", Align::Left),
+        ("START (UTC)", Align::Left),
+        ("DURATION", Align::Right),
+        ("FILES", Align::Right),
+        ("SIZE", Align::Right),
+        ("DATABASES", Align::Left),
+        ("STATE", Align::Left),
+    ]);
+    for dump in dumps {
+        table.row([
+            shown_prefix(dump.prefix.as_str()),
+            dump.started().map_or_else(|| "-".to_owned(), |time| shown_start(dump, time)),
+            dump.duration().map_or_else(|| "-".to_owned(), human_duration),
+            dump.files.to_string(),
+            ByteSize(dump.bytes).human(),
+            shown_databases(dump),
+            dump.standing.to_string(),
+        ]);
+    }
+    table
+}
+
+/// As it is typed behind `--prefix`, where it is nothing.
+pub(super) fn shown_prefix(prefix: &str) -> String {
+    if prefix.is_empty() { "''".to_owned() } else { prefix.to_owned() }
+}
+
+/// `~` where it is not written anywhere: then it is when the first object came.
+pub(super) fn shown_start(dump: &FoundDump, time: Timestamp) -> String {
+    let mark = if dump.header.is_some() { "" } else { "~" };
+    format!("{mark}{}", shown_time(time))
+}
+
+pub(super) fn shown_time(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+fn shown_databases(dump: &FoundDump) -> String {
+    let named: Vec<_> = dump.databases.iter().take(DATABASES_MAX).map(String::as_str).collect();
+    match dump.databases.len().saturating_sub(DATABASES_MAX) {
+        0 if named.is_empty() => "-".to_owned(),
+        0 => named.join(","),
+        more => format!("{} and {more} more", named.join(",")),
+    }
+}
+
+/// How old the newest complete dump is, and whether that will do.
+struct Age<'a> {
+    newest: Option<&'a FoundDump>,
+    age: Option<SignedDuration>,
+    max: Duration,
+    is_recent: bool,
+}
+
+impl<'a> Age<'a> {
+    /// Counted from the dump's start: what happened later is not in it.
+    fn of(dumps: &'a [FoundDump], max: Duration, now: Timestamp) -> Self {
+        let complete = dumps.iter().filter(|dump| dump.standing.is_complete());
+        let newest = complete.max_by_key(|dump| dump.started());
+        let age = newest.and_then(FoundDump::started).map(|started| now.duration_since(started));
+        let max_age = SignedDuration::try_from(max).unwrap_or(SignedDuration::MAX);
+        Self { newest, age, max, is_recent: age.is_some_and(|age| age <= max_age) }
+    }
+
+    fn line(&self, store: &Store, place: &str) -> String {
+        let limit = human_duration(self.max);
+        let (Some(dump), Some(age)) = (self.newest, self.age) else {
+            return format!("no complete dump in {}, and one at most {limit} old was expected", escape(place));
+        };
+        // A start in the future is a clock's fault; the dump is there.
+        let age = human_duration(age.try_into().unwrap_or_default());
+        let verdict = if self.is_recent { "is within" } else { "is older than" };
+        let uri = store.uri(&dump.prefix.directory());
+        format!("the newest complete dump, {}, began {age} ago, which {verdict} {limit}", escape(&uri))
+    }
+}
+
+#[derive(Serialize)]
+struct ListJson<'a> {
+    bucket: &'a str,
+    prefix: &'a str,
+    #[serde(flatten)]
+    age: Option<AgeJson<'a>>,
+    dumps: Vec<DumpJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct AgeJson<'a> {
+    max_age_seconds: f64,
+    is_recent: bool,
+    /// Its prefix.
+    newest_complete: Option<&'a str>,
+    age_seconds: Option<f64>,
+}
+
+impl<'a> From<&Age<'a>> for AgeJson<'a> {
+    fn from(age: &Age<'a>) -> Self {
+        Self {
+            max_age_seconds: age.max.as_secs_f64(),
+            is_recent: age.is_recent,
+            newest_complete: age.newest.map(|dump| dump.prefix.as_str()),
+            age_seconds: age.age.map(|age| age.as_secs_f64()),
+        }
+    }
+}
+
+/// A dump in `--json`.
+#[derive(Serialize)]
+struct DumpJson<'a> {
+    prefix: &'a str,
+    state: StandingWord,
+    /// Why it is not whole.
+    reason: Option<&'a str>,
+    started: Option<Timestamp>,
+    /// Whether that is only when the oldest object was stored.
+    started_is_estimate: bool,
+    finished: Option<Timestamp>,
+    duration_seconds: Option<f64>,
+    files: u64,
+    bytes: u64,
+    databases: Vec<&'a str>,
+    newest_object: Option<Timestamp>,
+    host: Option<&'a str>,
+    dumper_version: Option<&'a str>,
+    /// mydumper's exit status, or the signal that ended it, where it was seen.
+    dumper_exit: Option<String>,
+}
+
+impl<'a> From<&'a FoundDump> for DumpJson<'a> {
+    fn from(dump: &'a FoundDump) -> Self {
+        let header = dump.header.as_ref();
+        Self {
+            prefix: dump.prefix.as_str(),
+            state: dump.standing.word(),
+            reason: dump.standing.reason(),
+            started: dump.started(),
+            started_is_estimate: header.is_none(),
+            finished: header.and_then(|header| header.finished),
+            duration_seconds: dump.duration().map(|duration| duration.as_secs_f64()),
+            files: dump.files,
+            bytes: dump.bytes,
+            databases: dump.databases.iter().map(String::as_str).collect(),
+            newest_object: dump.newest,
+            host: header.map(|header| header.identity.host.as_str()),
+            dumper_version: header.and_then(|header| header.dumper_version.as_deref()),
+            dumper_exit: header.map(|header| header.dumper_exit.to_string()),
+        }
+    }
+}
+
+fn to_json(document: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string_pretty(document).map_err(|error| Failure::failed(anyhow!("cannot write JSON: {error}")))
+}
+
+/// There is nothing where one dump was named.
+pub(super) fn no_dump(store: &Store, directory: &str) -> Failure {
+    let error = anyhow!("there is no dump directly in {}", store.uri(directory));
+    Failure::incomplete(hinted(error, "'mydumper2s3 list' shows where there are some"))
+}

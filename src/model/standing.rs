@@ -1,0 +1,211 @@
+//! Where a dump in the bucket stands, judged by its manifest and a listing.
+
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::manifest::{BadManifest, DumpStateWord, ExitSeen, ManifestHeader};
+
+/// An upload that stored nothing for so long is taken for dead. A living one stores an object every few seconds; only a
+/// very large file, or an outage, takes longer.
+pub const STALLED_AFTER: SignedDuration = SignedDuration::from_hours(1);
+
+/// Where a dump stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Every file was verified, mydumper ended with 0, and as many files of the same sizes are there.
+    Complete,
+    /// The same, but nobody saw mydumper's exit status.
+    ExitNotSeen,
+    /// The dump failed, with the reason.
+    Incomplete(String),
+    /// Its files are on their way.
+    Uploading,
+    /// It says so, but no object came for [`STALLED_AFTER`].
+    Stalled,
+    /// It was complete once. What is wrong with it now.
+    Damaged(String),
+    /// Not made by this program, or not by this alone: nothing says what belongs to it.
+    NoManifest {
+        /// Whether there is `metadata`, which mydumper makes at the end.
+        has_metadata: bool,
+    },
+    /// A newer program wrote the manifest; what it means is not known.
+    Unknown(String),
+}
+
+/// [`Standing`] in one word each, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StandingWord {
+    Complete,
+    CompleteExitNotSeen,
+    Incomplete,
+    Uploading,
+    Stalled,
+    Damaged,
+    NoManifest,
+    Unknown,
+}
+
+impl Standing {
+    /// Whether this is a whole, verified dump as far as a listing tells.
+    pub fn is_complete(&self) -> bool {
+        matches!(self, Self::Complete | Self::ExitNotSeen)
+    }
+
+    /// Without the details.
+    pub fn word(&self) -> StandingWord {
+        match self {
+            Self::Complete => StandingWord::Complete,
+            Self::ExitNotSeen => StandingWord::CompleteExitNotSeen,
+            Self::Incomplete(_) => StandingWord::Incomplete,
+            Self::Uploading => StandingWord::Uploading,
+            Self::Stalled => StandingWord::Stalled,
+            Self::Damaged(_) => StandingWord::Damaged,
+            Self::NoManifest { .. } => StandingWord::NoManifest,
+            Self::Unknown(_) => StandingWord::Unknown,
+        }
+    }
+
+    /// The details, where there are some.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Incomplete(reason) | Self::Damaged(reason) | Self::Unknown(reason) => Some(reason),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Complete => formatter.write_str("complete"),
+            Self::ExitNotSeen => formatter.write_str("complete, exit status not seen"),
+            Self::Incomplete(reason) => write!(formatter, "incomplete: {reason}"),
+            Self::Uploading => formatter.write_str("uploading"),
+            Self::Stalled => formatter.write_str("stalled: uploading, and no new object for an hour"),
+            Self::Damaged(reason) => write!(formatter, "damaged: {reason}"),
+            Self::NoManifest { has_metadata: true } => formatter.write_str("no manifest"),
+            Self::NoManifest { has_metadata: false } => formatter.write_str("no manifest, no metadata"),
+            Self::Unknown(reason) => write!(formatter, "unknown: {reason}"),
+        }
+    }
+}
+
+/// What a listing shows beside the manifest.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Seen {
+    /// Whether there is `metadata`, the commit.
+    pub has_metadata: bool,
+    /// Files of the manifest that are not there.
+    pub missing: u64,
+    /// Files of the manifest that have another size.
+    pub resized: u64,
+    /// When the newest object was stored.
+    pub newest: Option<Timestamp>,
+}
+
+/// Judges a dump. `manifest` is what came of reading it, if there is one.
+pub fn standing(manifest: Option<&Result<ManifestHeader, BadManifest>>, seen: Seen, now: Timestamp) -> Standing {
+    let header = match manifest {
+        None => return Standing::NoManifest { has_metadata: seen.has_metadata },
+        Some(Err(error @ BadManifest::Newer(_))) => return Standing::Unknown(error.to_string()),
+        Some(Err(error)) => return Standing::Damaged(error.to_string()),
+        Some(Ok(header)) => header,
+    };
+    match header.state {
+        DumpStateWord::Incomplete => {
+            Standing::Incomplete(header.reason.clone().unwrap_or_else(|| "no reason is known".to_owned()))
+        }
+        DumpStateWord::Uploading => {
+            let is_stalled = seen.newest.is_some_and(|newest| now.duration_since(newest) > STALLED_AFTER);
+            if is_stalled { Standing::Stalled } else { Standing::Uploading }
+        }
+        DumpStateWord::Complete => match what_is_wrong(seen) {
+            Some(wrong) => Standing::Damaged(wrong),
+            None if header.dumper_exit.seen == ExitSeen::NotSeen => Standing::ExitNotSeen,
+            None => Standing::Complete,
+        },
+    }
+}
+
+/// What a dump that was complete lacks now.
+fn what_is_wrong(seen: Seen) -> Option<String> {
+    let files = |count: u64| if count == 1 { "1 file".to_owned() } else { format!("{count} files") };
+    match seen {
+        Seen { has_metadata: false, missing: 0 | 1, .. } => Some("metadata is missing".to_owned()),
+        Seen { has_metadata: false, missing, .. } => Some(format!("metadata and {} are missing", files(missing - 1))),
+        Seen { missing: 1, .. } => Some("1 file is missing".to_owned()),
+        Seen { missing: 2.., .. } => Some(format!("{} are missing", files(seen.missing))),
+        Seen { resized: 1.., .. } => Some(format!("{} of another size", files(seen.resized))),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::manifest::read;
+
+    fn manifest(state: &str, exit: &str) -> Result<ManifestHeader, BadManifest> {
+        let text = format!(
+            r#"{{"format":1,"state":"{state}","reason":"disk full","dump_id":"x","version":"0.1.0",
+                "identity":{{"host":"h","started":"s","inode":1}},"started":"2026-11-22T02:00:00Z",
+                "dumper_exit":{{"seen":"{exit}"}},"directory":"/d","closed_by":"lease","files":[]}}"#
+        );
+        read(text.as_bytes(), drop)
+    }
+
+    fn at(time: &str) -> Timestamp {
+        time.parse().expect("a time")
+    }
+
+    fn judged(state: &str, seen: Seen) -> String {
+        standing(Some(&manifest(state, "child")), seen, at("2026-11-22T04:00:00Z")).to_string()
+    }
+
+    const WHOLE: Seen = Seen { has_metadata: true, missing: 0, resized: 0, newest: None };
+
+    #[test]
+    fn a_whole_dump_is_complete_and_says_if_the_exit_status_was_not_seen() {
+        assert_eq!(judged("complete", WHOLE), "complete");
+        let not_seen = standing(Some(&manifest("complete", "not-seen")), WHOLE, at("2026-11-22T04:00:00Z"));
+        assert_eq!(not_seen, Standing::ExitNotSeen);
+        assert!(not_seen.is_complete());
+    }
+
+    #[test]
+    fn a_complete_dump_that_lacks_something_is_damaged() {
+        for (seen, text) in [
+            (Seen { missing: 1, ..WHOLE }, "damaged: 1 file is missing"),
+            (Seen { missing: 2, ..WHOLE }, "damaged: 2 files are missing"),
+            (Seen { resized: 1, ..WHOLE }, "damaged: 1 file of another size"),
+            (Seen { has_metadata: false, missing: 1, ..WHOLE }, "damaged: metadata is missing"),
+            (Seen { has_metadata: false, missing: 3, ..WHOLE }, "damaged: metadata and 2 files are missing"),
+        ] {
+            assert_eq!(judged("complete", seen), text);
+        }
+    }
+
+    #[test]
+    fn an_upload_without_a_new_object_for_an_hour_is_stalled() {
+        let newest = |time| Seen { newest: Some(at(time)), ..Seen::default() };
+        assert_eq!(judged("uploading", newest("2026-11-22T03:00:00Z")), "uploading");
+        assert!(judged("uploading", newest("2026-11-22T02:59:59Z")).starts_with("stalled"));
+        assert_eq!(judged("uploading", Seen::default()), "uploading");
+    }
+
+    #[test]
+    fn a_failed_dump_says_why_and_what_cannot_be_read_is_no_dump_of_ours() {
+        assert_eq!(judged("incomplete", Seen::default()), "incomplete: disk full");
+        let now = at("2026-11-22T04:00:00Z");
+        assert_eq!(standing(None, WHOLE, now).to_string(), "no manifest");
+        assert_eq!(standing(None, Seen::default(), now).to_string(), "no manifest, no metadata");
+        let newer = standing(Some(&read(&br#"{"format":2}"#[..], drop)), WHOLE, now);
+        assert_eq!(newer.word(), StandingWord::Unknown);
+        let broken = standing(Some(&read(&b"{"[..], drop)), WHOLE, now);
+        assert_eq!(broken.word(), StandingWord::Damaged);
+    }
+}

@@ -1,0 +1,281 @@
+//! Takes one dump out of the bucket: its objects and unfinished uploads, and nothing else.
+//!
+//! `metadata` goes first: without it nobody takes what is left for a whole dump. The manifest goes last: while anything
+//! is left it says what.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use futures_util::{StreamExt, TryStreamExt};
+use tracing::{info, warn};
+
+use crate::bucket_dump::{contents, read_manifest};
+use crate::model::file_kind::could_be_dump_file;
+use crate::model::file_name::{FileName, MANIFEST};
+use crate::model::manifest::{ManifestFile, ManifestHeader};
+use crate::model::object_key::Prefix;
+use crate::report::escape;
+use crate::s3::{DELETE_BATCH, ErrorKind, ListedObject, OpenUpload, Store, StoreError};
+use crate::stop::Stop;
+use crate::transfer::DUMP_ID;
+
+/// Names that a message has at most.
+const NAMED_MAX: usize = 5;
+/// Requests at a time, where each is for one key.
+const REQUESTS: usize = 8;
+
+/// What is to be removed.
+#[derive(Debug)]
+pub struct Removal {
+    prefix: Prefix,
+    /// The manifest without its files, where it could be read.
+    pub header: Option<ManifestHeader>,
+    /// The key of `metadata`, if it is there.
+    commit: Option<String>,
+    /// All other keys, without the manifest's.
+    keys: Vec<String>,
+    /// The manifest's key, if it is there.
+    manifest: Option<String>,
+    /// Bytes of all of them.
+    pub bytes: u64,
+    /// Keys directly under the prefix that mydumper does not make. They stay.
+    pub strangers: Vec<String>,
+    /// Multipart uploads of the dump's files that were not ended.
+    uploads: Vec<OpenUpload>,
+}
+
+/// What became of it.
+#[derive(Debug, Default)]
+pub struct Removed {
+    /// Objects that are gone.
+    pub objects: usize,
+    /// Objects that the store keeps.
+    pub refused: Vec<Refused>,
+    /// Unfinished uploads that could not be aborted.
+    pub uploads_left: Vec<StoreError>,
+    /// The signal that ended it before its end.
+    pub stopped: Option<i32>,
+}
+
+/// An object that the store does not delete.
+#[derive(Debug)]
+pub struct Refused {
+    key: String,
+    why: String,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "'{}': {}", escape(&self.key), self.why)
+    }
+}
+
+impl Removal {
+    /// Looks at what is there. Changes nothing.
+    pub async fn plan(store: &Store, prefix: &Prefix) -> Result<Self, StoreError> {
+        let contents = contents(store, prefix).await?;
+        let mut named = HashSet::new();
+        let mut header = None;
+        if contents.has(MANIFEST) {
+            let each = |file: ManifestFile| {
+                named.insert(file.name);
+            };
+            match read_manifest(store, prefix, each).await? {
+                Some(Ok(read)) => header = Some(read),
+                // Then the names alone tell what belongs to the dump.
+                Some(Err(error)) => warn!("{}: {error}", store.uri(&prefix.manifest_key())),
+                None => {}
+            }
+        }
+        let is_ours = |name: &FileName| named.contains(name) || could_be_dump_file(name.as_str());
+        let (ours, others): (Vec<_>, Vec<_>) = contents.objects.into_iter().partition(|(name, _)| is_ours(name));
+        let mut removal = Self {
+            prefix: prefix.clone(),
+            header,
+            commit: None,
+            keys: Vec::new(),
+            manifest: None,
+            bytes: 0,
+            strangers: contents.strangers,
+            uploads: open_uploads(store, prefix, is_ours).await,
+        };
+        ours.into_iter().for_each(|(name, object)| removal.take(&name, object));
+        removal.take_marked(store, others).await?;
+        removal.keys.sort_unstable();
+        removal.strangers.sort_unstable();
+        Ok(removal)
+    }
+
+    fn take(&mut self, name: &FileName, object: ListedObject) {
+        self.bytes += object.size;
+        match name.as_str() {
+            MANIFEST => self.manifest = Some(object.key),
+            _ if name.is_metadata() => self.commit = Some(object.key),
+            _ => self.keys.push(object.key),
+        }
+    }
+
+    /// Files of odd names, which no manifest names yet, carry the dump's id.
+    async fn take_marked(&mut self, store: &Store, others: Vec<(FileName, ListedObject)>) -> Result<(), StoreError> {
+        let dump_id = self.header.as_ref().map(|header| header.dump_id.clone());
+        let look = async |(name, object): (FileName, ListedObject)| {
+            let head = if dump_id.is_some() { store.head(&object.key).await? } else { None };
+            let is_marked = head.is_some_and(|head| head.metadata.get(DUMP_ID) == dump_id.as_ref());
+            Ok::<_, StoreError>((name, object, is_marked))
+        };
+        let looked: Vec<_> =
+            futures_util::stream::iter(others).map(look).buffer_unordered(REQUESTS).try_collect().await?;
+        for (name, object, is_marked) in looked {
+            if is_marked {
+                self.take(&name, object);
+            } else {
+                self.strangers.push(object.key);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many objects it is.
+    pub fn objects(&self) -> usize {
+        self.keys.len() + usize::from(self.commit.is_some()) + usize::from(self.manifest.is_some())
+    }
+
+    /// How many unfinished uploads it is.
+    pub fn uploads(&self) -> usize {
+        self.uploads.len()
+    }
+
+    /// Whether there is nothing to remove.
+    pub fn is_empty(&self) -> bool {
+        self.objects() == 0 && self.uploads.is_empty()
+    }
+
+    /// A key that would be removed.
+    pub fn some_key(&self) -> Option<&str> {
+        self.commit.as_ref().or(self.manifest.as_ref()).or(self.keys.first()).map(String::as_str)
+    }
+
+    /// Some of the names.
+    pub fn names(&self) -> String {
+        let keys: Vec<_> = self.commit.iter().chain(&self.keys).chain(&self.manifest).map(String::as_str).collect();
+        self.named(&keys)
+    }
+
+    /// Some of the names that stay.
+    pub fn stranger_names(&self) -> String {
+        self.named(&self.strangers.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn named(&self, keys: &[&str]) -> String {
+        let directory = self.prefix.directory();
+        let names: Vec<_> =
+            keys.iter().take(NAMED_MAX).map(|key| escape(key.strip_prefix(&directory).unwrap_or(key))).collect();
+        match keys.len().saturating_sub(NAMED_MAX) {
+            0 => names.join(", "),
+            more => format!("{} and {more} more", names.join(", ")),
+        }
+    }
+
+    /// Does it. An error is one of the store as a whole; what it refuses key by key is in the result.
+    pub async fn carry_out(&self, store: &Store, stop: &Stop) -> Result<Removed, StoreError> {
+        let mut removed = Removed::default();
+        self.remove_in_order(store, stop, &mut removed).await?;
+        for refused in removed.refused.iter_mut().take(NAMED_MAX) {
+            let retention = store.retention(&refused.key).await;
+            if let Some(until) = retention.until {
+                refused.why =
+                    format!("kept until {} by its retention ({})", until.strftime("%Y-%m-%d %H:%M UTC"), refused.why);
+            } else if retention.legal_hold {
+                refused.why = format!("kept by a legal hold ({})", refused.why);
+            }
+        }
+        Ok(removed)
+    }
+
+    async fn remove_in_order(&self, store: &Store, stop: &Stop, removed: &mut Removed) -> Result<(), StoreError> {
+        let commit = self.commit.as_slice();
+        removed.take(commit.len(), one_by_one(store, commit).await?);
+        // While `metadata` stays, all of the dump does.
+        if !removed.refused.is_empty() {
+            return Ok(());
+        }
+        for batch in self.keys.chunks(DELETE_BATCH) {
+            removed.stopped = stop.asked();
+            if removed.stopped.is_some() {
+                return Ok(());
+            }
+            removed.take(batch.len(), delete(store, batch).await?);
+        }
+        if removed.refused.is_empty() {
+            let manifest = self.manifest.as_slice();
+            removed.take(manifest.len(), one_by_one(store, manifest).await?);
+        }
+        for upload in &self.uploads {
+            if let Err(error) = store.abort_upload(upload).await {
+                removed.uploads_left.push(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Removed {
+    fn take(&mut self, asked: usize, refused: Vec<Refused>) {
+        self.objects += asked - refused.len().min(asked);
+        self.refused.extend(refused);
+    }
+
+    /// What the store keeps, some of it in words; `None` if it keeps nothing.
+    pub fn what_is_left(&self) -> Option<String> {
+        let uploads = self.uploads_left.iter().map(ToString::to_string);
+        let left: Vec<_> = self.refused.iter().map(ToString::to_string).chain(uploads).collect();
+        let named = left.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join("; ");
+        match left.len() {
+            0 => None,
+            1..=NAMED_MAX => Some(named),
+            _ => Some(format!("{named}; and {} more", left.len() - NAMED_MAX)),
+        }
+    }
+}
+
+/// Unfinished uploads of the dump's files. Where they cannot be listed, that is no reason to keep the dump.
+async fn open_uploads(store: &Store, prefix: &Prefix, is_ours: impl Fn(&FileName) -> bool) -> Vec<OpenUpload> {
+    let directory = prefix.directory();
+    let mut uploads = match store.open_uploads(&directory).await {
+        Ok(uploads) => uploads,
+        Err(error) => {
+            info!("unfinished uploads are not looked for: {error}");
+            return Vec::new();
+        }
+    };
+    uploads.retain(|upload| {
+        let name = upload.key.strip_prefix(&directory).and_then(|name| name.parse::<FileName>().ok());
+        name.is_some_and(|name| is_ours(&name))
+    });
+    uploads
+}
+
+/// Deletes up to a batch of objects; returns those that the store keeps.
+async fn delete(store: &Store, keys: &[String]) -> Result<Vec<Refused>, StoreError> {
+    match store.delete_batch(keys).await {
+        Ok(refused) => Ok(refused.into_iter().map(|(key, why)| Refused { key, why }).collect()),
+        // Some stores do not know this request, or want a checksum in it that we do not send.
+        Err(error) if matches!(error.kind, ErrorKind::NotImplemented | ErrorKind::Invalid | ErrorKind::BadDigest) => {
+            one_by_one(store, keys).await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn one_by_one(store: &Store, keys: &[String]) -> Result<Vec<Refused>, StoreError> {
+    let delete = async |key: &String| match store.delete(key).await {
+        Ok(()) => Ok(None),
+        // Of this key, or of all: that shows when the others are tried.
+        Err(error) if error.kind == ErrorKind::AccessDenied => {
+            Ok(Some(Refused { key: key.clone(), why: error.to_string() }))
+        }
+        Err(error) => Err(error),
+    };
+    let deleted: Vec<_> = futures_util::stream::iter(keys).map(delete).buffer_unordered(REQUESTS).try_collect().await?;
+    Ok(deleted.into_iter().flatten().collect())
+}
