@@ -5,7 +5,7 @@
 #     scripts/demo.sh                       needs mydumper and MariaDB's programs, and about 2 GB in $TMPDIR for a minute
 #     scripts/demo.sh --without-database    a program that writes files as mydumper does stands in for both
 #
-# MYDUMPER2S3_DEMO_TABLES=8 makes a larger dump than the 4 tables of 100 MB.
+# MYDUMPER2S3_DEMO_TABLES=8 makes a larger dump than the 3 tables of 100 MB.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/packages.sh
@@ -19,7 +19,7 @@ case "$*" in
         exit 2
         ;;
 esac
-tables=${MYDUMPER2S3_DEMO_TABLES:-4}
+tables=${MYDUMPER2S3_DEMO_TABLES:-3}
 case $tables in
     '' | *[!0-9]* | 0*)
         echo "MYDUMPER2S3_DEMO_TABLES must be a whole number from 1" >&2

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: says which Debian or Ubuntu packages are needed, and installs them.
 #
 #     need mydumper command -v mydumper      the package mydumper, unless the command after it succeeds

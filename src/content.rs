@@ -5,12 +5,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use flate2::read::MultiGzDecoder;
-
+use crate::model::content_check::ContentCheck;
 use crate::model::file_kind::{Compression, KnownNames, NameParts};
 use crate::model::zstd_frames;
 
-/// How much is inflated at a time.
+/// How much is read at a time.
 const PIECE: usize = 64 * 1024;
 
 /// Why the content of a compressed file is broken, if it is; files of other kinds are not looked at.
@@ -38,35 +37,17 @@ fn walk_zstd(file: &File) -> io::Result<Option<String>> {
 }
 
 fn inflate_gzip(file: &File) -> io::Result<Option<String>> {
-    if file.metadata()?.len() == 0 {
-        return Ok(Some("it is empty, and not even an empty stream".to_owned()));
-    }
-    let mut decoder = MultiGzDecoder::new(io::BufReader::with_capacity(PIECE, FromStart { file, at: 0 }));
-    match io::copy(&mut decoder, &mut io::sink()) {
-        Ok(_) => Ok(None),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData
-            ) =>
-        {
-            Ok(Some(format!("its gzip stream is not whole: {error}")))
+    let Some(mut check) = ContentCheck::of(".gz") else { return Ok(None) };
+    let mut piece = vec![0; PIECE];
+    let mut at = 0;
+    loop {
+        match file.read_at(&mut piece, at)? {
+            0 => return Ok(check.finish().err()),
+            length => {
+                check.update(&piece[..length]);
+                at += length as u64;
+            }
         }
-        Err(error) => Err(error),
-    }
-}
-
-/// Reads a shared file from its start, without moving anybody's position.
-struct FromStart<'a> {
-    file: &'a File,
-    at: u64,
-}
-
-impl io::Read for FromStart<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.file.read_at(buffer, self.at)?;
-        self.at += length as u64;
-        Ok(length)
     }
 }
 

@@ -13,6 +13,7 @@
 //!
 //! cli           what may be typed; leaves as model types
 //! transfer      one file's life: open, hash, upload, prove, remove
+//! content       whether a file's content is whole: compressed frames, empty schema files
 //! pool          the bounded queue and its workers
 //! scan          one look at the directory, in the order that matters
 //! bucket_dump   a dump as it lies in the bucket
@@ -40,10 +41,13 @@ pub mod cli;
 pub mod commands;
 pub mod content;
 pub mod dump_dir;
+pub mod dump_index;
 pub mod dumper;
 pub mod exit_status;
+pub mod fetch;
 pub mod hint;
 pub mod model;
+pub mod object_hash;
 pub mod platform;
 pub mod pool;
 pub mod removal;

@@ -515,7 +515,7 @@ fn same_content(now: &FileIdentity, then: &FileIdentity) -> bool {
 }
 
 /// The MD5 of a stretch of a file.
-async fn hash(file: &Arc<File>, offset: u64, length: u64) -> io::Result<Md5Digest> {
+pub async fn hash(file: &Arc<File>, offset: u64, length: u64) -> io::Result<Md5Digest> {
     if length <= HASH_INLINE_MAX {
         return hash_now(file, offset, length);
     }

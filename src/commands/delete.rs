@@ -6,6 +6,7 @@ use anyhow::anyhow;
 use tracing::{info, warn};
 
 use crate::cli::DeleteArgs;
+use crate::commands::reach::{first_answer, reach};
 use crate::exit_status::{Failure, Status};
 use crate::hint::hinted;
 use crate::model::manifest::DumpStateWord;
@@ -24,10 +25,10 @@ pub async fn run(args: &DeleteArgs, report: &Report, stop: &Stop) -> Status {
 }
 
 async fn delete(args: &DeleteArgs, report: &Report, stop: &Stop) -> Result<Status, Failure> {
-    let store = super::connect(&args.connection, &args.bucket).await?;
+    let store = reach(&args.connection, &args.bucket).await?;
     let place = store.uri(&args.prefix.directory());
     let removal = tokio::select! {
-        removal = Removal::plan(&store, &args.prefix) => removal.map_err(super::refused)?,
+        removal = Removal::plan(&store, &args.prefix) => first_answer(&store, removal)?,
         signal = stop.wait() => return Ok(Status::Signal(signal)),
     };
     if removal.is_empty() && !args.with_bucket {

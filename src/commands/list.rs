@@ -12,6 +12,7 @@ use tracing::info;
 
 use crate::catalog::{self, FoundDump};
 use crate::cli::ListArgs;
+use crate::commands::reach::{first_answer, reach};
 use crate::exit_status::{Failure, Status};
 use crate::hint::hinted;
 use crate::model::standing::StandingWord;
@@ -35,11 +36,11 @@ pub async fn run(args: &ListArgs, report: &Report, stop: &Stop) -> Status {
 }
 
 async fn list(args: &ListArgs, report: &Report, now: Timestamp) -> Result<Status, Failure> {
-    let store = super::connect(&args.connection, &args.bucket).await?;
+    let store = reach(&args.connection, &args.bucket).await?;
     if args.files {
         return files::list(&store, args, report, now).await;
     }
-    let dumps = catalog::find(&store, &args.prefix, now).await.map_err(super::refused)?;
+    let dumps = first_answer(&store, catalog::find(&store, &args.prefix, now).await)?;
     let place = store.uri(&args.prefix.directory());
     let age = args.max_age.map(|max_age| Age::of(&dumps, max_age, now));
     if args.json {

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::{delete, list};
 use crate::catalog::{self, FoundDump};
 use crate::cli::PruneArgs;
+use crate::commands::reach::{first_answer, reach};
 use crate::exit_status::{Failure, Status};
 use crate::model::manifest::ManifestHeader;
 use crate::model::retention::{Reason, Rules, reasons_to_keep};
@@ -27,9 +28,9 @@ pub async fn run(args: &PruneArgs, report: &Report, stop: &Stop) -> Status {
 }
 
 async fn prune(args: &PruneArgs, report: &Report, stop: &Stop, now: Timestamp) -> Result<Status, Failure> {
-    let store = super::connect(&args.connection, &args.bucket).await?;
+    let store = reach(&args.connection, &args.bucket).await?;
     let mut dumps = tokio::select! {
-        dumps = catalog::find(&store, &args.prefix, now) => dumps.map_err(super::refused)?,
+        dumps = catalog::find(&store, &args.prefix, now) => first_answer(&store, dumps)?,
         signal = stop.wait() => return Ok(Status::Signal(signal)),
     };
     // A dump that lies at the prefix itself is not under it; it belongs to the directory above.

@@ -5,6 +5,9 @@
 
 pub mod brake;
 pub mod child_arguments;
+pub mod comparison;
+pub mod content_check;
+pub mod content_hash;
 pub mod destination;
 pub mod dump_metadata;
 pub mod etag;

@@ -166,6 +166,8 @@ fn classify_answer(status: u16, code: &str) -> ErrorKind {
         // 409, but no waiting empties a bucket.
         "BucketNotEmpty" => ErrorKind::Invalid,
         "NotImplemented" | "MethodNotAllowed" => ErrorKind::NotImplemented,
+        // Archived: 403, but no permission would help.
+        "InvalidObjectState" => ErrorKind::Invalid,
         "RequestTimeout"
         | "RequestTimeTooSkewed"
         | "SlowDown"

@@ -6,6 +6,7 @@
 mod body;
 mod bucket;
 mod connect;
+mod download;
 pub mod error;
 mod objects;
 mod outage;
@@ -15,6 +16,7 @@ mod upload;
 pub use body::{FileRange, RateLimiter};
 pub use bucket::Retention;
 pub use connect::ConnectionSettings;
+pub use download::{Interest, ObjectRef};
 pub use error::{ErrorKind, StoreError};
 pub use objects::{DELETE_BATCH, ListedObject, ObjectHead, OpenUpload};
 pub use store::{ObjectSettings, Store};

@@ -39,6 +39,8 @@ pub struct ObjectHead {
     pub metadata: std::collections::HashMap<String, String>,
     /// Its storage class; absent for `STANDARD`.
     pub storage_class: Option<String>,
+    /// Of an archived object: whether a copy that can be read has been made of it.
+    pub is_restored: bool,
 }
 
 /// A multipart upload that was begun and not ended.
@@ -134,6 +136,8 @@ impl Store {
             etag_is_no_md5: kms || answer.sse_customer_algorithm().is_some(),
             metadata: answer.metadata().cloned().unwrap_or_default(),
             storage_class: answer.storage_class().map(|class| class.as_str().to_owned()),
+            // `ongoing-request="false", expiry-date="…"` (AWS, "HeadObject", x-amz-restore).
+            is_restored: answer.restore().is_some_and(|restore| restore.contains("ongoing-request=\"false\"")),
         }))
     }
 

@@ -9,7 +9,10 @@ const ARCHITECTURE: &str = include_str!("../../ARCHITECTURE.md");
 const FLOORS: [(&str, &[&str]); 4] = [
     ("model", &["model", "exit_status"]),
     ("edges", &["dump_dir", "dumper", "hint", "platform", "report", "s3", "stop", "writers"]),
-    ("lives", &["bucket_dump", "catalog", "cli", "pool", "removal", "scan", "transfer"]),
+    (
+        "lives",
+        &["bucket_dump", "catalog", "cli", "content", "dump_index", "fetch", "pool", "removal", "scan", "transfer"],
+    ),
     ("commands", &["commands"]),
 ];
 

@@ -30,6 +30,13 @@ fn begun_at(stage: &Stage, generation: Generation, time: &str) -> FakeDumper {
     dumper
 }
 
+/// What `zstd` would make of some bytes that cannot be compressed: one frame with one raw block (RFC 8878).
+fn zstd_frame(bytes: &[u8]) -> Vec<u8> {
+    let size = u8::try_from(bytes.len()).expect("a size in one byte");
+    let block = u32::from(size) << 3 | 1;
+    [&[0x28, 0xb5, 0x2f, 0xfd, 0x20, size], &block.to_le_bytes()[..3], bytes].concat()
+}
+
 /// 0.10.1 `-F`: "`t.00001.sql` closed, then about 0.1 ms later renamed to `t.sql` if the table fits one file".
 #[test]
 fn a_file_that_is_renamed_right_after_its_close_has_one_name_in_the_bucket() {
@@ -123,10 +130,12 @@ fn a_file_is_open_until_its_compressor_closes_it() {
     dumper.open("shop.t.00000.sql.zst");
     let mut compressor = dumper.compressor(&stage.sandbox, "shop.t.00000.sql.zst");
     dumper.close("shop.t.00000.sql.zst");
-    compressor.write_bytes(&mut dumper, "the first of it, ");
+    let frame = zstd_frame(b"all of it");
+    let (first, rest) = frame.split_at(12);
+    compressor.write_bytes(&mut dumper, first);
     stage.let_looks_pass();
     assert_eq!(stage.uploads_of("shop.t.00000.sql.zst").len(), 0, "its compressor still writes");
-    compressor.write_bytes(&mut dumper, "the last of it");
+    compressor.write_bytes(&mut dumper, rest);
     compressor.exit(0);
     dumper.finish_and_exit();
     run.finish().assert_status(0);
@@ -164,7 +173,7 @@ fn a_fifo_is_left_alone() {
     let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
     let run = following(stage.upload());
     dumper.fifo("shop.t.00000.sql");
-    dumper.file("shop.t.00000.sql.zst", 1_000);
+    dumper.file_of("shop.t.00000.sql.zst", zstd_frame(b"rows"));
     stage.wait_until_moved("shop.t.00000.sql.zst");
     dumper.delete("shop.t.00000.sql");
     dumper.finish_and_exit();

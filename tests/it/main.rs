@@ -15,5 +15,7 @@ mod promises;
 mod prune;
 mod readme;
 mod s3_server;
+mod settings;
 mod support_tests;
 mod unprivileged;
+mod verify;

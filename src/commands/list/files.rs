@@ -9,7 +9,7 @@ use super::{DumpJson, no_dump, to_json};
 use crate::bucket_dump::{contents, read_manifest};
 use crate::catalog;
 use crate::cli::ListArgs;
-use crate::commands::refused;
+use crate::commands::reach::first_answer;
 use crate::exit_status::{Failure, Status};
 use crate::model::file_kind::{FileKind, KnownNames, NameParts, could_be_dump_file};
 use crate::model::file_name::FileName;
@@ -56,7 +56,7 @@ struct FilesJson<'a> {
 
 /// Lists one dump's files.
 pub async fn list(store: &Store, args: &ListArgs, report: &Report, now: Timestamp) -> Result<Status, Failure> {
-    let (dump, _) = catalog::look(store, args.prefix.clone(), now).await.map_err(refused)?;
+    let (dump, _) = first_answer(store, catalog::look(store, args.prefix.clone(), now).await)?;
     let dump = dump.ok_or_else(|| no_dump(store, &args.prefix.directory()))?;
     let files = files(store, args).await?;
     if args.json {
@@ -69,7 +69,7 @@ pub async fn list(store: &Store, args: &ListArgs, report: &Report, now: Timestam
 }
 
 async fn files(store: &Store, args: &ListArgs) -> Result<Vec<FileJson>, Failure> {
-    let contents = contents(store, &args.prefix).await.map_err(refused)?;
+    let contents = first_answer(store, contents(store, &args.prefix).await)?;
     let mut listed: BTreeMap<FileName, ListedObject> = contents.objects.into_iter().collect();
     let mut files = Vec::new();
     let mut has_files = false;
@@ -79,7 +79,7 @@ async fn files(store: &Store, args: &ListArgs) -> Result<Vec<FileJson>, Failure>
         files.push(of_manifest(file, object));
     };
     // What is wrong with a manifest is said by the dump's state.
-    let _ = read_manifest(store, &args.prefix, each).await.map_err(refused)?;
+    let _ = first_answer(store, read_manifest(store, &args.prefix, each).await)?;
     let known = KnownNames::new(None, listed.keys().map(FileName::as_str));
     files.extend(listed.iter().map(|(name, object)| of_listing(name, object, &known, has_files)));
     let directory = args.prefix.directory();

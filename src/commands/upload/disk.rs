@@ -135,7 +135,7 @@ mod tests {
     fn a_forecast_is_made_only_of_a_disk_that_fills_soon() {
         const MIB: u64 = 1 << 20;
         let near = forecast(100 * 60 * MIB, Rate(200 * MIB), Rate(100 * MIB)).expect("a forecast");
-        assert_eq!(near, "full in 1m 0s at 200 MiB/s in, 100 MiB/s out");
+        assert_eq!(near, "full in 1m at 200 MiB/s in, 100 MiB/s out");
         assert_eq!(forecast(100 * 60 * MIB, Rate(100 * MIB), Rate(100 * MIB)), None);
         assert_eq!(forecast(1 << 50, Rate(2 * MIB), Rate(MIB)), None);
     }

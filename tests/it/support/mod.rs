@@ -13,3 +13,4 @@ pub mod s3_server;
 pub mod sandbox;
 pub mod seaweedfs;
 pub mod stage;
+pub mod stored_dump;

@@ -237,6 +237,10 @@ impl Program<'_> {
         self
     }
 
+    pub fn envs<N: AsRef<OsStr>, V: AsRef<OsStr>>(self, settings: impl IntoIterator<Item = (N, V)>) -> Self {
+        settings.into_iter().fold(self, |program, (name, value)| program.env(name, value))
+    }
+
     pub fn without_env(mut self, name: &str) -> Self {
         self.environment.remove(OsStr::new(name));
         self

@@ -1,0 +1,43 @@
+//! How the commands for a dump in the bucket reach it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::anyhow;
+use tracing::warn;
+
+use crate::cli::ConnectionArgs;
+use crate::exit_status::{Failure, Status};
+use crate::hint::hinted;
+use crate::model::destination::BucketName;
+use crate::s3::{ConnectionSettings, ObjectSettings, Store, StoreError};
+
+/// How long an outage is waited out, once the store has answered.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Finds the way to a bucket.
+pub async fn reach(connection: &ConnectionArgs, bucket: &BucketName) -> Result<Store, Failure> {
+    if connection.endpoint_url.as_ref().is_some_and(|url| url.is_unencrypted_remote()) {
+        warn!("the endpoint is http://: the dump crosses the network unencrypted; use https://");
+    }
+    let settings = ConnectionSettings::from(connection);
+    Store::connect(settings, bucket.as_str(), ObjectSettings::default(), None, 1).await.map_err(Failure::usage)
+}
+
+/// The answer to the first request shows whether the settings are right; from then on outages are waited out.
+pub fn first_answer<T>(store: &Store, answer: Result<T, StoreError>) -> Result<T, Failure> {
+    match answer {
+        Ok(answer) => {
+            store.settings_are_right();
+            store.wait_for(Instant::now(), PATIENCE);
+            Ok(answer)
+        }
+        Err(error) if error.is_about_rights() => Err(Failure::usage(error)),
+        Err(error) => Err(Failure::failed(error)),
+    }
+}
+
+/// The end of a command that a signal stopped.
+pub fn stopped(signal: i32, hint: &str) -> Failure {
+    let error = hinted(anyhow!("stopped by signal {signal}"), hint);
+    Failure { status: Status::Signal(signal), error }
+}

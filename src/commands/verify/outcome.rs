@@ -1,0 +1,184 @@
+//! What verify found: counted, kept where it is no match, and written.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::judge::Finding;
+use crate::cli::VerifyArgs;
+use crate::dump_index::Spooled;
+use crate::exit_status::Status;
+use crate::model::comparison::{Counts, Verdict, name_of};
+use crate::model::etag::ETag;
+use crate::model::manifest::ManifestHeader;
+use crate::model::units::ByteSize;
+use crate::report::{Align, Report, Table, escape};
+use crate::s3::Store;
+
+/// The format of the JSON report.
+const FORMAT: u32 = 1;
+
+/// The findings so far.
+pub struct Outcome<'a> {
+    report: &'a Report,
+    uri: String,
+    counts: Counts,
+    proved_bytes: u64,
+    local_files: Option<usize>,
+    /// Everything but the matches: what a person must look at.
+    differing: Vec<Differing>,
+    /// JSON is written while it is found; this is what stands before the next file.
+    json_separator: Option<&'static str>,
+}
+
+struct Differing {
+    name: String,
+    verdict: Verdict,
+    why: String,
+}
+
+/// The head of the JSON report.
+#[derive(Serialize)]
+struct Head<'a> {
+    format: u32,
+    verified: Timestamp,
+    version: &'static str,
+    dump: &'a str,
+    deep: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    directory: Option<String>,
+    manifest_sha256: Option<&'a str>,
+    manifest: Option<&'a ManifestHeader>,
+}
+
+/// A file in the JSON report.
+#[derive(Serialize)]
+struct FileLine<'a> {
+    name: &'a str,
+    verdict: Verdict,
+    /// What a match rests on; why it is none otherwise.
+    because: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    etag: Option<&'a ETag>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version_id: Option<&'a str>,
+    /// What the verdict at the upload rested on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof_at_upload: Option<&'static str>,
+}
+
+impl<'a> Outcome<'a> {
+    /// Nothing was found yet. With `--json` the report's head is written.
+    pub fn begin(args: &VerifyArgs, report: &'a Report, store: &Store, manifest: Option<&Spooled>) -> Self {
+        let uri = store.uri(&args.prefix.directory());
+        if args.json {
+            let head = Head {
+                format: FORMAT,
+                verified: Timestamp::now(),
+                version: env!("CARGO_PKG_VERSION"),
+                dump: &uri,
+                deep: args.deep,
+                directory: args.dir.as_ref().map(|dir| dir.display().to_string()),
+                manifest_sha256: manifest.map(|manifest| manifest.sha256.as_str()),
+                manifest: manifest.map(|manifest| &manifest.header),
+            };
+            let head = json(&head);
+            // The files follow as one field more.
+            report.data(&format!("{},\"files\":[", head.strip_suffix('}').unwrap_or(&head)));
+        }
+        Self {
+            report,
+            uri,
+            counts: Counts::default(),
+            proved_bytes: 0,
+            local_files: None,
+            differing: Vec::new(),
+            json_separator: args.json.then_some(""),
+        }
+    }
+
+    /// How many local files there were to compare with.
+    pub fn local_files(&mut self, count: usize) {
+        self.local_files = Some(count).filter(|count| *count > 0);
+    }
+
+    /// One file more.
+    pub fn add(&mut self, finding: Finding) {
+        let verdict = finding.judgement.verdict;
+        let record = finding.record.as_ref();
+        self.file(&FileLine {
+            name: finding.name.as_str(),
+            verdict,
+            because: &finding.judgement.why,
+            size: (verdict != Verdict::Missing).then_some(finding.size),
+            etag: finding.etag.as_ref(),
+            version_id: record.and_then(|record| record.version_id.as_deref()),
+            proof_at_upload: record.map(|record| name_of(record.proof)),
+        });
+        if verdict == Verdict::Match {
+            self.proved_bytes += finding.size;
+        }
+    }
+
+    /// Files that only `metadata` names.
+    pub fn missing_schema(&mut self, names: Vec<String>) {
+        for name in names {
+            let because = "metadata names its table or view, and it is not in the bucket";
+            let verdict = Verdict::Missing;
+            let unknown = (None, None, None, None);
+            let (size, etag, version_id, proof_at_upload) = unknown;
+            self.file(&FileLine { name: &name, verdict, because, size, etag, version_id, proof_at_upload });
+        }
+    }
+
+    fn file(&mut self, line: &FileLine) {
+        self.counts.add(line.verdict);
+        if let Some(separator) = self.json_separator {
+            self.report.data(&format!("{separator}{}", json(line)));
+            self.json_separator = Some(",");
+        }
+        if line.verdict != Verdict::Match {
+            let (name, why) = (line.name.to_owned(), line.because.to_owned());
+            self.differing.push(Differing { name, verdict: line.verdict, why });
+        }
+    }
+
+    /// Writes what was found; status 0 if every file is proved.
+    pub fn finish(mut self) -> Status {
+        let status =
+            if self.counts.is_all_match() && self.counts.total() > 0 { Status::Success } else { Status::Difference };
+        if self.json_separator.is_some() {
+            self.json_tail(status);
+        } else {
+            self.differing.sort_by(|one, two| one.name.cmp(&two.name));
+            self.table();
+        }
+        status
+    }
+
+    fn json_tail(&self, status: Status) {
+        let counts = Verdict::ALL.map(|verdict| (verdict.as_str(), self.counts.of(verdict)));
+        let counts: serde_json::Map<_, _> =
+            counts.map(|(name, count)| (name.to_owned(), count.into())).into_iter().collect();
+        let all_match = status == Status::Success;
+        self.report.data(&format!("],\"counts\":{},\"all_match\":{all_match}}}", json(&counts)));
+    }
+
+    fn table(&self) {
+        let mut table = Table::new([("VERDICT", Align::Left), ("FILE", Align::Left), ("WHY", Align::Left)]);
+        for Differing { name, verdict, why } in &self.differing {
+            table.row([verdict.as_str(), name, why]);
+        }
+        self.report.table(&table);
+        let local = self.local_files.map_or_else(String::new, |count| format!("; {count} local files compared"));
+        let bytes = ByteSize(self.proved_bytes).human();
+        let uri = escape(&self.uri);
+        self.report.data(&format!("{uri}: {} ({bytes} proved{local})", self.counts.in_words()));
+    }
+}
+
+/// What is written here always has a JSON form.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}

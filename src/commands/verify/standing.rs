@@ -1,0 +1,116 @@
+//! Where a dump stands, apart from its single files: complete, on its way, given up, or without a manifest.
+
+use anyhow::anyhow;
+use tracing::{info, warn};
+
+use crate::dump_index::Listing;
+use crate::exit_status::{Failure, Status};
+use crate::hint::hinted;
+use crate::model::dump_metadata::DumpMetadata;
+use crate::model::file_name::METADATA;
+use crate::model::manifest::{DumpStateWord, ExitSeen, ManifestHeader};
+use crate::model::missing_schema::missing_schema;
+use crate::model::object_key::Prefix;
+use crate::s3::{Store, StoreError};
+
+/// The largest `metadata` that is read into memory: some 200 bytes a table.
+const METADATA_SIZE_MAX: u64 = 256 * 1024 * 1024;
+
+/// Where a dump stands.
+#[derive(Debug)]
+pub enum Standing {
+    /// Committed.
+    Complete { exit_not_seen: bool },
+    /// The manifest is the last one, and there is no `metadata`.
+    NotCommitted,
+    /// Given up, and why.
+    Incomplete(String),
+    /// On its way, or its upload died.
+    Uploading { objects: usize },
+    /// No manifest: made by another tool, or by hand.
+    Unnamed { metadata: Option<DumpMetadata>, missing: Vec<String> },
+}
+
+impl Standing {
+    /// Finds out.
+    pub async fn of(
+        store: &Store,
+        prefix: &Prefix,
+        listing: &Listing,
+        header: Option<&ManifestHeader>,
+    ) -> Result<Self, StoreError> {
+        let Some(header) = header else {
+            return Self::unnamed(store, prefix, listing).await;
+        };
+        Ok(match header.state {
+            DumpStateWord::Uploading => Self::Uploading { objects: listing.len() },
+            DumpStateWord::Incomplete => {
+                Self::Incomplete(header.reason.clone().unwrap_or_else(|| "no reason was written down".to_owned()))
+            }
+            DumpStateWord::Complete if !listing.has_metadata() => Self::NotCommitted,
+            DumpStateWord::Complete => Self::Complete { exit_not_seen: header.dumper_exit.seen == ExitSeen::NotSeen },
+        })
+    }
+
+    async fn unnamed(store: &Store, prefix: &Prefix, listing: &Listing) -> Result<Self, StoreError> {
+        let text = match listing.find(METADATA) {
+            Some(_) => store.read(&format!("{}{METADATA}", prefix.directory()), METADATA_SIZE_MAX).await?,
+            None => None,
+        };
+        let metadata = text.map(|text| DumpMetadata::parse(&text));
+        let missing = metadata.as_ref().map_or_else(Vec::new, |metadata| {
+            let missing = missing_schema(metadata, listing.names().map(|name| name.as_str()));
+            missing.into_iter().map(|missing| missing.expected).collect()
+        });
+        Ok(Self::Unnamed { metadata, missing })
+    }
+
+    /// Says what is to be known before the files.
+    pub fn say(&self) {
+        match self {
+            Self::Complete { exit_not_seen: true } => {
+                info!("mydumper's exit status was not seen when this dump was made");
+            }
+            Self::Unnamed { metadata: Some(_), .. } => warn!(
+                "there is no manifest: --dir compares with local files, --deep proves that each object holds the bytes \
+                 that were uploaded; that no file is missing can be proved by nothing here"
+            ),
+            _ => {}
+        }
+    }
+
+    /// Schema files that `metadata` asks for and nobody has; a manifest would name them.
+    pub fn missing_schema(&self) -> Vec<String> {
+        match self {
+            Self::Unnamed { missing, .. } => missing.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The end of it: a dump that is not whole is that before all else.
+    pub fn judge(self, files: Status) -> Result<Status, Failure> {
+        let again = "run the upload again if its files are still there; `mydumper2s3 delete` removes what is here";
+        let error = match self {
+            Self::Complete { .. } => return Ok(files),
+            Self::Unnamed { metadata: Some(metadata), .. } if metadata.finished.is_some() => return Ok(files),
+            Self::NotCommitted => hinted(
+                anyhow!("the dump is not committed: its manifest is the last one, but there is no metadata"),
+                again,
+            ),
+            Self::Incomplete(reason) => {
+                hinted(anyhow!("the dump is incomplete: {reason}"), "`restore --incomplete` takes what there is")
+            }
+            Self::Uploading { objects } => hinted(
+                anyhow!("the dump is still being uploaded, or its upload died: {objects} objects so far, no metadata"),
+                again,
+            ),
+            Self::Unnamed { metadata: Some(_), .. } => {
+                anyhow!("the dump is incomplete: metadata has no line 'Finished dump at'")
+            }
+            Self::Unnamed { metadata: None, .. } => {
+                anyhow!("there is neither a manifest nor metadata: this is no whole dump")
+            }
+        };
+        Err(Failure::incomplete(error))
+    }
+}

@@ -1,0 +1,67 @@
+//! How an object's bytes were hashed when it went up: what a copy of them must be hashed like to be compared.
+
+use crate::dump_index::Listed;
+use crate::model::etag::ETag;
+use crate::model::manifest::{ContentHash, ObjectRecord};
+use crate::model::part_plan::MIB;
+use crate::s3::{ObjectHead, Store, StoreError};
+use crate::transfer::PART_SIZE;
+
+/// Part sizes of common tools, the most common first: aws cli and boto3 (8), s5cmd (50), rclone and minio (5, 16, 128),
+/// s3cmd (15), and what people set.
+const COMMON_PART_SIZES: [u64; 12] = [8, 16, 5, 15, 50, 64, 32, 10, 100, 128, 25, 256];
+
+/// What is known of an object's hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownHash {
+    /// The hash, as far as it is known.
+    pub hash: ContentHash,
+    /// The ETag that it goes with.
+    pub etag: Option<ETag>,
+    /// Whether other bytes are proved by a difference: not where the part size is a guess, or the ETag may be no MD5.
+    pub is_certain: bool,
+}
+
+impl KnownHash {
+    /// From the manifest, where it knows the hash.
+    pub fn of_record(record: &ObjectRecord) -> Option<Self> {
+        let is_known = match &record.hash {
+            ContentHash::Whole { .. } => true,
+            ContentHash::Parts { part_md5s, .. } => !part_md5s.is_empty() || record.etag.is_some(),
+            ContentHash::Unknown {} => false,
+        };
+        is_known.then(|| Self { hash: record.hash.clone(), etag: record.etag.clone(), is_certain: true })
+    }
+
+    /// From the object itself. An object in one part needs no request, one in several parts needs one or two.
+    pub async fn of_object(store: &Store, key: &str, listed: &Listed) -> Result<Self, StoreError> {
+        let etag = listed.etag.clone();
+        let known = |hash, is_certain| Self { hash, etag: etag.clone(), is_certain };
+        let Some(tag) = &listed.etag else {
+            return Ok(known(ContentHash::Unknown {}, false));
+        };
+        if let Some(md5) = tag.as_md5() {
+            // With SSE-KMS an ETag has the form of an MD5 and is none: whoever finds a difference looks closer.
+            return Ok(known(ContentHash::Whole { md5 }, false));
+        }
+        let Some(count) = tag.part_count() else {
+            return Ok(known(ContentHash::Unknown {}, false));
+        };
+        let fits = |part_size: &u64| *part_size > 0 && listed.size.div_ceil(*part_size) == u64::from(count);
+        let parts = |part_size| ContentHash::Parts { part_size, part_md5s: Vec::new() };
+        let head = store.head(key).await?.unwrap_or_default();
+        if let Some(part_size) = told_part_size(&head).filter(fits) {
+            return Ok(known(parts(part_size), !head.etag_is_no_md5));
+        }
+        if let Some(part_size) = store.first_part_size(key).await?.filter(fits) {
+            return Ok(known(parts(part_size), !head.etag_is_no_md5));
+        }
+        let guess = COMMON_PART_SIZES.iter().map(|size| size * MIB).find(fits);
+        Ok(known(guess.map_or(ContentHash::Unknown {}, parts), false))
+    }
+}
+
+/// The part size that our uploads write into an object's user metadata.
+fn told_part_size(head: &ObjectHead) -> Option<u64> {
+    head.metadata.get(PART_SIZE)?.parse().ok()
+}

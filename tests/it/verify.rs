@@ -1,0 +1,324 @@
+//! "`verify`: every file there, same size, ETag and version; nothing missing, nothing extra. Months later, with no
+//! local file."
+
+use std::io::Write;
+
+use serde_json::Value;
+
+use crate::support::s3_server::{BUCKET, Encryption, Fault, Operation};
+use crate::support::sandbox::Finished;
+use crate::support::stored_dump::{METADATA, PREFIX, StoredDump, bytes};
+
+trait Says {
+    fn assert_row(self, verdict: &str, name: &str) -> Self;
+}
+
+impl Says for Finished {
+    /// A row of the table of what differs.
+    #[track_caller]
+    fn assert_row(self, verdict: &str, name: &str) -> Self {
+        let found = self.stdout.lines().any(|line| {
+            let mut words = line.split_whitespace();
+            (words.next(), words.next()) == (Some(verdict), Some(name))
+        });
+        assert!(found, "no row '{verdict} {name}':\n{self:?}");
+        self
+    }
+}
+
+#[test]
+fn what_was_uploaded_is_whole_without_a_download() {
+    let dump = StoredDump::new();
+    let before = dump.server.requests().len();
+    dump.command("verify")
+        .run()
+        .assert_status(0)
+        .assert_says("6 match, 0 mismatch, 0 missing, 0 extra, 0 unverifiable");
+    let requests = dump.server.requests().split_off(before);
+    let asked: Vec<_> = requests.iter().map(|request| (request.operation, request.key.as_str())).collect();
+    let manifest = dump.key("mydumper2s3.json");
+    assert_eq!(asked, [(Operation::ListObjectsV2, ""), (Operation::GetObject, &manifest)]);
+}
+
+#[test]
+fn a_changed_object_a_removed_one_and_an_added_one_are_each_named() {
+    let dump = StoredDump::new();
+    dump.put("shop.people.sql", "INSERT INTO `people` VALUES (2);\n");
+    dump.put("shop.orders-schema.sql", "short");
+    dump.remove("shop.people-schema.sql");
+    dump.put("shop.added.sql", "added");
+    // Below the prefix, but not directly: not of this dump.
+    dump.put("more/shop.other.sql", "other");
+    for options in [&[][..], &["--deep"]] {
+        dump.command("verify")
+            .args(options)
+            .run()
+            .assert_status(4)
+            .assert_row("mismatch", "shop.people.sql")
+            .assert_row("mismatch", "shop.orders-schema.sql")
+            .assert_row("missing", "shop.people-schema.sql")
+            .assert_row("extra", "shop.added.sql")
+            .assert_does_not_say("shop.other.sql")
+            .assert_says("3 match, 2 mismatch, 1 missing, 1 extra, 0 unverifiable");
+    }
+}
+
+#[test]
+fn deep_finds_a_byte_that_changed_under_an_unchanged_etag() {
+    let dump = StoredDump::new();
+    dump.command("verify").arg("--deep").run().assert_status(0);
+    dump.corrupt("shop.orders.sql");
+    dump.corrupt("shop.people.sql");
+    dump.command("verify").run().assert_status(0);
+    dump.command("verify")
+        .arg("--deep")
+        .run()
+        .assert_status(4)
+        .assert_row("mismatch", "shop.orders.sql")
+        .assert_row("mismatch", "shop.people.sql")
+        .assert_says("4 match, 2 mismatch");
+}
+
+#[test]
+fn a_download_that_breaks_or_is_damaged_on_its_way_goes_on() {
+    let dump = StoredDump::new();
+    let orders = dump.key("shop.orders.sql");
+    let cut = dump.server.inject(Fault::cut_in_answer().on(Operation::GetObject).key(&orders).times(2));
+    let damaged =
+        dump.server.inject(Fault::damage_answer().on(Operation::GetObject).key(&dump.key("shop.people.sql")).once());
+    let busy =
+        dump.server.inject(Fault::answer(503, "SlowDown").on(Operation::GetObject).key(&dump.key("metadata")).times(2));
+    dump.command("verify").arg("--deep").run().assert_status(0);
+    assert_eq!((cut.hits(), damaged.hits(), busy.hits()), (2, 1, 2));
+}
+
+#[test]
+fn content_that_the_dumper_cut_short_is_found_by_decoding() {
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).expect("into memory");
+        encoder.finish().expect("into memory")
+    };
+    let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 1).expect("into memory");
+    let mut dump = StoredDump::none();
+    let rows = bytes(300_000);
+    dump.dump("shop.a.sql.gz", gzip(&rows));
+    dump.dump("shop.b.sql.zst", zstd(&rows));
+    dump.dump("shop.c.sql.gz", [gzip(b"INSERT"), gzip(&rows)].concat());
+    dump.dump("shop.d.sql.zst", [zstd(b"INSERT"), zstd(&rows)].concat());
+    let cut = |whole: Vec<u8>| whole[..whole.len() - 9].to_vec();
+    dump.dump("shop.e.sql.gz", cut(gzip(&rows)));
+    dump.dump("shop.f.sql.zst", cut(zstd(&rows)));
+    dump.dump("shop.g.sql.zst", "");
+    dump.dump("metadata", METADATA);
+    // A later version of the upload may find this itself, so the dump is laid into the bucket.
+    for (name, bytes) in &dump.files {
+        dump.put(name, bytes);
+    }
+    dump.command("verify")
+        .arg("--deep")
+        .run()
+        .assert_status(4)
+        .assert_row("mismatch", "shop.e.sql.gz")
+        .assert_row("mismatch", "shop.f.sql.zst")
+        .assert_row("mismatch", "shop.g.sql.zst")
+        .assert_says("broken: its content was cut short")
+        .assert_says("5 match, 3 mismatch");
+}
+
+#[test]
+fn local_files_are_compared_with_the_bucket() {
+    let dump = StoredDump::new();
+    let dir = dump.sandbox.path("copy");
+    dump.write_files(&dir);
+    let verify = || dump.command("verify").arg("--dir").arg(&dir).run();
+    verify().assert_status(0).assert_says("6 match").assert_says("6 local files compared");
+    let mut orders = dump.files["shop.orders.sql"].clone();
+    orders[11_000_000] ^= 1;
+    std::fs::write(dir.join("shop.orders.sql"), orders).expect("a changed file");
+    std::fs::write(dir.join("shop.people.sql"), "short").expect("a changed file");
+    std::fs::write(dir.join("shop.new.sql"), "new").expect("a new file");
+    verify()
+        .assert_status(4)
+        .assert_row("mismatch", "shop.orders.sql")
+        .assert_row("mismatch", "shop.people.sql")
+        .assert_row("missing", "shop.new.sql")
+        .assert_says("4 match, 2 mismatch, 1 missing");
+    assert_eq!(downloads(&dump), ["mydumper2s3.json", "mydumper2s3.json"]);
+}
+
+/// The keys of the downloads so far, without their prefix.
+fn downloads(dump: &StoredDump) -> Vec<String> {
+    let requests = dump.server.requests_of(Operation::GetObject);
+    requests.into_iter().map(|request| request.key.rsplit('/').next().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn a_dump_of_the_python_tool_at_the_root_of_a_bucket() {
+    let mut dump = StoredDump::none();
+    dump.dump("shop-schema-create.sql", "CREATE DATABASE `shop`;\n");
+    dump.dump("shop.orders.sql", bytes(12 << 20));
+    dump.dump("metadata", METADATA);
+    // Up in parts of 5 MiB, without a word about their size.
+    dump.upload().assert_status(0);
+    let orders = dump.server.object(BUCKET, &dump.key("shop.orders.sql")).expect("the object");
+    assert_eq!(orders.parts_count, Some(3));
+    dump.remove("mydumper2s3.json");
+    let dir = dump.sandbox.path("copy");
+    dump.write_files(&dir);
+
+    dump.command("verify").run().assert_status(4).assert_says("there is no manifest").assert_says("3 unverifiable");
+    dump.command("verify").arg("--deep").run().assert_status(0).assert_says("3 match");
+    dump.command("verify").arg("--dir").arg(&dir).run().assert_status(0).assert_says("3 match");
+    // Strangers are no business of ours.
+    dump.put("notes.txt", "mine");
+    dump.command("verify").arg("--dir").arg(&dir).run().assert_status(0);
+    dump.corrupt("shop.orders.sql");
+    dump.command("verify").arg("--deep").run().assert_status(4).assert_row("mismatch", "shop.orders.sql");
+    // At the root of the bucket.
+    for (name, bytes) in &dump.files {
+        dump.server.put_directly(BUCKET, name, bytes);
+    }
+    dump.command_at("verify", "").arg("--dir").arg(&dir).run().assert_status(0).assert_says("3 match");
+    std::fs::write(dir.join("shop.orders.sql"), "other").expect("a changed file");
+    dump.command_at("verify", "")
+        .arg("--dir")
+        .arg(&dir)
+        .run()
+        .assert_status(4)
+        .assert_row("mismatch", "shop.orders.sql");
+}
+
+#[test]
+fn what_is_not_whole_is_status_3_and_says_why() {
+    let dump = StoredDump::new();
+    dump.command_at("verify", "db1/nowhere").run().assert_status(3).assert_says("there is no dump");
+    dump.remove("metadata");
+    dump.command("verify").run().assert_status(3).assert_row("missing", "metadata").assert_says("not committed");
+    dump.remove("mydumper2s3.json");
+    dump.command("verify").run().assert_status(3).assert_says("neither a manifest nor metadata");
+
+    let mut dump = StoredDump::none();
+    dump.dump("shop.people.sql", "INSERT INTO `people` VALUES (1);\n");
+    dump.dump("metadata", METADATA.replace("Finished dump at", "Gone at"));
+    dump.upload().assert_status(3);
+    dump.command("verify").run().assert_status(3).assert_says("incomplete: metadata has no line 'Finished dump at'");
+}
+
+#[test]
+fn an_upload_on_its_way_is_said_to_be_one() {
+    let dump = StoredDump::new();
+    let manifest = dump.server.object(BUCKET, &dump.key("mydumper2s3.json")).expect("the manifest").bytes();
+    let mut manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+    manifest["state"] = "uploading".into();
+    manifest["files"] = Value::Array(Vec::new());
+    dump.put("mydumper2s3.json", manifest.to_string());
+    dump.command("verify").run().assert_status(3).assert_says("still being uploaded");
+}
+
+#[test]
+fn a_manifest_is_the_one_that_is_meant_or_it_is_none() {
+    let dump = StoredDump::new();
+    let manifest = dump.server.object(BUCKET, &dump.key("mydumper2s3.json")).expect("the manifest").bytes();
+    let sha256 = sha256(&manifest);
+    let verify = |hash: &str| dump.command("verify").args(["--manifest-sha256", hash]).run();
+    verify(&sha256).assert_status(0).assert_says("is the one that is meant");
+    verify(&"ab".repeat(32)).assert_status(4).assert_says(&sha256);
+    let newer = String::from_utf8(manifest.clone()).expect("text").replace("\"format\": 1", "\"format\": 99");
+    dump.put("mydumper2s3.json", newer);
+    dump.command("verify").run().assert_status(4).assert_says("use a newer mydumper2s3");
+    dump.put("mydumper2s3.json", &manifest[..manifest.len() / 2]);
+    dump.command("verify").run().assert_status(4).assert_says("damaged");
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn the_json_report_is_dated_and_tells_each_file_with_its_proof() {
+    let dump = StoredDump::new();
+    dump.remove("shop.people.sql");
+    let ended = dump.command("verify").args(["--json", "--deep"]).run().assert_status(4);
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}:\n{ended:?}"));
+    let verified = report["verified"].as_str().expect("a time");
+    assert!(verified.parse::<jiff::Timestamp>().is_ok(), "{verified}");
+    assert_eq!(report["dump"], format!("s3://{BUCKET}/{PREFIX}/"));
+    assert_eq!(report["manifest"]["state"], "complete");
+    assert_eq!((&report["counts"]["match"], &report["counts"]["missing"]), (&5.into(), &1.into()));
+    let file = |name: &str| {
+        let files = report["files"].as_array().expect("files");
+        files.iter().find(|file| file["name"] == name).unwrap_or_else(|| panic!("no {name}")).clone()
+    };
+    assert_eq!(file("shop.people.sql")["verdict"], "missing");
+    let orders = file("shop.orders.sql");
+    assert_eq!((&orders["verdict"], &orders["size"]), (&"match".into(), &(12 << 20).into()));
+    assert_eq!(orders["because"], "its bytes were read: part-md5s");
+    assert_eq!(orders["proof_at_upload"], "etag-composite");
+}
+
+#[test]
+fn where_etags_are_no_md5s_nothing_is_called_a_match_without_another_proof() {
+    let mut dump = StoredDump::none();
+    dump.server.set_default_encryption(BUCKET, Encryption::Kms { key_id: "a-key".into() });
+    dump.dump("shop.people.sql", "INSERT INTO `people` VALUES (1);\n");
+    dump.dump("shop.orders.sql", bytes(12 << 20));
+    dump.dump("metadata", METADATA);
+    dump.upload().assert_status(0);
+    // The manifest has the ETags that the store gave; `metadata`, whose is not in it, is read.
+    dump.command("verify").run().assert_status(0).assert_says("3 match");
+    dump.command("verify").arg("--deep").run().assert_status(0).assert_says("3 match");
+    dump.corrupt("shop.orders.sql");
+    dump.command("verify").arg("--deep").run().assert_status(4).assert_row("mismatch", "shop.orders.sql");
+    dump.remove("mydumper2s3.json");
+    let dir = dump.sandbox.path("copy");
+    dump.write_files(&dir);
+    dump.command("verify").arg("--dir").arg(&dir).run().assert_status(4).assert_says("3 unverifiable");
+    dump.command("verify").arg("--deep").run().assert_status(4).assert_says("3 unverifiable");
+}
+
+/// "100,000 objects under a prefix: `verify` needs about one listing request per 1,000 objects, and bounded memory."
+#[test]
+fn a_hundred_thousand_objects() {
+    const FILES: usize = 100_000;
+    let dump = StoredDump::new();
+    let manifest = dump.server.object(BUCKET, &dump.key("mydumper2s3.json")).expect("the manifest").bytes();
+    let mut manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+    let file = manifest["files"].as_array().and_then(|files| files.iter().find(|file| file["name"] == "metadata"));
+    let file = file.expect("metadata").clone();
+    let files = manifest["files"].as_array_mut().expect("files");
+    for number in 0..FILES {
+        let name = format!("shop.a_table_of_a_usual_name.{number:05}.sql");
+        let object = dump.server.put_directly(BUCKET, &dump.key(&name), name.as_bytes());
+        let mut file = file.clone();
+        file["name"] = name.clone().into();
+        file["size"] = name.len().into();
+        file["md5"] = object.etag.clone().into();
+        file["etag"] = object.etag.clone().into();
+        files.push(file);
+    }
+    dump.put("mydumper2s3.json", serde_json::to_vec(&manifest).expect("JSON"));
+    let before = dump.server.count(Operation::ListObjectsV2);
+    let verify = dump.command("verify").wrapped_in(["sh", "-c", PEAK_MEMORY, "sh"]).run();
+    let peak_mib = peak_mib(&verify);
+    verify.assert_status(0).assert_says(&format!("{} match", FILES + dump.files.len()));
+    let listings = dump.server.count(Operation::ListObjectsV2) - before;
+    println!("{listings} listing requests, {peak_mib} MiB at the peak");
+    assert!(listings <= FILES / 1000 + 2, "{listings}");
+    assert!(peak_mib < 96, "{peak_mib} MiB");
+}
+
+/// Runs a program and says the most memory that it had: `ru_maxrss` of the children, as GNU time and bash have it.
+const PEAK_MEMORY: &str = "exec python3 -c '
+import resource, subprocess, sys
+status = subprocess.call(sys.argv[1:])
+print(\"peak KiB\", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
+sys.exit(status)' \"$@\"";
+
+#[track_caller]
+fn peak_mib(finished: &Finished) -> u64 {
+    let line = finished.stderr.lines().find_map(|line| line.strip_prefix("peak KiB "));
+    let kib: u64 = line.and_then(|kib| kib.parse().ok()).unwrap_or_else(|| panic!("no figure:\n{finished:?}"));
+    kib / 1024
+}
