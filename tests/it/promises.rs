@@ -78,7 +78,7 @@ fn a_local_file_is_removed_only_after_the_proof() {
     held.clear();
     stage.wait_until_moved("shop.t.00000.sql");
     dumper.finish_and_exit();
-    run.finish().assert_status(0).assert_says("will be retried");
+    run.finish().assert_status(0).assert_says("its ETag is 00000000000000000000000000000bad, and must be");
     stage.assert_whole(&dumper);
 }
 
