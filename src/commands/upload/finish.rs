@@ -94,10 +94,12 @@ impl Session<'_> {
             return self.conclude_complete().await;
         }
         for _ in 0..REOPENINGS_MAX {
+            // First once more: mydumper may have written while its exit was waited for. On a full disk 1.0.1 closes files
+            // after its last rename.
+            self.follow(Phase::Ended).await?;
             if self.reopen_changed() == 0 {
                 return self.judge_and_commit(ending, exit, &metadata, text).await;
             }
-            self.follow(Phase::Ended).await?;
         }
         Err(Failure::failed(anyhow!("files of the dump are changed again and again after mydumper's end")))
     }
