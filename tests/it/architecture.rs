@@ -101,6 +101,16 @@ fn arrows_go_down() {
 }
 
 #[test]
+fn the_map_in_lib_rs_names_every_module_and_so_does_architecture() {
+    let lib = include_str!("../../src/lib.rs");
+    for name in lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')) {
+        assert!(lib.lines().any(|line| line.starts_with(&format!("//! {name} "))), "the map does not name {name}");
+        let floors = ARCHITECTURE.split("## Floors").nth(1).and_then(|rest| rest.split("**").next());
+        assert!(floors.expect("the floors").contains(name), "ARCHITECTURE.md does not name {name}");
+    }
+}
+
+#[test]
 fn only_s3_names_the_sdk() {
     assert_only(&["aws_sdk_s3::", "aws_config::", "aws_smithy"], &["s3/"]);
 }
