@@ -239,7 +239,12 @@ metric() {
 
 show() {
     say "The bucket"
-    "$programs/mydumper2s3" list || true
+    echo "mydumper2s3 list"
+    "$programs/mydumper2s3" list
+    local prefix
+    prefix=$("$programs/mydumper2s3" list --json | sed -n 's/^ *"prefix": "\(.\{1,\}\)",$/\1/p')
+    echo "mydumper2s3 verify --prefix $prefix"
+    "$programs/mydumper2s3" verify --prefix "$prefix"
     say "The dump directory"
     ls -la "$dump"
     [[ -z $(ls -A "$dump") ]] || fail "$dump is not empty"

@@ -14,9 +14,12 @@
 //! cli           what may be typed; leaves as model types
 //! transfer      one file's life: open, hash, upload, prove, remove
 //! content       whether a file's content is whole: compressed frames, empty schema files
+//! fetch         objects on their way back, to be hashed, decoded or written
 //! pool          the bounded queue and its workers
 //! scan          one look at the directory, in the order that matters
-//! bucket_dump   a dump as it lies in the bucket
+//! bucket_dump   a dump as it lies in the bucket: listing and manifest
+//! dump_index    the same as `verify` needs it, small in memory also for 100,000 files
+//! object_hash   how an object was hashed when it went up, so that a copy can be compared
 //! catalog       the dumps in a bucket, and where each stands
 //! removal       takes one dump out of the bucket
 //!

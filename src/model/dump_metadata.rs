@@ -33,7 +33,7 @@ pub struct DumpMetadata {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Generation {
     /// 0.12 and older.
     FreeText,
@@ -43,7 +43,7 @@ pub enum Generation {
 
 /// Whose binary log a position belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum SourceRole {
     /// The server that was dumped: its own binary log.
     #[serde(rename = "self")]

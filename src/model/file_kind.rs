@@ -14,7 +14,7 @@ use super::dump_metadata::DumpMetadata;
 use super::file_name::MANIFEST;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum FileKind {
     /// `metadata`, the dump's commit.
     Metadata,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt};
 use md5::{Digest, Md5};
+use sha2::Sha256;
 
 use crate::model::etag::Md5Digest;
 use crate::model::part_plan::PartPlan;
@@ -20,6 +21,27 @@ const PIECE: usize = 256 * 1024;
 pub async fn hash_parts(file: &Arc<File>, plan: PartPlan, at_once: usize) -> io::Result<Vec<Md5Digest>> {
     let hashes = futures_util::stream::iter(plan.parts());
     hashes.map(|part| hash(file, part.offset, part.length)).buffered(at_once).try_collect().await
+}
+
+/// The SHA-256 of a whole file, in hexadecimal.
+pub async fn sha256(file: &Arc<File>) -> io::Result<String> {
+    let file = Arc::clone(file);
+    let hashed = tokio::task::spawn_blocking(move || {
+        let mut hasher = Sha256::new();
+        let mut piece = vec![0; PIECE];
+        let mut offset = 0;
+        loop {
+            match file.read_at(&mut piece, offset)? {
+                0 => return io::Result::Ok(hasher.finalize()),
+                length => {
+                    hasher.update(&piece[..length]);
+                    offset += length as u64;
+                }
+            }
+        }
+    });
+    let digest = hashed.await.map_err(io::Error::other)??;
+    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The MD5 of a stretch of a file.

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 pub use self::hash::hash;
-use self::hash::hash_parts;
+use self::hash::{hash_parts, sha256};
 use crate::content;
 use crate::dump_dir::{DumpDir, Removal, identity_of};
 use crate::model::etag::ETag;
@@ -67,6 +67,8 @@ pub struct Transfer {
     pub part_size: u64,
     /// The most parts of one file.
     pub max_parts: u32,
+    /// Make the SHA-256 of each file, too: one more serial pass over its bytes.
+    pub sha256: bool,
     /// Inflate `.gz` files to see that they are whole.
     pub inflate: bool,
     /// Files whose content is broken, each with why. They are uploaded, but their dump is not committed.
@@ -125,8 +127,12 @@ impl Transfer {
         if let Err(error) = self.check_content(name, &file).await {
             return Outcome::Failed(format!("cannot read it: {error}"));
         }
-        let object = match self.bring(job, &file).await {
-            Ok(object) => object,
+        let sha256 = match self.sha256_of(&file).await {
+            Ok(sha256) => sha256,
+            Err(error) => return Outcome::Failed(format!("cannot read it: {error}")),
+        };
+        let object = match self.bring(job, &file, sha256.as_deref()).await {
+            Ok(object) => ObjectRecord { sha256, ..object },
             Err(Trouble::Local(why)) => return Outcome::Failed(why),
             Err(Trouble::Store(error)) if error.is_outage() || error.is_about_rights() => {
                 return Outcome::GaveUp(error);
@@ -173,7 +179,7 @@ impl Transfer {
     }
 
     /// Brings the file into the bucket, unless it is there.
-    async fn bring(&self, job: &UploadJob, file: &Arc<File>) -> Result<ObjectRecord, Trouble> {
+    async fn bring(&self, job: &UploadJob, file: &Arc<File>, sha256: Option<&str>) -> Result<ObjectRecord, Trouble> {
         let name = job.name();
         let key = self.prefix.key(name).map_err(|error| Trouble::Local(error.to_string()))?;
         if let Some(object) = self.already_there(&key, job, file).await? {
@@ -184,7 +190,7 @@ impl Transfer {
             let why = "the bucket has this dump already, and this file is not as it is there; it was left alone";
             return Err(Trouble::Local(why.to_owned()));
         }
-        self.put_file(&key, file, self.user_metadata(job), job.identity()).await
+        self.put_file(&key, file, self.user_metadata(job, sha256), job.identity()).await
     }
 
     /// Puts a file that is held open under a key and proves it. Damaged bytes, a wrong ETag and a lost upload id begin
@@ -239,7 +245,8 @@ impl Transfer {
         } else {
             (ContentHash::Whole { md5: hash(&file, 0, size).await? }, Proof::EtagMd5)
         };
-        Ok(ObjectRecord { size, hash, etag: None, version_id: None, sha256: None, proof })
+        let sha256 = self.sha256_of(&file).await?;
+        Ok(ObjectRecord { size, hash, etag: None, version_id: None, sha256, proof })
     }
 
     /// Whether an earlier run uploaded these very bytes: same size, and the ETag that they must have with the part
@@ -366,11 +373,18 @@ impl Transfer {
         }
     }
 
-    fn user_metadata(&self, job: &UploadJob) -> UserMetadata {
+    async fn sha256_of(&self, file: &Arc<File>) -> io::Result<Option<String>> {
+        if self.sha256 { sha256(file).await.map(Some) } else { Ok(None) }
+    }
+
+    fn user_metadata(&self, job: &UploadJob, sha256: Option<&str>) -> UserMetadata {
         let mut metadata = HashMap::from([
             (DUMP_ID.to_owned(), self.dump_id.clone()),
             (MTIME.to_owned(), (job.identity().modified / 1_000_000_000).to_string()),
         ]);
+        if let Some(sha256) = sha256 {
+            metadata.insert(SHA256.to_owned(), sha256.to_owned());
+        }
         if let Some(why) = self.broken().get(job.name()) {
             // Headers are ASCII; the reasons of a library need not be.
             let why: String = why.chars().filter(|c| matches!(c, ' '..='~')).collect();
@@ -396,6 +410,8 @@ impl Transfer {
 pub const DUMP_ID: &str = "dump-id";
 /// User metadata: why the file's content is broken. A later run finds it there when the file itself is gone.
 pub const BROKEN: &str = "broken";
+/// User metadata: SHA-256 of the file, with `--sha256`.
+pub const SHA256: &str = "sha256";
 /// User metadata: size of every part but the last, in bytes.
 pub const PART_SIZE: &str = "part-size";
 /// User metadata: the file's modification time, seconds since 1970.

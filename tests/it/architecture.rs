@@ -11,7 +11,19 @@ const FLOORS: [(&str, &[&str]); 4] = [
     ("edges", &["dump_dir", "dumper", "hint", "platform", "report", "s3", "stop", "writers"]),
     (
         "lives",
-        &["bucket_dump", "catalog", "cli", "content", "dump_index", "fetch", "pool", "removal", "scan", "transfer"],
+        &[
+            "bucket_dump",
+            "catalog",
+            "cli",
+            "content",
+            "dump_index",
+            "fetch",
+            "object_hash",
+            "pool",
+            "removal",
+            "scan",
+            "transfer",
+        ],
     ),
     ("commands", &["commands"]),
 ];
@@ -85,6 +97,16 @@ fn arrows_go_down() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn the_map_in_lib_rs_names_every_module_and_so_does_architecture() {
+    let lib = include_str!("../../src/lib.rs");
+    for name in lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')) {
+        assert!(lib.lines().any(|line| line.starts_with(&format!("//! {name} "))), "the map does not name {name}");
+        let floors = ARCHITECTURE.split("## Floors").nth(1).and_then(|rest| rest.split("**").next());
+        assert!(floors.expect("the floors").contains(name), "ARCHITECTURE.md does not name {name}");
     }
 }
 

@@ -121,6 +121,59 @@ fn a_file_that_is_renamed_after_its_upload_moves_in_the_bucket() {
     stage.assert_whole_at(&stage.prefix(), &dumper);
 }
 
+/// The same while its bytes are just on their way: the old name must go again.
+#[test]
+fn a_file_that_is_renamed_while_it_is_uploaded_has_one_name_in_the_bucket() {
+    let stage = Stage::new();
+    let held = stage.server.inject(Fault::store_then_hold().key_where(|key| key.ends_with("/shop.t.00001.sql")));
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V0_10);
+    let run = following(stage.upload());
+    dumper.file("shop.t.00001.sql", 1_000);
+    held.wait_for_hits(1);
+    dumper.rename("shop.t.00001.sql", "shop.t.sql");
+    held.clear();
+    stage.wait_until_moved("shop.t.sql");
+    dumper.finish_and_exit();
+    run.finish().assert_status(0);
+    stage.assert_whole(&dumper);
+}
+
+/// A name that comes back while the object of its first owner is being deleted: the deletion must not hit the new one.
+#[test]
+fn a_name_that_comes_back_has_its_new_bytes_in_the_bucket() {
+    let stage = Stage::new();
+    let held = stage.server.inject(Fault::hold().on(Operation::DeleteObject));
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let run = following(stage.upload().arg("--keep"));
+    dumper.file_of("shop.t.00000.sql", "the first bytes");
+    stage.wait_for("shop.t.00000.sql");
+    dumper.delete("shop.t.00000.sql");
+    held.wait_for_hits(1);
+    dumper.file_of("shop.t.00000.sql", "the second bytes");
+    stage.let_looks_pass();
+    assert_eq!(stage.uploads_of("shop.t.00000.sql").len(), 1, "the old object goes before the new one comes");
+    held.clear();
+    dumper.finish_and_exit();
+    run.finish().assert_status(0);
+    stage.assert_whole_at(&stage.prefix(), &dumper);
+}
+
+/// "An uploaded copy of a withdrawn file that can't be deleted: no commit, status 1."
+#[test]
+fn a_withdrawn_file_whose_object_cannot_be_deleted_forbids_the_commit() {
+    let stage = Stage::new();
+    stage.server.inject(Fault::answer(403, "AccessDenied").on(Operation::DeleteObject));
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let run = following(stage.upload().arg("--keep"));
+    dumper.file("shop.full.00000.sql", 1_000);
+    dumper.file("shop.empty.00000.sql", 20);
+    stage.wait_for("shop.empty.00000.sql");
+    dumper.delete("shop.empty.00000.sql");
+    dumper.finish_and_exit();
+    run.finish().assert_status(1).assert_says("shop.empty.00000.sql").assert_says("cannot be deleted");
+    assert!(!stage.has("metadata"));
+}
+
 /// 1.0.1 `-c`: "the child writes to the inherited fd": open by mydumper **and** the child.
 #[test]
 fn a_file_is_open_until_its_compressor_closes_it() {
@@ -405,6 +458,39 @@ fn a_directory_that_is_made_anew_before_the_dump_is_found() {
     run.wait_for_line("found a dump (running)");
     dumper.file("shop.t.00000.sql", 1_000);
     dumper.finish_and_exit();
+    run.finish().assert_status(0);
+    stage.assert_whole(&dumper);
+}
+
+/// What a script removes in the middle of a dump is gone: what was uploaded is all there is.
+#[test]
+fn a_directory_that_is_removed_in_mid_dump_is_no_whole_dump() {
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let run = following(stage.upload());
+    dumper.file("shop.t.00000.sql", 1_000);
+    stage.wait_until_moved("shop.t.00000.sql");
+    std::fs::remove_dir_all(stage.sandbox.dump_dir()).expect("the dump directory");
+    std::fs::create_dir(stage.sandbox.dump_dir()).expect("a new one");
+    stage.sandbox.put_local("shop.u.00000.sql", "of something else");
+    run.finish().assert_status(3).assert_says("was removed");
+    stage.assert_incomplete(["shop.t.00000.sql"]);
+    stage.sandbox.assert_local_names(["shop.u.00000.sql"]);
+}
+
+/// "On a full disk 1.0.1 even closed an empty schema file after the rename": what comes while its process lives is of
+/// the dump.
+#[test]
+fn a_file_that_is_written_after_the_rename_belongs_to_the_dump() {
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let mut run = following(stage.upload());
+    dumper.file("shop.t.00000.sql", 1_000);
+    dumper.finish();
+    run.wait_for_line("the dump has ended");
+    stage.wait_until_moved("shop.t.00000.sql");
+    dumper.file("shop.late.00000.sql", 1_000);
+    dumper.exit(0);
     run.finish().assert_status(0);
     stage.assert_whole(&dumper);
 }

@@ -18,6 +18,7 @@ mod promises;
 mod prune;
 mod readme;
 mod restart;
+mod restore;
 mod rights;
 mod s3_server;
 mod settings;

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::support::dir_watch::DirWatch;
 use crate::support::fake_dumper::{FakeDumper, Generation};
 use crate::support::s3_server::{BUCKET, Fault, Operation};
-use crate::support::sandbox::{eventually, eventually_some};
+use crate::support::sandbox::{Sandbox, eventually, eventually_some};
 use crate::support::stage::{MANIFEST, Stage};
 
 const NOTHING: [&str; 0] = [];
@@ -78,7 +78,7 @@ fn a_local_file_is_removed_only_after_the_proof() {
     held.clear();
     stage.wait_until_moved("shop.t.00000.sql");
     dumper.finish_and_exit();
-    run.finish().assert_status(0).assert_says("will be retried");
+    run.finish().assert_status(0).assert_says("its ETag is 00000000000000000000000000000bad, and must be");
     stage.assert_whole(&dumper);
 }
 
@@ -444,6 +444,32 @@ fn a_dump_is_never_mixed_with_another_in_the_bucket() {
     assert_eq!(stage.server.keys(BUCKET), before);
     stage.assert_whole_at("nightly", &first);
     assert_eq!(stage.sandbox.local_files(), second.files());
+}
+
+/// Promise 9, at the same time: two dumps go to one prefix, and the claim decides.
+#[test]
+fn of_two_dumps_that_claim_one_prefix_at_once_one_is_refused() {
+    let (one, other) = (Stage::new(), Sandbox::new());
+    let claims = one.server.inject(Fault::hold().on(Operation::PutObject).key_where(|key| key.ends_with(MANIFEST)));
+    let mut dumpers = [&one.sandbox, &other].map(|sandbox| FakeDumper::start(sandbox, Generation::V1_0));
+    let upload = |sandbox: &Sandbox| {
+        let program = sandbox.mydumper2s3().upload_to(&one.endpoint()).args(["--prefix", "nightly"]);
+        program.start()
+    };
+    let runs = [&one.sandbox, &other].map(upload);
+    // Both have found the prefix free.
+    claims.wait_for_hits(2);
+    claims.clear();
+    for (index, dumper) in dumpers.iter_mut().enumerate() {
+        dumper.file(format!("shop.t.0000{index}.sql"), 1_000);
+        dumper.finish_and_exit();
+    }
+    let statuses = runs.map(|run| run.finish().status.code());
+    let winner = statuses.iter().position(|status| *status == Some(0)).expect("one that wins");
+    assert_eq!(statuses[1 - winner], Some(2));
+    one.assert_whole_at("nightly", &dumpers[winner]);
+    let loser = [&one.sandbox, &other][1 - winner];
+    assert_eq!(loser.local_files(), dumpers[1 - winner].files());
 }
 
 /// Promise 9: "… nor from the directory." A new dump takes the old one's place while that is being committed.

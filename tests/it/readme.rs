@@ -157,6 +157,22 @@ fn the_exit_statuses_are_those_of_help() {
 }
 
 #[test]
+fn each_promise_is_quoted_by_a_test() {
+    let words = |text: &str| text.replace("///", " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    let tests = words(include_str!("promises.rs"));
+    let mut promises = 0;
+    for line in section("## What it promises").lines() {
+        let Some((number, promise)) = line.split_once(". ") else { continue };
+        let Ok(number) = number.parse::<u32>() else { continue };
+        let begin = words(promise).split(' ').take(8).collect::<Vec<_>>().join(" ");
+        let begin = begin.trim_end_matches(',');
+        assert!(tests.contains(&format!("Promise {number}: \"{begin}")), "no test quotes: {begin}");
+        promises += 1;
+    }
+    assert_eq!(promises, 9);
+}
+
+#[test]
 fn links_lead_to_files() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for target in README.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

@@ -27,7 +27,7 @@ use crate::model::state::{Local, Phase, Uploaded};
 use crate::model::verdict::{Ending, Evidence, why_incomplete, wrongly_empty};
 use crate::platform;
 use crate::s3::{ListedObject, ObjectHead};
-use crate::transfer::{BROKEN, DUMP_ID, PART_SIZE};
+use crate::transfer::{BROKEN, DUMP_ID, PART_SIZE, SHA256};
 
 /// Files that are named in a message at most.
 const NAMED_MAX: usize = 5;
@@ -94,10 +94,12 @@ impl Session<'_> {
             return self.conclude_complete().await;
         }
         for _ in 0..REOPENINGS_MAX {
+            // First once more: mydumper may have written while its exit was waited for. On a full disk 1.0.1 closes files
+            // after its last rename.
+            self.follow(Phase::Ended).await?;
             if self.reopen_changed() == 0 {
                 return self.judge_and_commit(ending, exit, &metadata, text).await;
             }
-            self.follow(Phase::Ended).await?;
         }
         Err(Failure::failed(anyhow!("files of the dump are changed again and again after mydumper's end")))
     }
@@ -342,7 +344,8 @@ fn record_of(head: ObjectHead) -> ObjectRecord {
         (None, Some(part_size)) => (ContentHash::Parts { part_size, part_md5s: Vec::new() }, Proof::EtagComposite),
         (None, None) => (ContentHash::Unknown {}, Proof::ContentMd5),
     };
-    ObjectRecord { size: head.size, hash, etag: head.etag, version_id: head.version_id, sha256: None, proof }
+    let sha256 = head.metadata.get(SHA256).cloned();
+    ObjectRecord { size: head.size, hash, etag: head.etag, version_id: head.version_id, sha256, proof }
 }
 
 fn not_committed(error: anyhow::Error) -> Failure {

@@ -109,7 +109,7 @@ impl Totals {
             None if self.destination.is_none() => "nothing to do",
             None => "the dump is whole, and every file of it is in the bucket, verified",
             Some(Status::Incomplete) => "no whole dump",
-            Some(Status::Signal(_)) => "stopped",
+            Some(Status::Signal(_)) => "no commit",
             Some(_) => "failed",
         }
     }

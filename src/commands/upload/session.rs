@@ -37,6 +37,8 @@ use crate::scan::{Look, Strangers};
 use crate::stop::Stop;
 use crate::transfer::Transfer;
 
+/// Characters of mydumper's version that are kept.
+const VERSION_MAX: usize = 200;
 /// How long unfinished multipart uploads may take to be aborted when we are told to stop.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -336,7 +338,8 @@ impl<'a> Session<'a> {
 pub fn place(args: &UploadArgs, found: &Found) -> Result<(Prefix, ManifestHeader), Failure> {
     let started = started_at(&found.dump);
     let prefix = args.destination.prefix.expand(&found.dump.sighted.identity.host, started).map_err(Failure::usage)?;
-    Ok((prefix, header(&found.dump, &found.directory, started, found.seen_alive)))
+    let version = dumper_version(args);
+    Ok((prefix, header(&found.dump, &found.directory, started, found.seen_alive, version)))
 }
 
 /// Files that were last changed before this belong to something else than a dump that was seen alive.
@@ -375,6 +378,19 @@ fn will_be_seen(args: &UploadArgs, child: Option<&Child>, dump: &LivingDump) -> 
     child.is_some() || args.dump.exit_status_file.is_some() || dump.handle().is_some_and(|handle| !handle.has_ended())
 }
 
+/// What mydumper says of its version, if we start it ourselves. Of a wrapper nothing is asked: it might do anything.
+fn dumper_version(args: &UploadArgs) -> Option<String> {
+    let program = args.command.first()?;
+    let name = std::path::Path::new(program).file_name()?.to_str()?;
+    if name != "mydumper" {
+        return None;
+    }
+    let output =
+        std::process::Command::new(program).arg("--version").stdin(std::process::Stdio::null()).output().ok()?;
+    let line = String::from_utf8_lossy(&output.stdout).lines().next()?.trim().to_owned();
+    (output.status.success() && !line.is_empty()).then(|| line.chars().take(VERSION_MAX).collect())
+}
+
 fn started_at(dump: &LivingDump) -> Timestamp {
     let local = dump.sighted.metadata.started_local().and_then(|local| {
         let date =
@@ -386,7 +402,13 @@ fn started_at(dump: &LivingDump) -> Timestamp {
     dump.sighted.identity.started_at(local, &TimeZone::system(), Timestamp::now())
 }
 
-fn header(dump: &LivingDump, directory: &DumpDir, started: Timestamp, seen_alive: bool) -> ManifestHeader {
+fn header(
+    dump: &LivingDump,
+    directory: &DumpDir,
+    started: Timestamp,
+    seen_alive: bool,
+    dumper_version: Option<String>,
+) -> ManifestHeader {
     let identity = dump.sighted.identity.clone();
     ManifestHeader {
         format: FORMAT,
@@ -397,7 +419,7 @@ fn header(dump: &LivingDump, directory: &DumpDir, started: Timestamp, seen_alive
         started,
         finished: None,
         dumper_finished: None,
-        dumper_version: None,
+        dumper_version,
         dumper_exit: DumperExit::NOT_SEEN,
         directory: std::path::absolute(directory.path()).unwrap_or_default().display().to_string(),
         closed_by: dump.closed_by,
@@ -430,6 +452,7 @@ fn transfer(
         dump_id: header.dump_id.clone(),
         part_size: args.transfer.part_size.0,
         max_parts: args.transfer.max_parts,
+        sha256: args.destination.sha256,
         inflate,
         broken: Mutex::default(),
         write_only: args.destination.write_only,

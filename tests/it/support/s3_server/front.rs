@@ -242,6 +242,8 @@ fn injected_response(answer: &ErrorAnswer) -> Response<Body> {
 fn with_etag(mut response: Response<Body>, etag: &str) -> Response<Body> {
     if let Some(header) = response.headers_mut().get_mut(ETAG) {
         *header = header_value(&format!("\"{etag}\""));
+        // The answer to a HEAD has the length of a body that it has not.
+        return response;
     }
     let Some(bytes) = response.body().bytes() else {
         return response;
