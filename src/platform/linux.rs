@@ -161,7 +161,7 @@ impl Process {
 
 /// A handle that keeps meaning the same process after it has ended and its number is used again.
 #[derive(Debug)]
-pub struct ProcessHandle(OwnedFd);
+pub struct ProcessHandle(OwnedFd, i32);
 
 /// `struct pidfd_info` as of its first version, 64 bytes.
 #[repr(C)]
@@ -182,8 +182,8 @@ const PIDFD_GET_INFO: libc::c_ulong = (3 << 30) | ((size_of::<PidfdInfo>() as li
 impl ProcessHandle {
     /// Takes hold of a process. It need not be ours: any user may hold any process that it can name.
     pub fn open(pid: i32) -> io::Result<Self> {
-        let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(Self(rustix::process::pidfd_open(pid, PidfdFlags::empty())?))
+        let raw = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(Self(rustix::process::pidfd_open(raw, PidfdFlags::empty())?, pid))
     }
 
     /// Whether it has ended: a pidfd becomes readable then.
@@ -195,22 +195,31 @@ impl ProcessHandle {
 
     /// How it ended, if it has ended and been reaped, and the kernel tells (Linux 6.15 and later).
     ///
-    /// Not from `/proc/PID/stat`: another user's zombie reads status 0 there whatever it was.
+    /// Before it is reaped only a failure is known: some containers' first process reaps orphans late or never.
     #[allow(unsafe_code, reason = "no crate has PIDFD_GET_INFO")]
     pub fn exit(&self) -> Option<Exit> {
         let mut information = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
         // SAFETY: the request's size field says 64 bytes, the size of the structure, which lives through the call.
         let answer = unsafe { libc::ioctl(self.0.as_fd().as_raw_fd(), PIDFD_GET_INFO as _, &raw mut information) };
         if answer != 0 || information.mask & PIDFD_INFO_EXIT == 0 {
-            return None;
+            return self.failure_of_zombie();
         }
-        let code = information.exit_code;
-        Some(if libc::WIFSIGNALED(code) {
-            Exit::Signal(libc::WTERMSIG(code))
-        } else {
-            Exit::Status(libc::WEXITSTATUS(code))
-        })
+        Some(exit_of(information.exit_code))
     }
+
+    /// From `/proc/PID/stat`, where another user's zombie reads status 0 whatever it was; so 0 says nothing there.
+    fn failure_of_zombie(&self) -> Option<Exit> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.1)).ok()?;
+        // The name in brackets may hold anything; after it come the state, field 3, and so on to the exit code, field 52
+        // (proc_pid_stat(5)).
+        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split_whitespace().collect();
+        let code: i32 = fields.get(49)?.parse().ok()?;
+        (fields[0] == "Z" && code != 0).then(|| exit_of(code))
+    }
+}
+
+fn exit_of(code: i32) -> Exit {
+    if libc::WIFSIGNALED(code) { Exit::Signal(libc::WTERMSIG(code)) } else { Exit::Status(libc::WEXITSTATUS(code)) }
 }
 
 /// A file without a name and without a filesystem: works where nothing is writable.
