@@ -29,7 +29,7 @@ use crate::model::state::{Local, UploadJob, Uploaded};
 use crate::s3::{ErrorKind, FileRange, ListedObject, OpenUpload, PutAnswer, Store, StoreError, UserMetadata};
 
 /// How often damaged bytes, a wrong ETag or a lost upload id make one job begin its file anew.
-const TRIES: u32 = 4;
+pub const TRIES: u32 = 4;
 
 /// What became of a job.
 #[derive(Debug)]

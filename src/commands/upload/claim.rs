@@ -169,7 +169,15 @@ pub async fn write_claim(
     std::io::Write::write_all(&mut file, &text).map_err(failed)?;
     let range = FileRange { file: file.into(), offset: 0, length: text.len() as u64 };
     let metadata = HashMap::from([(crate::transfer::DUMP_ID.to_owned(), header.dump_id.clone())]);
-    let answer = match store.put(&key, range.clone(), md5, &metadata, only_if_absent).await {
+    let mut answer = store.put(&key, range.clone(), md5, &metadata, only_if_absent).await;
+    // Damaged on its way: once more, as for any file.
+    for _ in 0..crate::transfer::TRIES {
+        if !answer.as_ref().is_err_and(|error| error.kind == ErrorKind::BadDigest) {
+            break;
+        }
+        answer = store.put(&key, range.clone(), md5, &metadata, only_if_absent).await;
+    }
+    let answer = match answer {
         // Some stores refuse what they do not know.
         Err(error) if only_if_absent && matches!(error.kind, ErrorKind::NotImplemented | ErrorKind::Invalid) => {
             debug!("{error}; trying without a condition");
