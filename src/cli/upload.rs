@@ -222,6 +222,12 @@ impl UploadArgs {
                 "files that are kept take no less space after their upload; leave one of the two away",
             ));
         }
+        if self.destination.write_only && self.dump.max_local.is_some() {
+            return Err(UsageError::new(
+                "--max-local does not go with --write-only",
+                "with --write-only all files stay until the dump is committed; leave one of the two away",
+            ));
+        }
         if self.starts_mydumper() {
             if self.dump.pid.is_some() || self.dump.exit_status_file.is_some() {
                 return Err(UsageError::new(

@@ -12,10 +12,10 @@ use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
 use super::follow::Shared;
-use super::session::Session;
+use super::session::{Session, left_uploads};
 use crate::dump_dir::Removal;
 use crate::exit_status::{Failure, Status};
-use crate::hint::hinted;
+use crate::hint::{find, hinted};
 use crate::model::dump_metadata::DumpMetadata;
 use crate::model::etag::ETag;
 use crate::model::file_kind::{FileKind, KnownNames, NameParts};
@@ -26,7 +26,7 @@ use crate::model::manifest::{
 use crate::model::state::{Local, Phase, Uploaded};
 use crate::model::verdict::{Ending, Evidence, why_incomplete, wrongly_empty};
 use crate::platform;
-use crate::s3::{ListedObject, ObjectHead};
+use crate::s3::{ListedObject, ObjectHead, StoreError};
 use crate::transfer::{BROKEN, DUMP_ID, PART_SIZE, SHA256};
 
 /// Files that are named in a message at most.
@@ -111,7 +111,7 @@ impl Session<'_> {
         metadata: &DumpMetadata,
         text: Vec<u8>,
     ) -> Result<(), Failure> {
-        self.shared.transfer.abort_left().await;
+        self.abort_left().await;
         // What an earlier run left belongs to what is judged.
         self.adopt_earlier().await.map_err(not_committed)?;
         if let Some(reason) = self.why_incomplete(ending, exit, metadata) {
@@ -131,8 +131,40 @@ impl Session<'_> {
         if !self.shared.state().uploaded().keys().any(FileName::is_metadata) {
             return Err(not_committed(anyhow!("metadata could not be uploaded")));
         }
+        self.check_commit().await?;
         info!("committed {}", self.destination());
         self.leave_clean()
+    }
+
+    /// Aborts uploads that an earlier run began, and those whose id never reached us: the answer was lost.
+    async fn abort_left(&self) {
+        let transfer = &self.shared.transfer;
+        let left = left_uploads(self.args, &self.store, &transfer.prefix).await;
+        *transfer.left_uploads.lock().unwrap_or_else(PoisonError::into_inner) = left;
+        transfer.abort_left().await;
+    }
+
+    /// Looks at the bucket once more. Somebody may have cleared the prefix between the last look and the commit; then
+    /// the commit is taken back.
+    async fn check_commit(&self) -> Result<(), Failure> {
+        if self.args.destination.write_only {
+            return Ok(());
+        }
+        let Err(error) = self.check_bucket().await else { return Ok(()) };
+        if find::<StoreError>(&error).is_some() {
+            return Err(Failure::failed(
+                error.context("the dump is committed, but the bucket cannot be looked at again"),
+            ));
+        }
+        let name: FileName = METADATA.parse().map_err(|error| not_committed(anyhow!("{METADATA}: {error}")))?;
+        let key = self.shared.transfer.prefix.key(&name).map_err(|error| not_committed(error.into()))?;
+        let ours = self.shared.state().uploaded().get(&name).and_then(|uploaded| uploaded.object.etag.clone());
+        let there = self.store.head(&key).await.map_err(|error| not_committed(error.into()))?;
+        // Another one's stays.
+        if there.is_some_and(|there| there.etag == ours) {
+            self.store.delete(&key).await.map_err(|error| not_committed(error.into()))?;
+        }
+        Err(not_committed(error))
     }
 
     /// The bucket has had this dump as a whole before: what is left of it here is proved and removed.
@@ -250,8 +282,9 @@ impl Session<'_> {
         }
         let mut state = self.shared.state();
         let mut left = state.kept();
-        // `metadata` last: while it is there, a restart finds the dump.
-        left.sort_by_key(|(name, _)| name.is_metadata());
+        // `metadata` last: while it is there, a restart finds the dump. But where the bucket cannot be asked a restart
+        // would take what is left of the dump for all of it: then `metadata` goes first.
+        left.sort_by_key(|(name, _)| name.is_metadata() != self.args.destination.write_only);
         let mut failed = Vec::new();
         for (name, identity) in left {
             match self.directory.remove_verified(name.as_str(), &identity) {
@@ -305,7 +338,9 @@ impl Session<'_> {
         let mut left = self.obstacles();
         // While files could not be brought to safety the dump's lead stays, so that a restart finds the dump.
         if left.is_empty() && !self.is_lost {
-            left = self.remove_leftovers();
+            // The lead last, or first, for the same reasons as `metadata` in `remove_leftovers`.
+            left = if self.args.destination.write_only { self.remove_lead() } else { Vec::new() };
+            left.extend(self.remove_leftovers());
             left.extend(self.remove_lead());
         }
         if left.is_empty() || self.is_lost {

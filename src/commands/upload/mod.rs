@@ -235,25 +235,26 @@ async fn stop_child(child: &Child, args: &UploadArgs, store: &Store, totals: &mu
     }
     let was_claimed = totals.claimed.is_some();
     if was_claimed {
-        mark_as_stopped(store, totals).await;
+        mark_as_stopped(args, store, totals).await;
     }
     child.stop(args.dump.stop_timeout).await;
     if !was_claimed {
         // It may have begun a dump that nobody has claimed yet.
         if let Ok(Some(found)) = start::find_now(args) {
             totals.claimed = session::place(args, &found).ok();
-            mark_as_stopped(store, totals).await;
+            mark_as_stopped(args, store, totals).await;
         }
     }
 }
 
-async fn mark_as_stopped(store: &Store, totals: &mut Totals) {
+async fn mark_as_stopped(args: &UploadArgs, store: &Store, totals: &mut Totals) {
     let Some((prefix, header)) = &mut totals.claimed else { return };
     header.told_to_stop = true;
     let written = tokio::time::timeout(MARK_TIMEOUT, claim::write_claim(store, prefix, header, false)).await;
-    if !matches!(written, Ok(Ok(_))) {
+    // With --write-only the next run cannot read it.
+    if !matches!(written, Ok(Ok(_))) || args.destination.write_only {
         error!(
-            "the bucket could not be told that this dump was stopped: empty the dump directory, and do not upload what \
+            "the next run cannot be told that this dump was stopped: empty the dump directory, and do not upload what \
              mydumper leaves there, even if it looks whole"
         );
     }

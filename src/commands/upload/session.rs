@@ -97,14 +97,20 @@ impl<'a> Session<'a> {
             None => header,
         };
         totals.claimed = Some((prefix.clone(), header.clone()));
-        let left = if args.destination.write_only { Vec::new() } else { left_uploads(store, &prefix).await };
+        let left = tokio::select! {
+            left = left_uploads(args, store, &prefix) => left,
+            signal = stop.wait() => return Err(stopped(signal)),
+        };
         // Where the exit status will be seen, it tells of a compressor that failed; inflating everything costs CPU.
         let inflate = args.dump.content_check || !will_be_seen(args, child, &dump);
         let transfer = transfer(args, store, &directory, prefix, &header, earlier, is_complete, inflate);
         transfer.left_uploads.lock().unwrap_or_else(PoisonError::into_inner).extend(left);
         if is_new {
             // What was begun under a prefix that nobody had claimed is of no dump that could be continued.
-            transfer.abort_left().await;
+            tokio::select! {
+                () = transfer.abort_left() => {}
+                signal = stop.wait() => return Err(stopped(signal)),
+            }
         }
         Ok(Self {
             args,
@@ -457,7 +463,8 @@ fn transfer(
         broken: Mutex::default(),
         write_only: args.destination.write_only,
         withdrawn: Mutex::default(),
-        keep: args.dump.keep,
+        // Nothing in such a store tells a restart what was there: it must find all of it here.
+        keep: args.dump.keep || args.destination.write_only,
         prove_only,
         earlier,
         requests: Semaphore::new(args.transfer.workers),
@@ -469,7 +476,10 @@ fn transfer(
 }
 
 /// Multipart uploads of this dump's files that an earlier run began and did not end.
-async fn left_uploads(store: &Store, prefix: &Prefix) -> Vec<OpenUpload> {
+pub(super) async fn left_uploads(args: &UploadArgs, store: &Store, prefix: &Prefix) -> Vec<OpenUpload> {
+    if args.destination.write_only {
+        return Vec::new();
+    }
     let directory = prefix.directory();
     // Only keys directly under the prefix are ours, and in the bucket's root not all of these.
     let is_ours = |upload: &OpenUpload| {
