@@ -196,13 +196,14 @@ fn a_bucket_that_is_removed_meanwhile_is_waited_for() {
     let stage = Stage::new();
     let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
     let mut run = stage.upload().start();
-    run.wait_for_line("claimed");
+    dumper.file("shop.before.00000.sql", 10_000);
+    stage.wait_until_moved("shop.before.00000.sql");
     let removed = stage.server.inject(Fault::answer(404, "NoSuchBucket"));
     dumper.file("shop.t.00000.sql", 10_000);
     run.wait_for_line("files wait locally");
     dumper.finish_and_exit();
     run.wait_for_line("the dump has ended");
-    assert_eq!(stage.sandbox.local_files(), dumper.files());
+    stage.sandbox.assert_local_names(["metadata", "shop.t.00000.sql"]);
     removed.clear();
     run.finish().assert_status(0).assert_says("NoSuchBucket").assert_says("check --bucket");
     stage.assert_whole(&dumper);

@@ -18,7 +18,7 @@ use crate::support::sandbox::{Finished, Program, Run};
 use crate::support::stage::Stage;
 
 /// What fits into the suite's time.
-const ROUNDS: u64 = 150;
+const ROUNDS: u64 = 200;
 /// Rounds mostly wait: for processes, for the store's faults to pass.
 const AT_ONCE: u64 = 8;
 const PREFIX: &str = "nightly/dump";
