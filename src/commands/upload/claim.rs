@@ -97,6 +97,12 @@ async fn claimed_before(
     Ok(Some(Claim { etag: listed.etag.clone(), earlier, header: Some(header), is_complete }))
 }
 
+/// Whether the claim is still the one that we wrote or found: another's must not be written over.
+pub async fn is_ours(store: &Store, prefix: &Prefix, claim: Option<&ETag>) -> bool {
+    let there = store.head(&prefix.manifest_key()).await;
+    claim.is_none() || there.is_ok_and(|there| there.is_some_and(|there| there.etag.as_ref() == claim))
+}
+
 /// Deletes what is under the prefix, where the user allowed it: `metadata` before all else, so that half of a dump is
 /// never taken for a whole one.
 async fn clear(

@@ -189,6 +189,7 @@ impl<'a> Session<'a> {
         };
         let (store, prefix) = (self.store.clone(), self.shared.transfer.prefix.clone());
         let (mut header, is_complete) = (self.header.clone(), self.is_complete);
+        let (claim_etag, write_only) = (self.claim_etag.clone(), self.args.destination.write_only);
         // A dump that had ended before we came has no process left, but a script may still write its file.
         let patience = if alive || sources.file.is_some() { self.args.dump.wait } else { Duration::ZERO };
         let ended = Arc::new(Notify::new());
@@ -200,8 +201,12 @@ impl<'a> Session<'a> {
                 return (header.dumper_exit, None);
             }
             header.dumper_exit = exit;
-            let written =
-                if is_complete { Ok(None) } else { claim::write_claim(&store, &prefix, &header, false).await };
+            let is_ours = write_only || claim::is_ours(&store, &prefix, claim_etag.as_ref()).await;
+            let written = if is_complete || !is_ours {
+                Ok(None)
+            } else {
+                claim::write_claim(&store, &prefix, &header, false).await
+            };
             let etag = written.unwrap_or_else(|error| {
                 warn!("mydumper's exit status cannot be written into the claim: {error}");
                 None
