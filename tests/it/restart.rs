@@ -212,6 +212,36 @@ fn two_hosts_on_a_prefix_of_a_store_without_conditions_commit_nothing() {
     assert!(!stage.has("metadata"));
 }
 
+/// The same, where the first is done before the other has uploaded anything: what it committed stays as it is.
+#[test]
+fn a_claim_that_another_wrote_over_is_not_written_again() {
+    let stage = Stage::new();
+    let is_claim = |key: &str| key.ends_with(MANIFEST);
+    let refused = || Fault::answer(501, "NotImplemented").on(Operation::PutObject).key_where(is_claim).once();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    dumper.file("shop.t.00000.sql", 20_000);
+    stage.server.inject(refused());
+    let held = stage.server.inject(Fault::hold().on(Operation::PutObject).key_where(is_claim).once());
+    let run = stage.upload().args(["--prefix", "nightly"]).start();
+    held.wait_for_hits(1);
+    stage.server.inject(refused());
+    let sandbox = Sandbox::new();
+    let mut rival = FakeDumper::start(&sandbox, Generation::V1_0);
+    let program = sandbox.mydumper2s3().upload_to(&stage.endpoint()).args(["--settle", "0.2", "--prefix", "nightly"]);
+    let mut rivals_run = program.start();
+    rivals_run.wait_for_line("claimed");
+    held.clear();
+    dumper.finish_and_exit();
+    run.finish().assert_status(0);
+    rival.file("shop.rival.00000.sql", 20_000);
+    rival.finish_and_exit();
+    rivals_run.finish().assert_status(1).assert_says("another program has claimed");
+    assert_eq!(stage.manifest_of("nightly")["state"], "complete");
+    let mut there = stage.files("nightly");
+    there.remove("shop.rival.00000.sql");
+    assert_eq!(there, dumper.files());
+}
+
 /// Somebody clears the prefix at the very moment of the commit, as `--replace-incomplete` allows: the commit does not
 /// stand over files that are gone.
 #[test]
