@@ -17,6 +17,7 @@ mod outage;
 mod promises;
 mod prune;
 mod readme;
+mod reliability_page;
 mod restart;
 mod restore;
 mod rights;

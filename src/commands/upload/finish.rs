@@ -393,6 +393,8 @@ fn differences(shared: &Shared, listed: &mut HashMap<String, ListedObject>) -> a
     let mut wrong = Vec::new();
     for (name, uploaded) in state.uploaded() {
         match listed.remove(&shared.transfer.prefix.key(name)?) {
+            // Just committed: some stores list what is new a moment later.
+            None if name.is_metadata() => {}
             None => wrong.push(format!("'{name}' is missing")),
             Some(there) if there.size != uploaded.object.size => wrong.push(format!("'{name}' has another size")),
             Some(there) if there.etag.is_some() && there.etag != uploaded.object.etag => {
