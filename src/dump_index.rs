@@ -131,7 +131,7 @@ pub struct Spooled {
 #[derive(Debug)]
 pub enum Fetched {
     /// It can be read.
-    Read(Spooled),
+    Read(Box<Spooled>),
     /// It is there, and cannot be used.
     Bad(BadManifest),
     /// There is none.
@@ -161,7 +161,7 @@ impl Spooled {
         // Read to its end once, so that a damaged one is known before anything is said of a file.
         let read = tokio::task::spawn_blocking(move || manifest::read(reader, drop)).await?;
         Ok(match read {
-            Ok(header) => Fetched::Read(Self { header, sha256, file }),
+            Ok(header) => Fetched::Read(Box::new(Self { header, sha256, file })),
             Err(bad) => Fetched::Bad(bad),
         })
     }

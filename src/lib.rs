@@ -19,6 +19,9 @@
 //! bucket_dump   a dump as it lies in the bucket
 //! catalog       the dumps in a bucket, and where each stands
 //! removal       takes one dump out of the bucket
+//! dump_index    a listing and a manifest, as a verification needs them
+//! fetch         one object, read as a stream
+//! object_hash   how an object was hashed when it went up
 //!
 //! dump_dir      the dump directory; the only place that removes a dump's files
 //! writers       who writes: how a file is known to be closed

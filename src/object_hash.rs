@@ -1,15 +1,19 @@
 //! How an object's bytes were hashed when it went up: what a copy of them must be hashed like to be compared.
 
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt};
+
 use crate::dump_index::Listed;
+use crate::model::content_hash::ComputedHash;
 use crate::model::etag::ETag;
 use crate::model::manifest::{ContentHash, ObjectRecord};
-use crate::model::part_plan::MIB;
+use crate::model::part_plan::PartPlan;
+use crate::model::part_size_guess::{CutInto, part_sizes_of};
 use crate::s3::{ObjectHead, Store, StoreError};
-use crate::transfer::PART_SIZE;
-
-/// Part sizes of common tools, the most common first: aws cli and boto3 (8), s5cmd (50), rclone and minio (5, 16, 128),
-/// s3cmd (15), and what people set.
-const COMMON_PART_SIZES: [u64; 12] = [8, 16, 5, 15, 50, 64, 32, 10, 100, 128, 25, 256];
+use crate::transfer::{self, PART_SIZE};
 
 /// What is known of an object's hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +35,16 @@ impl KnownHash {
             ContentHash::Unknown {} => false,
         };
         is_known.then(|| Self { hash: record.hash.clone(), etag: record.etag.clone(), is_certain: true })
+    }
+
+    /// Whether bytes with another hash are other bytes.
+    pub async fn is_refuted(&self, store: &Store, key: &str) -> Result<bool, StoreError> {
+        if self.is_certain {
+            return Ok(true);
+        }
+        let is_md5 = matches!(self.hash, ContentHash::Whole { .. });
+        let head = store.head(key).await?.unwrap_or_default();
+        Ok(is_md5 && !head.etag_is_no_md5 && !store.has_no_md5_etags())
     }
 
     /// From the object itself. An object in one part needs no request, one in several parts needs one or two.
@@ -56,7 +70,10 @@ impl KnownHash {
         if let Some(part_size) = store.first_part_size(key).await?.filter(fits) {
             return Ok(known(parts(part_size), !head.etag_is_no_md5));
         }
-        let guess = COMMON_PART_SIZES.iter().map(|size| size * MIB).find(fits);
+        let guess = part_sizes_of(listed.size, tag).into_iter().find_map(|cut| match cut {
+            CutInto::Parts(part_size) => Some(part_size),
+            CutInto::OnePut => None,
+        });
         Ok(known(guess.map_or(ContentHash::Unknown {}, parts), false))
     }
 }
@@ -64,4 +81,34 @@ impl KnownHash {
 /// The part size that our uploads write into an object's user metadata.
 fn told_part_size(head: &ObjectHead) -> Option<u64> {
     head.metadata.get(PART_SIZE)?.parse().ok()
+}
+
+/// Hashes a local file like its object: parts side by side, `at_once` of them, and nothing of it in memory.
+/// `progress` gets the bytes that are done.
+pub async fn hash_local(
+    file: &Arc<File>,
+    like: &ContentHash,
+    at_once: usize,
+    progress: impl Fn(u64),
+) -> io::Result<ComputedHash> {
+    let size = file.metadata()?.len();
+    let progress = &progress;
+    let hash = match like {
+        ContentHash::Parts { part_size, .. } => {
+            let plan = PartPlan::new(size, (*part_size).max(1), u32::MAX).map_err(io::Error::other)?;
+            let hashes = futures_util::stream::iter(plan.parts()).map(async |part| {
+                let md5 = transfer::hash(file, part.offset, part.length).await;
+                progress(part.length);
+                md5
+            });
+            let part_md5s = hashes.buffered(at_once).try_collect().await?;
+            ContentHash::Parts { part_size: *part_size, part_md5s }
+        }
+        ContentHash::Whole { .. } | ContentHash::Unknown {} => {
+            let md5 = transfer::hash(file, 0, size).await?;
+            progress(size);
+            ContentHash::Whole { md5 }
+        }
+    };
+    Ok(ComputedHash { size, hash, sha256: None })
 }

@@ -13,7 +13,7 @@ use crate::model::manifest::DumpStateWord;
 use crate::model::units::ByteSize;
 use crate::removal::{Removal, Removed};
 use crate::report::Report;
-use crate::s3::Store;
+use crate::s3::{Store, StoreError};
 use crate::stop::Stop;
 
 /// How long an outage in the middle of a deletion is waited out.
@@ -41,7 +41,7 @@ async fn delete(args: &DeleteArgs, report: &Report, stop: &Stop) -> Result<Statu
         return Ok(Status::Failure);
     }
     store.wait_for(Instant::now(), PATIENCE);
-    let removed = removal.carry_out(&store, stop).await.map_err(Failure::failed)?;
+    let removed = removal.carry_out(&store, stop).await.map_err(|error| broken_off(error, &place))?;
     outcome(&removed, &place)?;
     if args.with_bucket {
         delete_bucket(&store).await?;
@@ -129,6 +129,12 @@ pub(super) fn outcome(removed: &Removed, place: &str) -> Result<(), Failure> {
             )))
         }
     }
+}
+
+/// The store failed in the middle: `metadata` is gone by then, or nothing is.
+pub(super) fn broken_off(error: StoreError, place: &str) -> Failure {
+    let error = anyhow::Error::new(error).context(format!("not all of {place} could be deleted"));
+    Failure::failed(error)
 }
 
 /// Deletes the bucket only if it is seen to be empty: not every store would refuse otherwise.

@@ -5,6 +5,7 @@ pub mod etag;
 pub mod list;
 pub mod prune;
 pub mod reach;
+pub mod restore;
 pub mod upload;
 pub mod verify;
 
@@ -22,10 +23,7 @@ pub async fn run(command: &Command, report: &Report, stop: &Stop) -> Status {
         Command::Delete(args) => delete::run(args, report, stop).await,
         Command::Prune(args) => prune::run(args, report, stop).await,
         Command::Etag(args) => etag::run(args, report, stop).await,
-        _ => {
-            report.fatal(&anyhow::anyhow!("this command is not there yet"));
-            Status::Usage
-        }
+        Command::Restore(args) => restore::run(args, report, stop).await,
     }
 }
 

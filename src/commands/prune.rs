@@ -176,6 +176,6 @@ async fn remove(store: &Store, dump: &FoundDump, is_first: bool, stop: &Stop) ->
             "the bucket keeps old versions: they stay, and so do their bytes, until a lifecycle rule or you remove them"
         );
     }
-    let removed = removal.carry_out(store, stop).await.map_err(Failure::failed)?;
+    let removed = removal.carry_out(store, stop).await.map_err(|error| delete::broken_off(error, &place))?;
     delete::outcome(&removed, &place)
 }

@@ -23,6 +23,7 @@ pub mod retention;
 pub mod selection;
 pub mod standing;
 pub mod state;
+pub mod table_choice;
 pub mod units;
 pub mod usage_error;
 pub mod verdict;

@@ -86,12 +86,15 @@ impl PartPlan {
         self.size.div_ceil(self.part_size).max(1) as u32
     }
 
+    /// The part of that number, if the file has so many.
+    pub fn part(self, number: u32) -> Option<Part> {
+        let offset = u64::from(number.checked_sub(1)?) * self.part_size;
+        (number <= self.count()).then(|| Part { number, offset, length: self.part_size.min(self.size - offset) })
+    }
+
     /// The parts in order. A single PUT is one part with the number 1.
     pub fn parts(self) -> impl Iterator<Item = Part> {
-        (0..self.count()).map(move |index| {
-            let offset = u64::from(index) * self.part_size;
-            Part { number: index + 1, offset, length: self.part_size.min(self.size - offset) }
-        })
+        (1..=self.count()).filter_map(move |number| self.part(number))
     }
 }
 

@@ -19,6 +19,11 @@ impl TablePattern {
     pub fn matches(&self, database: &str, table: &str) -> bool {
         glob(&self.database, database) && glob(&self.table, table)
     }
+
+    /// Whether it means all tables of a database: then what belongs to no table is meant, too.
+    pub fn is_whole_database(&self, database: &str) -> bool {
+        self.table == "*" && glob(&self.database, database)
+    }
 }
 
 /// `*` stands for any text. Each literal piece is taken where it is found first, which is right for `*` alone.

@@ -77,24 +77,27 @@ impl Body for FileBody {
 
     /// Reads on the network's own thread: the bytes were hashed a moment ago, so they come from the page cache.
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.range.length == 0 {
+            return Poll::Ready(None);
+        }
+        let length = self.range.length.min(PIECE as u64) as usize;
+        // A piece is paid for before it goes, so that the last one is, too.
+        if self.pause.is_none()
+            && let Some(wait) = self.limiter.as_ref().and_then(|limiter| limiter.take(length as u64, Instant::now()))
+        {
+            self.pause = Some(Box::pin(tokio::time::sleep(wait)));
+        }
         if let Some(pause) = self.pause.as_mut() {
             std::task::ready!(pause.as_mut().poll(context));
             self.pause = None;
         }
         self.progress.moved();
-        if self.range.length == 0 {
-            return Poll::Ready(None);
-        }
-        let length = self.range.length.min(PIECE as u64) as usize;
         let mut piece = vec![0; length];
         if let Err(error) = self.range.file.read_exact_at(&mut piece, self.range.offset) {
             return Poll::Ready(Some(Err(error)));
         }
         self.range.offset += length as u64;
         self.range.length -= length as u64;
-        if let Some(wait) = self.limiter.as_ref().and_then(|limiter| limiter.take(length as u64, Instant::now())) {
-            self.pause = Some(Box::pin(tokio::time::sleep(wait)));
-        }
         Poll::Ready(Some(Ok(Frame::data(piece.into()))))
     }
 

@@ -52,6 +52,24 @@ pub struct OpenUpload {
     pub id: String,
 }
 
+/// A part of a multipart upload that is not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPart {
+    /// Its number, from 1.
+    pub number: u32,
+    /// Bytes.
+    pub size: u64,
+    /// Its ETag as the store gave it, for the end of the upload.
+    pub given_etag: String,
+}
+
+impl StoredPart {
+    /// Its ETag, for comparing.
+    pub fn etag(&self) -> Option<ETag> {
+        ETag::from_store(&self.given_etag)
+    }
+}
+
 /// Keys that one `DeleteObjects` takes.
 pub const DELETE_BATCH: usize = 1000;
 
@@ -201,6 +219,37 @@ impl Store {
             (error.key().unwrap_or_default().to_owned(), why)
         });
         Ok(refused.collect())
+    }
+
+    /// The parts that a multipart upload has.
+    pub async fn list_parts(&self, upload: &OpenUpload) -> Result<Vec<StoredPart>, StoreError> {
+        let mut parts = Vec::new();
+        let mut marker: Option<String> = None;
+        loop {
+            let request = async |client: aws_sdk_s3::Client| {
+                client
+                    .list_parts()
+                    .bucket(self.bucket())
+                    .key(&upload.key)
+                    .upload_id(&upload.id)
+                    .set_part_number_marker(marker.clone())
+                    .send()
+                    .await
+            };
+            let page = self.persist("ListParts", &self.uri(&upload.key), request).await?;
+            parts.extend(page.parts().iter().filter_map(|part| {
+                Some(StoredPart {
+                    number: u32::try_from(part.part_number()?).ok()?,
+                    size: u64::try_from(part.size()?).ok()?,
+                    given_etag: part.e_tag()?.to_owned(),
+                })
+            }));
+            let next = page.next_part_number_marker().map(str::to_owned);
+            if page.is_truncated() != Some(true) || next.is_none() || next == marker {
+                return Ok(parts);
+            }
+            marker = next;
+        }
     }
 
     /// Multipart uploads that were begun under a prefix and not ended.

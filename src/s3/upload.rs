@@ -186,6 +186,11 @@ impl Store {
 }
 
 impl Upload {
+    /// An upload that an earlier run began. What the store says of its encryption comes with each part.
+    pub fn of_open(open: OpenUpload) -> Self {
+        Self { key: open.key, id: open.id, etag_is_no_md5: false }
+    }
+
     /// As something that can be aborted.
     pub fn as_open(&self) -> OpenUpload {
         OpenUpload { key: self.key.clone(), id: self.id.clone() }

@@ -11,7 +11,19 @@ const FLOORS: [(&str, &[&str]); 4] = [
     ("edges", &["dump_dir", "dumper", "hint", "platform", "report", "s3", "stop", "writers"]),
     (
         "lives",
-        &["bucket_dump", "catalog", "cli", "content", "dump_index", "fetch", "pool", "removal", "scan", "transfer"],
+        &[
+            "bucket_dump",
+            "catalog",
+            "cli",
+            "content",
+            "dump_index",
+            "fetch",
+            "object_hash",
+            "pool",
+            "removal",
+            "scan",
+            "transfer",
+        ],
     ),
     ("commands", &["commands"]),
 ];

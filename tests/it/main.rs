@@ -14,6 +14,7 @@ mod list;
 mod promises;
 mod prune;
 mod readme;
+mod restore;
 mod s3_server;
 mod settings;
 mod support_tests;

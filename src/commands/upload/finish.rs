@@ -111,7 +111,8 @@ impl Session<'_> {
         metadata: &DumpMetadata,
         text: Vec<u8>,
     ) -> Result<(), Failure> {
-        // First what an earlier run left: it belongs to what is judged.
+        self.shared.transfer.abort_left().await;
+        // What an earlier run left belongs to what is judged.
         self.adopt_earlier().await.map_err(not_committed)?;
         if let Some(reason) = self.why_incomplete(ending, exit, metadata) {
             return Err(self.conclude_incomplete(reason, exit, metadata, text).await);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::anyhow;
@@ -11,7 +11,7 @@ use jiff::civil;
 use jiff::tz::TimeZone;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::claim::{self, Claim};
 use super::disk::DiskWatch;
@@ -83,6 +83,7 @@ impl<'a> Session<'a> {
             claim = claim_patiently(args, store, child, &prefix, &header, &mut dump, &directory) => claim?,
             signal = stop.wait() => return Err(stopped(signal)),
         };
+        let is_new = before.is_none();
         let header = match before {
             // What an earlier run saw of the dump's life still holds.
             Some(before) => ManifestHeader {
@@ -94,12 +95,15 @@ impl<'a> Session<'a> {
             None => header,
         };
         totals.claimed = Some((prefix.clone(), header.clone()));
-        if !args.destination.write_only {
-            abort_leftovers(store, &prefix).await;
-        }
+        let left = if args.destination.write_only { Vec::new() } else { left_uploads(store, &prefix).await };
         // Where the exit status will be seen, it tells of a compressor that failed; inflating everything costs CPU.
         let inflate = args.dump.content_check || !will_be_seen(args, child, &dump);
         let transfer = transfer(args, store, &directory, prefix, &header, earlier, is_complete, inflate);
+        transfer.left_uploads.lock().unwrap_or_else(PoisonError::into_inner).extend(left);
+        if is_new {
+            // What was begun under a prefix that nobody had claimed is of no dump that could be continued.
+            transfer.abort_left().await;
+        }
         Ok(Self {
             args,
             store: store.clone(),
@@ -437,27 +441,26 @@ fn transfer(
         workers: args.transfer.workers,
         sent: AtomicU64::new(0),
         open_uploads: Mutex::default(),
+        left_uploads: Mutex::default(),
     }
 }
 
-/// Multipart uploads that an earlier run left under the prefix.
-async fn abort_leftovers(store: &Store, prefix: &Prefix) {
+/// Multipart uploads of this dump's files that an earlier run began and did not end.
+async fn left_uploads(store: &Store, prefix: &Prefix) -> Vec<OpenUpload> {
     let directory = prefix.directory();
-    let uploads = match store.open_uploads(&directory).await {
-        Ok(uploads) => uploads,
-        Err(error) => {
-            info!("multipart uploads cannot be listed, so those that a killed run left behind stay: {error}");
-            return;
-        }
-    };
     // Only keys directly under the prefix are ours, and in the bucket's root not all of these.
-    let is_ours = |upload: &&OpenUpload| {
+    let is_ours = |upload: &OpenUpload| {
         upload.key.strip_prefix(&directory).is_some_and(|name| !name.contains('/') && could_be_dump_file(name))
     };
-    for upload in uploads.iter().filter(is_ours) {
-        match store.abort_upload(upload).await {
-            Ok(()) => info!("aborted an unfinished upload of {}", store.uri(&upload.key)),
-            Err(error) => warn!("{error}"),
+    match store.open_uploads(&directory).await {
+        Ok(mut uploads) => {
+            uploads.retain(is_ours);
+            uploads
+        }
+        // Said once, when the rights were tried.
+        Err(error) => {
+            debug!("{error}");
+            Vec::new()
         }
     }
 }

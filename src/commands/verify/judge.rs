@@ -3,8 +3,6 @@
 use std::io;
 use std::sync::Arc;
 
-use futures_util::{StreamExt, TryStreamExt};
-
 use crate::dump_dir::DumpDir;
 use crate::dump_index::Listed;
 use crate::fetch::{FetchError, Taker, fetch};
@@ -15,11 +13,9 @@ use crate::model::etag::ETag;
 use crate::model::file_name::FileName;
 use crate::model::manifest::{ContentHash, ObjectRecord};
 use crate::model::object_key::Prefix;
-use crate::model::part_plan::PartPlan;
-use crate::object_hash::KnownHash;
+use crate::object_hash::{KnownHash, hash_local};
 use crate::report::Progress;
 use crate::s3::{ErrorKind, ObjectRef, Store, StoreError};
-use crate::transfer;
 
 /// Where a listing cannot prove an object because its ETag is no MD5, one up to this size is read: in a bucket with
 /// SSE-KMS that is `metadata`, whose ETag is not in the manifest, since the manifest is written first.
@@ -167,7 +163,7 @@ impl Judge<'_> {
             Agreement::Same(proof) => {
                 Ok(Judgement::matches(format!("the local file has the object's {}", proof.as_str())))
             }
-            Agreement::Different if self.is_different(&key, &known).await? => {
+            Agreement::Different if known.is_refuted(self.store, &key).await? => {
                 Ok(Judgement::of(Verdict::Mismatch, "the local file has other bytes than the object"))
             }
             _ => {
@@ -190,25 +186,7 @@ impl Judge<'_> {
         if size != listed.size {
             return Ok(Err(size));
         }
-        let advance = |bytes| self.progress.advance(0, bytes);
-        let hash = match like {
-            ContentHash::Parts { part_size, .. } => {
-                let plan = PartPlan::new(size, (*part_size).max(1), u32::MAX).map_err(io::Error::other)?;
-                let hashes = futures_util::stream::iter(plan.parts()).map(async |part| {
-                    let md5 = transfer::hash(&file, part.offset, part.length).await;
-                    advance(part.length);
-                    md5
-                });
-                let part_md5s = hashes.buffered(self.workers).try_collect().await?;
-                ContentHash::Parts { part_size: *part_size, part_md5s }
-            }
-            ContentHash::Whole { .. } | ContentHash::Unknown {} => {
-                let md5 = transfer::hash(&file, 0, size).await?;
-                advance(size);
-                ContentHash::Whole { md5 }
-            }
-        };
-        Ok(Ok(ComputedHash { size, hash, sha256: None }))
+        hash_local(&file, like, self.workers, |bytes| self.progress.advance(0, bytes)).await.map(Ok)
     }
 
     /// Are the object's bytes those that went up, and is compressed content whole?
@@ -229,22 +207,12 @@ impl Judge<'_> {
             match content.hasher.finish().agrees_with(&known.hash, sha256, known.etag.as_ref()) {
                 // On its way a byte may change, too: over http nothing else would notice.
                 Agreement::Different if tries_left > 0 => tries_left -= 1,
-                Agreement::Different if self.is_different(&key, &known).await? => {
+                Agreement::Different if known.is_refuted(self.store, &key).await? => {
                     return Ok(Judgement::of(Verdict::Mismatch, "its bytes are not those that were uploaded"));
                 }
                 agreement => return Ok(content_judgement(agreement, whole)),
             }
         }
-    }
-
-    /// Whether a difference from a known hash means other bytes.
-    async fn is_different(&self, key: &str, known: &KnownHash) -> Result<bool, StoreError> {
-        if known.is_certain {
-            return Ok(true);
-        }
-        let is_md5 = matches!(known.hash, ContentHash::Whole { .. });
-        let head = self.store.head(key).await?.unwrap_or_default();
-        Ok(is_md5 && !head.etag_is_no_md5 && !self.store.has_no_md5_etags())
     }
 
     async fn read(

@@ -49,7 +49,7 @@ async fn verify(args: &VerifyArgs, report: &Report) -> Result<Status, Failure> {
     if manifest.is_none() && local.is_empty() && !listing.names().any(|name| could_be_dump_file(name.as_str())) {
         return Err(Failure::incomplete(no_dump(&store, &args.prefix)));
     }
-    let standing = Standing::of(&store, &args.prefix, &listing, manifest.as_ref().map(|manifest| &manifest.header));
+    let standing = Standing::of(&store, &args.prefix, &listing, manifest.as_deref().map(|manifest| &manifest.header));
     let standing = standing.await.map_err(Failure::failed)?;
     if let Standing::Uploading { .. } = standing {
         // Its manifest names no file yet.
@@ -69,9 +69,9 @@ async fn verify(args: &VerifyArgs, report: &Report) -> Result<Status, Failure> {
         workers: args.workers,
         progress: report.progress("verifying", files as usize, bytes),
     };
-    let mut outcome = Outcome::begin(args, report, &store, manifest.as_ref());
+    let mut outcome = Outcome::begin(args, report, &store, manifest.as_deref());
     outcome.local_files(local.len());
-    let entries = entries(manifest.as_ref(), listing, local);
+    let entries = entries(manifest.as_deref(), listing, local);
     let mut findings = Box::pin(entries.map(|entry| judge.judge(entry)).buffer_unordered(args.workers));
     while let Some(finding) = findings.next().await {
         outcome.add(finding.map_err(|error| Failure::failed(anyhow!(error).context("the dump is not verified")))?);
@@ -84,7 +84,7 @@ async fn verify(args: &VerifyArgs, report: &Report) -> Result<Status, Failure> {
 }
 
 /// Fetches the manifest and makes sure that it is the one that is meant.
-async fn manifest(args: &VerifyArgs, store: &Store, listing: &Listing) -> Result<Option<Spooled>, Failure> {
+async fn manifest(args: &VerifyArgs, store: &Store, listing: &Listing) -> Result<Option<Box<Spooled>>, Failure> {
     let difference = |error| Failure { status: Status::Difference, error };
     let uri = store.uri(&args.prefix.manifest_key());
     let fetched = Spooled::fetch(store, listing.manifest.as_ref()).await.map_err(Failure::failed)?;

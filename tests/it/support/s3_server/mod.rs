@@ -322,6 +322,14 @@ impl S3Server {
         put.unwrap_or_else(|error| panic!("cannot put '{key}' into '{bucket}': {error}"))
     }
 
+    /// Gives many keys the object that one has: a hundred thousand of them in a second, on one file of bytes.
+    pub fn copy_directly(&self, bucket: &str, key: &str, copies: impl IntoIterator<Item = String>) {
+        let object = self.object(bucket, key).unwrap_or_else(|| panic!("there is no '{key}' in '{bucket}' to copy"));
+        self.with_bucket(bucket, |bucket| {
+            copies.into_iter().for_each(|copy| drop(bucket.insert(&copy, StoredObject::clone(&object))));
+        });
+    }
+
     pub fn remove_directly(&self, bucket: &str, key: &str) {
         self.front.store.delete(bucket, key, None, self.now()).expect("the test names a bucket that exists");
     }

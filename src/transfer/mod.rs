@@ -3,35 +3,33 @@
 //! A file is read twice: once to hash it, once to send it with that hash, so that the store refuses a damaged body
 //! before it replaces anything. The second time it comes from the page cache.
 
+mod hash;
+mod parts;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures_util::{StreamExt, TryStreamExt};
-use md5::{Digest, Md5};
 use tokio::sync::Semaphore;
-use tracing::{debug, trace, warn};
+use tracing::{debug, warn};
 
+pub use self::hash::hash;
+use self::hash::hash_parts;
 use crate::content;
 use crate::dump_dir::{DumpDir, Removal, identity_of};
-use crate::model::etag::{ETag, Md5Digest};
+use crate::model::etag::ETag;
 use crate::model::file_name::FileName;
 use crate::model::identity::FileIdentity;
 use crate::model::manifest::{ContentHash, ObjectRecord, Proof};
 use crate::model::object_key::Prefix;
-use crate::model::part_plan::{Part, PartPlan};
+use crate::model::part_plan::PartPlan;
 use crate::model::state::{Local, UploadJob, Uploaded};
 use crate::s3::{ErrorKind, FileRange, ListedObject, OpenUpload, PutAnswer, Store, StoreError, UserMetadata};
 
-/// Files up to this size are hashed where we are: a hand-over to another thread costs more.
-const HASH_INLINE_MAX: u64 = 64 * 1024;
 /// How often damaged bytes, a wrong ETag or a lost upload id make one job begin its file anew.
 const TRIES: u32 = 4;
-/// How much is read at a time for hashing.
-const PIECE: usize = 256 * 1024;
 
 /// What became of a job.
 #[derive(Debug)]
@@ -91,6 +89,8 @@ pub struct Transfer {
     pub sent: AtomicU64,
     /// Multipart uploads that were begun here and not ended.
     pub open_uploads: Mutex<HashSet<OpenUpload>>,
+    /// Multipart uploads of this dump's files that an earlier run began: continued, or aborted in the end.
+    pub left_uploads: Mutex<Vec<OpenUpload>>,
 }
 
 /// Why a file did not get into the bucket.
@@ -234,7 +234,7 @@ impl Transfer {
         let size = file.metadata()?.len();
         let plan = PartPlan::new(size, self.part_size, self.max_parts).map_err(io::Error::other)?;
         let (hash, proof) = if plan.is_multipart() {
-            let part_md5s = self.hash_parts(&file, plan).await?;
+            let part_md5s = hash_parts(&file, plan, self.workers).await?;
             (ContentHash::Parts { part_size: plan.part_size(), part_md5s }, Proof::EtagComposite)
         } else {
             (ContentHash::Whole { md5: hash(&file, 0, size).await? }, Proof::EtagMd5)
@@ -269,7 +269,7 @@ impl Transfer {
                     return Ok(None);
                 };
                 let plan = PartPlan::new(size, part_size, count).map_err(|error| Trouble::Local(error.to_string()))?;
-                ContentHash::Parts { part_size, part_md5s: self.hash_parts(file, plan).await? }
+                ContentHash::Parts { part_size, part_md5s: hash_parts(file, plan, self.workers).await? }
             }
         };
         if hash.etag().as_ref() != Some(&etag) {
@@ -277,11 +277,6 @@ impl Transfer {
         }
         let proof = if matches!(hash, ContentHash::Whole { .. }) { Proof::EtagMd5 } else { Proof::EtagComposite };
         Ok(Some(ObjectRecord { size, hash, etag: Some(etag), version_id: None, sha256: None, proof }))
-    }
-
-    async fn hash_parts(&self, file: &Arc<File>, plan: PartPlan) -> io::Result<Vec<Md5Digest>> {
-        let hashes = futures_util::stream::iter(plan.parts());
-        hashes.map(|part| hash(file, part.offset, part.length)).buffered(self.workers).try_collect().await
     }
 
     async fn put_whole(
@@ -303,74 +298,6 @@ impl Transfer {
             .map_err(|error| unless_changed(error, file, identity))?;
         self.sent.fetch_add(size, Ordering::Relaxed);
         self.prove(key, size, ContentHash::Whole { md5 }, answer).await
-    }
-
-    async fn put_parts(
-        &self,
-        key: &str,
-        file: &Arc<File>,
-        plan: PartPlan,
-        metadata: &UserMetadata,
-        identity: &FileIdentity,
-    ) -> Result<ObjectRecord, Trouble> {
-        let mut metadata = metadata.clone();
-        metadata.insert(PART_SIZE.to_owned(), plan.part_size().to_string());
-        let upload = self.store.begin_upload(key, &metadata).await?;
-        self.remember(upload.as_open());
-        let sent: Result<Vec<_>, Trouble> = futures_util::stream::iter(plan.parts())
-            .map(|part| self.put_part(&upload, part, file, identity))
-            .buffered(self.workers)
-            .try_collect()
-            .await;
-        let sent = match sent {
-            Ok(sent) => sent,
-            Err(trouble) => {
-                // Where the store is out of reach the parts must stay: they may still be continued.
-                if !matches!(&trouble, Trouble::Store(error) if error.is_outage() || error.is_about_rights()) {
-                    self.abort(upload.as_open()).await;
-                }
-                return Err(trouble);
-            }
-        };
-        let part_md5s: Vec<_> = sent.iter().map(|(md5, _)| *md5).collect();
-        let etags: Vec<_> = (1..).zip(sent.into_iter().map(|(_, etag)| etag)).collect();
-        let hash = ContentHash::Parts { part_size: plan.part_size(), part_md5s };
-        let answer = match self.store.end_upload(&upload, &etags).await {
-            Ok(answer) => answer,
-            // The answer to an earlier try may have been lost after the object was made: HEAD decides.
-            Err(error) if !self.write_only && matches!(error.kind, ErrorKind::NoSuchUpload | ErrorKind::NoSuchKey) => {
-                self.forget(&upload.as_open());
-                PutAnswer { etag: None, version_id: None, etag_is_no_md5: false }
-            }
-            Err(error) => {
-                if !error.is_outage() && !error.is_about_rights() {
-                    self.abort(upload.as_open()).await;
-                }
-                return Err(error.into());
-            }
-        };
-        self.forget(&upload.as_open());
-        self.prove(key, plan.size(), hash, answer).await
-    }
-
-    async fn put_part(
-        &self,
-        upload: &crate::s3::Upload,
-        part: Part,
-        file: &Arc<File>,
-        identity: &FileIdentity,
-    ) -> Result<(Md5Digest, String), Trouble> {
-        let _permit = self.requests.acquire().await.map_err(|error| Trouble::Local(error.to_string()))?;
-        let md5 = hash(file, part.offset, part.length).await?;
-        let range = FileRange { file: Arc::clone(file), offset: part.offset, length: part.length };
-        let etag = self
-            .store
-            .put_part(upload, part, range, md5)
-            .await
-            .map_err(|error| unless_changed(error, file, identity))?;
-        self.sent.fetch_add(part.length, Ordering::Relaxed);
-        trace!(part = part.number, bytes = part.length, "part uploaded");
-        Ok((md5, etag))
     }
 
     /// The verdict: does the store hold the bytes that were hashed?
@@ -452,24 +379,6 @@ impl Transfer {
         metadata
     }
 
-    fn remember(&self, upload: OpenUpload) {
-        self.open_uploads.lock().unwrap_or_else(PoisonError::into_inner).insert(upload);
-    }
-
-    fn forget(&self, upload: &OpenUpload) {
-        self.open_uploads.lock().unwrap_or_else(PoisonError::into_inner).remove(upload);
-    }
-
-    /// Gives an upload up. Its parts cost storage until then, but nothing is lost with them: a failure is only noted.
-    async fn abort(&self, upload: OpenUpload) {
-        if !self.write_only
-            && let Err(error) = self.store.abort_upload(&upload).await
-        {
-            debug!("{error}");
-        }
-        self.forget(&upload);
-    }
-
     /// Deletes the object of a file that mydumper took back; where that is not allowed, notes it for the manifest.
     pub async fn withdraw(&self, name: &FileName) -> Result<(), StoreError> {
         if self.write_only {
@@ -479,14 +388,6 @@ impl Transfer {
         match self.prefix.key(name) {
             Ok(key) => self.store.delete(&key).await,
             Err(_) => Ok(()),
-        }
-    }
-
-    /// Aborts all that was begun and not ended: for an orderly stop.
-    pub async fn abort_all(&self) {
-        let open: Vec<_> = self.open_uploads.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
-        for upload in open {
-            self.abort(upload).await;
         }
     }
 }
@@ -512,26 +413,4 @@ fn unless_changed(error: StoreError, file: &File, identity: &FileIdentity) -> Tr
 /// the name is judged by the removal.
 fn same_content(now: &FileIdentity, then: &FileIdentity) -> bool {
     (now.size, now.modified) == (then.size, then.modified)
-}
-
-/// The MD5 of a stretch of a file.
-pub async fn hash(file: &Arc<File>, offset: u64, length: u64) -> io::Result<Md5Digest> {
-    if length <= HASH_INLINE_MAX {
-        return hash_now(file, offset, length);
-    }
-    let file = Arc::clone(file);
-    tokio::task::spawn_blocking(move || hash_now(&file, offset, length)).await.map_err(io::Error::other)?
-}
-
-fn hash_now(file: &File, mut offset: u64, length: u64) -> io::Result<Md5Digest> {
-    let end = offset + length;
-    let mut hasher = Md5::new();
-    let mut piece = vec![0; PIECE.min(length as usize)];
-    while offset < end {
-        let wanted = piece.len().min((end - offset) as usize);
-        file.read_exact_at(&mut piece[..wanted], offset)?;
-        hasher.update(&piece[..wanted]);
-        offset += wanted as u64;
-    }
-    Ok(Md5Digest(hasher.finalize().into()))
 }

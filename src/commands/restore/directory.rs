@@ -1,0 +1,239 @@
+//! The directory that a dump is restored into. Files come into it under names that myloader ignores, and get their own
+//! when they are proved.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, anyhow};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+use tracing::info;
+
+use super::plan::Plan;
+use super::some;
+use crate::dump_dir::DumpDir;
+use crate::hint::{HintExt, hinted};
+use crate::model::file_kind::is_never_data;
+use crate::model::file_name::{FileName, METADATA};
+
+/// How a file is called until it is proved. myloader takes what has `.sql` or `.dat` in its name, `metadata…` and
+/// `resume…`, and ignores all else.
+const TEMPORARY: (&str, &str) = (".mydumper2s3-", ".download");
+
+/// What stands in the directory under a wanted name.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Local {
+    /// Nothing.
+    Absent,
+    /// The file itself.
+    Right,
+    /// Another file, and how it differs.
+    Different(String),
+    /// Something that is no file: not even `--overwrite` touches it.
+    Unfit(String),
+}
+
+/// The directory, held open and locked: all that follows means this one, whatever stands at its path by then.
+#[derive(Debug)]
+pub struct RestoreDir {
+    directory: Arc<DumpDir>,
+    next: AtomicU64,
+}
+
+/// A file that is not proved yet. Dropped, it is gone.
+#[derive(Debug)]
+pub struct Temporary {
+    pub file: Arc<File>,
+    directory: Arc<DumpDir>,
+    name: String,
+}
+
+/// Whether a name is one of ours for files that are not proved.
+pub fn is_temporary(name: &str) -> bool {
+    let number = name.strip_prefix(TEMPORARY.0).and_then(|rest| rest.strip_suffix(TEMPORARY.1));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+impl RestoreDir {
+    /// Opens the directory, and makes it where there is none: for this user alone, as its files are.
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            std::fs::create_dir_all(parent).with_context(|| format!("cannot make '{}'", parent.display()))?;
+        }
+        match rustix::fs::mkdir(path, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(io::Error::from(error)).context(format!("cannot make '{}'", path.display())),
+        }
+        let directory = DumpDir::open(path).with_context(|| format!("cannot open '{}'", path.display()))?;
+        if !directory.lock().context("cannot lock the directory")? {
+            return Err(anyhow!("another mydumper2s3 works in '{}'", path.display()))
+                .hint("wait for it, or choose another directory");
+        }
+        let directory = Self { directory: Arc::new(directory), next: AtomicU64::new(0) };
+        directory.remove_temporaries().context("cannot remove what a killed run left behind")?;
+        Ok(directory)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn free_space(&self) -> io::Result<u64> {
+        self.directory.free_space()
+    }
+
+    /// The regular file of that name, or what stands there instead.
+    pub fn look(&self, name: &FileName) -> io::Result<Result<File, Local>> {
+        let stat = match rustix::fs::statat(self.directory.descriptor(), name.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(Err(Local::Absent)),
+            Err(error) => return Err(error.into()),
+        };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => self.directory.open_file(name.as_str()).map(Ok),
+            FileType::Symlink => Ok(Err(Local::Unfit("is a symlink".to_owned()))),
+            _ => Ok(Err(Local::Unfit("is no regular file".to_owned()))),
+        }
+    }
+
+    /// Files that are not of this dump would be loaded with it.
+    pub fn check_strangers(&self, plan: &Plan, overwrite: bool) -> anyhow::Result<()> {
+        let path = self.path().display();
+        let mut strangers: Vec<String> = Vec::new();
+        for entry in self.directory.list().with_context(|| format!("cannot list '{path}'"))? {
+            let name = entry.name.to_string_lossy();
+            let is_of_dump = name.parse().is_ok_and(|name: FileName| plan.of_dump.contains(&name));
+            let is_ours =
+                name == METADATA && plan.salvaged_metadata().is_some_and(|text| self.may_salvage(text, overwrite));
+            if !is_of_dump && !is_ours && is_read_by_myloader(&name) {
+                strangers.push(format!("'{}'", name.escape_debug()));
+            }
+        }
+        if strangers.is_empty() {
+            return Ok(());
+        }
+        strangers.sort();
+        let error = anyhow!("'{path}' holds files that are not of this dump: {}", some(&strangers));
+        Err(hinted(error, "myloader would read them, too: choose an empty directory"))
+    }
+
+    /// Whether a `metadata` that is no object may be written: over its like, or where files may be replaced.
+    fn may_salvage(&self, text: &str, overwrite: bool) -> bool {
+        let mut there = Vec::new();
+        let read = self.directory.open_file(METADATA).and_then(|mut file| file.read_to_end(&mut there));
+        read.is_ok() && (overwrite || there == text.as_bytes())
+    }
+
+    /// A new file for bytes that are not proved yet.
+    pub fn create(&self) -> io::Result<Temporary> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let name = format!("{}{number}{}", TEMPORARY.0, TEMPORARY.1);
+            match rustix::fs::openat(self.directory.descriptor(), &name, flags, mode) {
+                Ok(file) => {
+                    let (file, directory) = (Arc::new(file.into()), Arc::clone(&self.directory));
+                    return Ok(Temporary { file, directory, name });
+                }
+                // Somebody else's, whatever it is.
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Gives a file that is proved its name. Its bytes are on the disk before that.
+    pub async fn accept(&self, temporary: Temporary, name: &FileName, overwrite: bool) -> io::Result<()> {
+        let file = Arc::clone(&temporary.file);
+        tokio::task::spawn_blocking(move || file.sync_all()).await.map_err(io::Error::other)??;
+        let directory = self.directory.descriptor();
+        let (from, to) = (temporary.name.as_str(), name.as_str());
+        if overwrite {
+            rustix::fs::renameat(&directory, from, &directory, to)?;
+            return Ok(());
+        }
+        match rustix::fs::renameat_with(&directory, from, &directory, to, RenameFlags::NOREPLACE) {
+            // Some filesystems do not know this flag; a link refuses as well where something stands.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                rustix::fs::linkat(&directory, from, &directory, to, AtFlags::empty())?;
+            }
+            result => result?,
+        }
+        Ok(())
+    }
+
+    /// Takes `metadata` away while the files that it stands for are not all there.
+    pub fn remove_metadata(&self) -> io::Result<()> {
+        match rustix::fs::unlinkat(self.directory.descriptor(), METADATA, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes a `metadata` that is no object.
+    pub fn write_metadata(&self, text: &[u8]) -> io::Result<()> {
+        let temporary = self.create()?;
+        (&*temporary.file).write_all(text)?;
+        temporary.file.sync_all()?;
+        let directory = self.directory.descriptor();
+        rustix::fs::renameat(&directory, &temporary.name, &directory, METADATA)?;
+        Ok(())
+    }
+
+    /// Makes the names last through a power cut.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(self.directory.descriptor())?)
+    }
+
+    fn remove_temporaries(&self) -> io::Result<()> {
+        let mut removed = 0;
+        for entry in self.directory.list()? {
+            if entry.file_type == FileType::RegularFile && entry.name.to_str().is_some_and(is_temporary) {
+                rustix::fs::unlinkat(self.directory.descriptor(), &entry.name, AtFlags::empty())?;
+                removed += 1;
+            }
+        }
+        if removed > 0 {
+            info!("removed {removed} unfinished downloads that a run left behind");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // It has its own name by now where it was accepted.
+        let _ = rustix::fs::unlinkat(self.directory.descriptor(), &self.name, AtFlags::empty());
+    }
+}
+
+/// What myloader looks at, of either generation.
+fn is_read_by_myloader(name: &str) -> bool {
+    name.contains(".sql") || name.contains(".dat") || name.starts_with(METADATA) || is_never_data(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn temporary_names_mean_nothing_to_myloader() {
+        assert!(is_temporary(".mydumper2s3-7.download"));
+        assert!(!is_read_by_myloader(".mydumper2s3-7.download"));
+        for other in [".mydumper2s3-.download", ".mydumper2s3-a.sql.download", "x.mydumper2s3-1.download", "a.sql"] {
+            assert!(!is_temporary(other), "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_is_both(name in "(\\.mydumper2s3-)?[0-9a-z.]{0,8}(\\.download)?") {
+            prop_assert!(!(is_temporary(&name) && is_read_by_myloader(&name)));
+        }
+    }
+}

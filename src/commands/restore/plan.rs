@@ -1,0 +1,267 @@
+//! What is to be fetched, decided before the first byte: is the dump whole, which files, can they be read at all.
+
+use std::collections::{HashMap, HashSet};
+
+use anyhow::anyhow;
+use futures_util::StreamExt;
+use tracing::{info, warn};
+
+use super::some;
+use crate::cli::RestoreArgs;
+use crate::commands::reach::first_answer;
+use crate::dump_index::{Fetched, Listed, Listing, Spooled, no_dump};
+use crate::exit_status::{Failure, Status};
+use crate::hint::hinted;
+use crate::model::dump_metadata::{DumpMetadata, Generation};
+use crate::model::file_kind::{FileKind, KnownNames, NameParts, could_be_dump_file, is_never_data};
+use crate::model::file_name::{FileName, MANIFEST, METADATA};
+use crate::model::manifest::{DumpStateWord, ManifestFile, ManifestHeader, ObjectRecord};
+use crate::model::object_key::Prefix;
+use crate::model::table_choice::TableChoice;
+use crate::s3::Store;
+
+/// The largest `metadata` that is read into memory: some 200 bytes a table.
+const METADATA_SIZE_MAX: u64 = 256 * 1024 * 1024;
+
+/// A file to be fetched.
+#[derive(Debug)]
+pub struct Wanted {
+    /// The object as it stands.
+    pub listed: Listed,
+    /// What the manifest says of it.
+    pub record: Option<ObjectRecord>,
+}
+
+/// A file of the dump, with its real names.
+struct DumpFile {
+    name: FileName,
+    kind: FileKind,
+    database: Option<String>,
+    table: Option<String>,
+    record: Option<ObjectRecord>,
+}
+
+/// What is to be fetched of which dump.
+#[derive(Debug)]
+pub struct Plan {
+    /// The files.
+    pub wanted: Vec<Wanted>,
+    /// All files of the dump, wanted or not.
+    pub of_dump: HashSet<FileName>,
+    header: Option<ManifestHeader>,
+    metadata: Option<DumpMetadata>,
+    /// Why the dump is not whole, if it is not.
+    incomplete: Option<String>,
+}
+
+impl Plan {
+    /// Looks at the dump and chooses.
+    pub async fn make(args: &RestoreArgs, store: &Store, prefix: &Prefix) -> Result<Self, Failure> {
+        let mut listing = first_answer(store, Listing::of(store, prefix).await)?;
+        let manifest = match Spooled::fetch(store, listing.manifest.as_ref()).await.map_err(Failure::failed)? {
+            Fetched::Read(manifest) => Some(manifest),
+            Fetched::Absent => None,
+            Fetched::Bad(bad) => {
+                let uri = store.uri(&prefix.manifest_key());
+                return Err(Failure::failed(anyhow!(bad).context(format!("cannot restore by {uri}"))));
+            }
+        };
+        let metadata = metadata(store, prefix, &listing).await?;
+        let header = manifest.as_ref().map(|manifest| manifest.header.clone());
+        let files = match &manifest {
+            Some(manifest) if manifest.header.state != DumpStateWord::Uploading => by_manifest(manifest).await,
+            _ => by_listing(&listing, metadata.as_ref()),
+        };
+        if files.is_empty() {
+            return Err(Failure::incomplete(no_dump(store, prefix)));
+        }
+        let incomplete = why_incomplete(header.as_ref(), &listing, metadata.as_ref());
+        if let Some(why) = incomplete.as_ref().filter(|_| !args.incomplete) {
+            let error = anyhow!("{} is no whole dump: {why}", store.uri(&prefix.directory()));
+            return Err(Failure::incomplete(hinted(error, "--incomplete takes what there is")));
+        }
+        let of_dump = files.iter().map(|file| file.name.clone()).collect();
+        let chosen = choose(args, files)?;
+        let mut plan = Self { wanted: Vec::new(), of_dump, header, metadata, incomplete };
+        let damage = plan.take(chosen, &mut listing);
+        plan.check_damage(args, store, prefix, damage)?;
+        Ok(plan)
+    }
+
+    /// Finds the chosen files among the objects; returns what is wrong with those that cannot be had.
+    fn take(&mut self, chosen: Vec<DumpFile>, listing: &mut Listing) -> Vec<String> {
+        let mut damage = Vec::new();
+        for DumpFile { name, record, .. } in chosen {
+            match listing.take(&name) {
+                // Of an incomplete dump there is none, and that was said already.
+                None if name.is_metadata() && self.incomplete.is_some() => {}
+                None => damage.push(format!("'{name}' is missing")),
+                Some(listed) if record.as_ref().is_some_and(|record| record.size != listed.size) => {
+                    damage.push(format!("'{name}' has another size than at its upload"));
+                }
+                Some(listed) => self.wanted.push(Wanted { listed, record }),
+            }
+        }
+        damage.sort();
+        damage
+    }
+
+    fn check_damage(
+        &mut self,
+        args: &RestoreArgs,
+        store: &Store,
+        prefix: &Prefix,
+        damage: Vec<String>,
+    ) -> Result<(), Failure> {
+        if damage.is_empty() {
+            return Ok(());
+        }
+        let why = format!("{} of its files are missing or changed: {}", damage.len(), some(&damage));
+        if !args.incomplete {
+            let error = anyhow!("{} is damaged: {why}", store.uri(&prefix.directory()));
+            let error = hinted(error, "`mydumper2s3 verify` names all of them; --incomplete takes the others");
+            return Err(Failure { status: Status::Difference, error });
+        }
+        self.incomplete.get_or_insert(why);
+        Ok(())
+    }
+
+    /// Objects in an archive must be brought back before they can be read, which takes hours: found out now.
+    pub async fn check_archived(
+        &self,
+        store: &Store,
+        prefix: &Prefix,
+        fetch: &[&Wanted],
+        at_once: usize,
+    ) -> Result<(), Failure> {
+        let archived: Vec<_> = fetch.iter().filter(|wanted| wanted.listed.is_archived).collect();
+        let heads = futures_util::stream::iter(&archived).map(async |wanted| {
+            let key = format!("{}{}", prefix.directory(), wanted.listed.name);
+            (&wanted.listed.name, store.head(&key).await)
+        });
+        let mut heads = Box::pin(heads.buffer_unordered(at_once));
+        while let Some((name, head)) = heads.next().await {
+            let head = head.map_err(Failure::failed)?.unwrap_or_default();
+            if !head.is_restored {
+                let (count, class) = (archived.len(), head.storage_class.unwrap_or_default());
+                let error =
+                    anyhow!("{count} objects are archived, such as '{name}' in {class}: they cannot be read now");
+                let hint =
+                    "ask the store to restore them (aws s3api restore-object), and run this again when it is done";
+                return Err(Failure::failed(hinted(error, hint)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Which mydumper made the dump.
+    pub fn generation(&self) -> Option<Generation> {
+        let salvaged = || self.header.as_ref()?.metadata_text.as_ref().map(|text| DumpMetadata::parse(text.as_bytes()));
+        self.metadata.clone().or_else(salvaged)?.generation
+    }
+
+    /// Of an incomplete dump: what its `metadata` would have been. myloader loads nothing without one.
+    pub fn salvaged_metadata(&self) -> Option<&str> {
+        let has_metadata = self.wanted.iter().any(|wanted| wanted.listed.name.is_metadata());
+        self.incomplete.as_ref().filter(|_| !has_metadata)?;
+        self.header.as_ref()?.metadata_text.as_deref()
+    }
+
+    /// The end, when everything is there: an incomplete dump stays one.
+    pub fn conclude(self) -> Result<Status, Failure> {
+        match self.incomplete {
+            None => Ok(Status::Success),
+            Some(why) => {
+                Err(Failure::incomplete(anyhow!("what there is was fetched, but this is no whole dump: {why}")))
+            }
+        }
+    }
+}
+
+async fn metadata(store: &Store, prefix: &Prefix, listing: &Listing) -> Result<Option<DumpMetadata>, Failure> {
+    let Some(listed) = listing.find(METADATA).filter(|listed| !listed.is_archived) else {
+        return Ok(None);
+    };
+    let key = format!("{}{}", prefix.directory(), listed.name);
+    let text = store.read(&key, METADATA_SIZE_MAX).await.map_err(Failure::failed)?;
+    Ok(text.map(|text| DumpMetadata::parse(&text)))
+}
+
+fn why_incomplete(
+    header: Option<&ManifestHeader>,
+    listing: &Listing,
+    metadata: Option<&DumpMetadata>,
+) -> Option<String> {
+    match header.map(|header| (header.state, &header.reason)) {
+        Some((DumpStateWord::Complete, _)) if listing.has_metadata() => None,
+        Some((DumpStateWord::Complete, _)) => Some("it was not committed, there is no metadata".to_owned()),
+        Some((DumpStateWord::Uploading, _)) => Some("it is still being uploaded, or its upload died".to_owned()),
+        Some((DumpStateWord::Incomplete, reason)) => Some(reason.clone().unwrap_or_else(|| "it failed".to_owned())),
+        None if !listing.has_metadata() => Some("there is neither a manifest nor metadata".to_owned()),
+        None => match metadata {
+            Some(metadata) if metadata.finished.is_none() => Some("metadata has no line 'Finished dump at'".to_owned()),
+            _ => None,
+        },
+    }
+}
+
+/// The files that the manifest names.
+async fn by_manifest(manifest: &Spooled) -> Vec<DumpFile> {
+    let mut files = Vec::new();
+    let mut named = manifest.files();
+    while let Some(ManifestFile { name, kind, database, table, object, .. }) = named.recv().await {
+        if is_refused(&name) {
+            warn!(file = %name, "the manifest names a file that no dump has; it is left out");
+            continue;
+        }
+        // Kinds that a newer program knows are none to us.
+        let kind = serde_json::from_value(kind.into()).unwrap_or(FileKind::Other);
+        files.push(DumpFile { name, kind, database, table, record: Some(object) });
+    }
+    files
+}
+
+/// Without a manifest: what looks like a dump's file. At the root of a bucket all kinds of things may lie.
+fn by_listing(listing: &Listing, metadata: Option<&DumpMetadata>) -> Vec<DumpFile> {
+    let is_taken = |name: &&FileName| could_be_dump_file(name.as_str()) && !is_refused(name);
+    let (taken, others): (Vec<_>, Vec<_>) = listing.names().partition(is_taken);
+    if !taken.is_empty() && !others.is_empty() {
+        let names: Vec<_> = others.iter().map(|name| format!("'{name}'")).collect();
+        info!("objects with names that no dump has are left out: {}", some(&names));
+    }
+    let known = KnownNames::new(metadata, taken.iter().map(|name| name.as_str()));
+    let tables = metadata.iter().flat_map(|metadata| &metadata.tables);
+    let real_names: HashMap<_, _> =
+        tables.map(|table| ((table.database.as_str(), table.file_table.as_str()), table.table.as_str())).collect();
+    let describe = |name: &FileName| {
+        let parts = NameParts::parse(name.as_str(), &known);
+        let real_name = parts.database.zip(parts.file_table).and_then(|names| real_names.get(&names).copied());
+        DumpFile {
+            name: name.clone(),
+            kind: parts.kind,
+            database: parts.database.map(str::to_owned),
+            table: real_name.or(parts.file_table).map(str::to_owned),
+            record: None,
+        }
+    };
+    taken.into_iter().map(describe).collect()
+}
+
+/// Names that would do harm in a directory that myloader reads, or that mean something to us.
+fn is_refused(name: &FileName) -> bool {
+    is_never_data(name.as_str()) || name.as_str() == MANIFEST || super::directory::is_temporary(name.as_str())
+}
+
+fn choose(args: &RestoreArgs, files: Vec<DumpFile>) -> Result<Vec<DumpFile>, Failure> {
+    let mut choice = TableChoice::new(&args.tables);
+    files.iter().for_each(|file| choice.see(file.kind, file.database.as_deref(), file.table.as_deref()));
+    if let Some(pattern) = choice.unmet() {
+        let error = anyhow!("the dump has no table '{}.{}'", pattern.database, pattern.table);
+        return Err(Failure::usage(hinted(
+            error,
+            "`mydumper2s3 list --files` shows what it has; names are real names",
+        )));
+    }
+    let takes = |file: &DumpFile| choice.takes(file.kind, file.database.as_deref(), file.table.as_deref());
+    Ok(files.into_iter().filter(takes).collect())
+}

@@ -1,0 +1,159 @@
+//! A file in parts: begun, or continued where a killed run left off; sent several at a time; ended or given up.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use futures_util::{StreamExt, TryStreamExt};
+use tracing::{debug, info, trace};
+
+use super::hash::hash;
+use super::{PART_SIZE, Transfer, Trouble, unless_changed};
+use crate::model::etag::{ETag, Md5Digest};
+use crate::model::identity::FileIdentity;
+use crate::model::manifest::{ContentHash, ObjectRecord};
+use crate::model::part_plan::{Part, PartPlan};
+use crate::s3::{ErrorKind, FileRange, OpenUpload, PutAnswer, StoredPart, Upload, UserMetadata};
+
+impl Transfer {
+    /// Uploads a file in parts, several at once.
+    pub(super) async fn put_parts(
+        &self,
+        key: &str,
+        file: &Arc<File>,
+        plan: PartPlan,
+        metadata: &UserMetadata,
+        identity: &FileIdentity,
+    ) -> Result<ObjectRecord, Trouble> {
+        let mut metadata = metadata.clone();
+        metadata.insert(PART_SIZE.to_owned(), plan.part_size().to_string());
+        let (upload, stored) = match self.continue_upload(key, plan).await {
+            Some(left) => left,
+            None => (self.store.begin_upload(key, &metadata).await?, HashMap::new()),
+        };
+        self.remember(upload.as_open());
+        let (upload, stored) = (&upload, &stored);
+        let sent: Result<Vec<_>, Trouble> = futures_util::stream::iter(plan.parts())
+            .map(|part| self.put_part(upload, part, stored.get(&part.number), file, identity))
+            .buffered(self.workers)
+            .try_collect()
+            .await;
+        let sent = match sent {
+            Ok(sent) => sent,
+            Err(trouble) => {
+                // Where the store is out of reach the parts must stay: they may still be continued.
+                if !matches!(&trouble, Trouble::Store(error) if error.is_outage() || error.is_about_rights()) {
+                    self.abort(upload.as_open()).await;
+                }
+                return Err(trouble);
+            }
+        };
+        let part_md5s: Vec<_> = sent.iter().map(|(md5, _)| *md5).collect();
+        let etags: Vec<_> = (1..).zip(sent.into_iter().map(|(_, etag)| etag)).collect();
+        let hash = ContentHash::Parts { part_size: plan.part_size(), part_md5s };
+        let answer = match self.store.end_upload(upload, &etags).await {
+            Ok(answer) => answer,
+            // The answer to an earlier try may have been lost after the object was made: HEAD decides.
+            Err(error) if !self.write_only && matches!(error.kind, ErrorKind::NoSuchUpload | ErrorKind::NoSuchKey) => {
+                self.forget(&upload.as_open());
+                PutAnswer { etag: None, version_id: None, etag_is_no_md5: false }
+            }
+            Err(error) => {
+                if !error.is_outage() && !error.is_about_rights() {
+                    self.abort(upload.as_open()).await;
+                }
+                return Err(error.into());
+            }
+        };
+        self.forget(&upload.as_open());
+        self.prove(key, plan.size(), hash, answer).await
+    }
+
+    async fn put_part(
+        &self,
+        upload: &Upload,
+        part: Part,
+        stored: Option<&StoredPart>,
+        file: &Arc<File>,
+        identity: &FileIdentity,
+    ) -> Result<(Md5Digest, String), Trouble> {
+        let _permit = self.requests.acquire().await.map_err(|error| Trouble::Local(error.to_string()))?;
+        let md5 = hash(file, part.offset, part.length).await?;
+        if let Some(stored) = stored
+            && stored.etag() == Some(ETag::of_single_put(md5))
+        {
+            trace!(part = part.number, "an earlier run sent this part");
+            return Ok((md5, stored.given_etag.clone()));
+        }
+        let range = FileRange { file: Arc::clone(file), offset: part.offset, length: part.length };
+        let etag = self
+            .store
+            .put_part(upload, part, range, md5)
+            .await
+            .map_err(|error| unless_changed(error, file, identity))?;
+        self.sent.fetch_add(part.length, Ordering::Relaxed);
+        trace!(part = part.number, bytes = part.length, "part uploaded");
+        Ok((md5, etag))
+    }
+
+    /// An upload of this key that an earlier run left behind, with the parts that it has; `None` if there is none that
+    /// was cut in the same way. Its parts are compared with the local bytes one by one.
+    async fn continue_upload(&self, key: &str, plan: PartPlan) -> Option<(Upload, HashMap<u32, StoredPart>)> {
+        let left = {
+            let mut left = self.left_uploads.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = left.iter().position(|upload| upload.key == key)?;
+            left.swap_remove(at)
+        };
+        let stored = match self.store.list_parts(&left).await {
+            Ok(stored) => stored,
+            Err(error) => {
+                debug!("{error}; the upload begins anew");
+                Vec::new()
+            }
+        };
+        let fits = |stored: &StoredPart| plan.part(stored.number).is_some_and(|part| part.length == stored.size);
+        // Without any part nothing shows how it was meant to be cut, and its user metadata says it for good.
+        if stored.is_empty() || !stored.iter().all(fits) {
+            self.abort(left).await;
+            return None;
+        }
+        info!("continuing the upload of {} with {} parts", self.store.uri(key), stored.len());
+        Some((Upload::of_open(left), stored.into_iter().map(|part| (part.number, part)).collect()))
+    }
+
+    pub(super) fn remember(&self, upload: OpenUpload) {
+        self.open_uploads.lock().unwrap_or_else(PoisonError::into_inner).insert(upload);
+    }
+
+    fn forget(&self, upload: &OpenUpload) {
+        self.open_uploads.lock().unwrap_or_else(PoisonError::into_inner).remove(upload);
+    }
+
+    /// Gives an upload up. Its parts cost storage until then, but nothing is lost with them: a failure is only noted.
+    async fn abort(&self, upload: OpenUpload) {
+        if !self.write_only
+            && let Err(error) = self.store.abort_upload(&upload).await
+        {
+            debug!("{error}");
+        }
+        self.forget(&upload);
+    }
+
+    /// Aborts all that was begun and not ended: for an orderly stop.
+    pub async fn abort_all(&self) {
+        let open: Vec<_> = self.open_uploads.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        for upload in open {
+            self.abort(upload).await;
+        }
+    }
+
+    /// Aborts what an earlier run began and this one had no use for.
+    pub async fn abort_left(&self) {
+        let left = std::mem::take(&mut *self.left_uploads.lock().unwrap_or_else(PoisonError::into_inner));
+        for upload in left {
+            info!("aborting an unfinished upload of {}", self.store.uri(&upload.key));
+            self.abort(upload).await;
+        }
+    }
+}
