@@ -1,0 +1,242 @@
+//! What mydumper itself cut short: a broken file is uploaded and reported, and its dump is not committed.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+
+use crate::support::fake_dumper::{FakeDumper, Generation};
+use crate::support::s3_server::Fault;
+use crate::support::sandbox::eventually;
+use crate::support::stage::Stage;
+
+/// What the real compressor makes of some rows.
+fn compressed(program: &str) -> Vec<u8> {
+    let rows: String =
+        (0..5_000).map(|row| format!("INSERT INTO `t` VALUES ({row},{});\n", row * 7919 % 1013)).collect();
+    let mut child = Command::new(program)
+        .arg("-c")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| panic!("the program '{program}' is needed: {error}"));
+    let mut stdin = child.stdin.take().expect("its stdin");
+    let writer = std::thread::spawn(move || stdin.write_all(rows.as_bytes()));
+    let output = child.wait_with_output().expect("its output");
+    writer.join().expect("a writer").expect("all rows written");
+    assert!(output.status.success() && output.stdout.len() > 1_000, "{program}: {}", output.status);
+    output.stdout
+}
+
+/// A dump of files of given bytes, as our child or beside us, without anything that makes it bad but their content.
+#[track_caller]
+fn dump(stage: &Stage, files: &[(&str, &[u8])], tables: &str) -> FakeDumper {
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    files.iter().for_each(|(name, bytes)| dumper.file_of(name, bytes));
+    if !tables.is_empty() {
+        dumper.write_metadata(tables);
+    }
+    dumper.finish_and_exit();
+    dumper
+}
+
+#[track_caller]
+fn assert_broken(files: &[(&str, &[u8])], tables: &str, words: &str) {
+    let stage = Stage::new();
+    dump(&stage, files, tables);
+    stage.upload().run().assert_status(3).assert_says(words);
+    let mut names: Vec<_> = files.iter().map(|(name, _)| *name).collect();
+    names.sort();
+    // Uploaded all the same, and the night after finds an empty directory.
+    stage.assert_incomplete(names);
+    stage.sandbox.assert_local_names([] as [&str; 0]);
+    assert_eq!(stage.uploads_of("metadata").len(), 0);
+}
+
+#[track_caller]
+fn assert_good(files: &[(&str, &[u8])], tables: &str) {
+    let stage = Stage::new();
+    let dumper = dump(&stage, files, tables);
+    stage.upload().run().assert_status(0);
+    stage.assert_whole(&dumper);
+}
+
+#[test]
+fn what_the_compressors_make_is_whole() {
+    let (zstd, gzip) = (compressed("zstd"), compressed("gzip"));
+    assert_good(&[("shop.t.00000.sql.zst", &zstd), ("shop.t.00001.sql.zst", &[&zstd[..], &zstd].concat())], "");
+    assert_good(&[("shop.t.00000.sql.gz", &gzip), ("shop.t.00001.sql.gz", &[&gzip[..], &gzip].concat())], "");
+}
+
+#[test]
+fn a_zst_file_that_is_cut_short_is_broken() {
+    let whole = compressed("zstd");
+    for length in [0, 3, whole.len() / 2, whole.len() - 1] {
+        assert_broken(&[("shop.t.00000.sql.zst", &whole[..length])], "", "'shop.t.00000.sql.zst' is broken");
+    }
+}
+
+#[test]
+fn a_gz_file_that_is_cut_short_is_broken_where_the_exit_status_was_not_seen() {
+    let whole = compressed("gzip");
+    for length in [0, 3, whole.len() / 2, whole.len() - 1] {
+        assert_broken(&[("shop.t.00000.sql.gz", &whole[..length])], "", "'shop.t.00000.sql.gz' is broken");
+    }
+}
+
+/// "`.gz` files are inflated only where the exit status was not seen, or with `--content-check`": that costs CPU.
+#[test]
+fn a_gz_file_of_a_dump_whose_exit_status_is_seen_is_inflated_where_that_is_wished() {
+    let whole = compressed("gzip");
+    for (options, status) in [(&[][..], 0), (&["--content-check"], 3)] {
+        let stage = Stage::new();
+        let run = stage.upload().args(options).args(["--", "mydumper", "-B", "shop"]).start();
+        let mut dumper = FakeDumper::accept(&stage.sandbox);
+        dumper.begin(Generation::V1_0);
+        dumper.file_of("shop.t.00000.sql.gz", &whole[..whole.len() / 2]);
+        dumper.finish_and_exit();
+        run.finish().assert_status(status);
+        assert_eq!(stage.has("metadata"), status == 0);
+    }
+}
+
+/// The broken file is in the bucket and no more here when the program is killed: its object still says it.
+#[test]
+fn a_broken_file_is_remembered_after_a_kill() {
+    let whole = compressed("zstd");
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let mut run = stage.upload().start();
+    dumper.file_of("shop.t.00000.sql.zst", &whole[..whole.len() / 2]);
+    run.wait_for_line("its content is broken");
+    stage.wait_until_moved("shop.t.00000.sql.zst");
+    run.kill().assert_killed_by(Signal::KILL);
+    dumper.finish_and_exit();
+    stage.upload().run().assert_status(3).assert_says("'shop.t.00000.sql.zst' is broken");
+    stage.assert_incomplete(["shop.t.00000.sql.zst"]);
+}
+
+/// The same, killed after the object was stored and before the file was removed.
+#[test]
+fn a_broken_file_is_found_again_after_a_kill() {
+    let whole = compressed("zstd");
+    let stage = Stage::new();
+    let held = stage.server.inject(Fault::store_then_hold().key_where(|key| key.ends_with(".zst")));
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let run = stage.upload().start();
+    dumper.file_of("shop.t.00000.sql.zst", &whole[..whole.len() / 2]);
+    held.wait_for_hits(1);
+    run.kill().assert_killed_by(Signal::KILL);
+    held.clear();
+    dumper.finish_and_exit();
+    stage.upload().run().assert_status(3).assert_says("'shop.t.00000.sql.zst' is broken");
+    stage.assert_incomplete(["shop.t.00000.sql.zst"]);
+    assert_eq!(stage.uploads_of("shop.t.00000.sql.zst").len(), 1, "uploaded twice");
+}
+
+#[test]
+fn a_schema_file_without_a_byte_is_broken() {
+    for name in ["shop-schema-create.sql", "shop.t-schema.sql", "shop.v-schema-view.sql"] {
+        assert_broken(&[(name, b""), ("shop.t.00000.sql", b"INSERT")], "", "a schema file without a byte");
+    }
+}
+
+/// "A 0-byte data file is broken where 1.x `metadata` says rows > 0, otherwise only reported (`--build-empty-files`)."
+#[test]
+fn a_data_file_without_a_byte_is_judged_by_its_rows() {
+    let files: [(&str, &[u8]); 2] = [("shop.t-schema.sql", b"CREATE"), ("shop.t.00000.sql", b"")];
+    assert_broken(&files, "[`shop`.`t`]\nrows = 3\n", "a data file without a byte");
+    assert_good(&files, "[`shop`.`t`]\nrows = 0\n");
+    assert_good(&files, "");
+}
+
+/// The same where the empty file went up in an earlier run.
+#[test]
+fn a_data_file_without_a_byte_is_judged_by_its_rows_after_a_kill() {
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let run = stage.upload().start();
+    dumper.file_of("shop.t-schema.sql", "CREATE");
+    dumper.file_of("shop.t.00000.sql", "");
+    stage.wait_until_moved("shop.t.00000.sql");
+    stage.wait_until_moved("shop.t-schema.sql");
+    run.kill().assert_killed_by(Signal::KILL);
+    dumper.write_metadata("[`shop`.`t`]\nrows = 3\n");
+    dumper.finish_and_exit();
+    stage.upload().run().assert_status(3).assert_says("a data file without a byte");
+}
+
+/// "`--no-data`, `--no-schemas`, `--format` and unknown extensions from `--exec-per-thread` make good dumps."
+#[test]
+fn every_way_to_dump_makes_a_good_dump() {
+    let schemas: [(&str, &[u8]); 2] = [("shop-schema-create.sql", b"CREATE"), ("shop.t-schema.sql", b"CREATE")];
+    assert_good(&schemas, "[`shop`.`t`]\nrows = 3\n");
+    assert_good(&[("shop.t.00000.sql", b"INSERT")], "[`shop`.`t`]\nrows = 3\n");
+    assert_good(&[schemas[1], ("shop.t.00000.sql", b"LOAD DATA"), ("shop.t.00000.dat", b"1\t2\n")], "");
+    assert_good(&[("shop.t.00000.sql.age", b"secret"), ("shop.t.00001.sql.xz", b"")], "");
+}
+
+/// "ENOSPC seen by mydumper leaves closed empty files and a `metadata`": here with a compressor, as 1.0.1 leaves it.
+#[test]
+fn a_full_disk_under_mydumper_is_seen_by_its_files() {
+    let zstd = compressed("zstd");
+    assert_broken(
+        &[("shop.t-schema.sql.zst", &zstd), ("shop.t.00000.sql.zst", &zstd), ("shop.t.00001.sql.zst", b"")],
+        "[`shop`.`t`]\nrows = 3\n",
+        "'shop.t.00001.sql.zst' is broken",
+    );
+}
+
+/// A file that is written to, cut, replaced or removed while it is read: what is committed is what is there in the end.
+#[test]
+fn a_file_that_changes_while_it_is_read_is_read_again() {
+    type Meddle = fn(&mut FakeDumper, &str);
+    let meddlers: [Meddle; 4] = [
+        |dumper, name| {
+            dumper.reopen(name);
+            dumper.write(name, 10);
+            dumper.close(name);
+        },
+        |dumper, name| dumper.file(name, 6_000_000),
+        |dumper, name| {
+            dumper.file_of("other", vec![b'x'; 12 << 20]);
+            dumper.rename("other", name);
+        },
+        |dumper, name| dumper.delete(name),
+    ];
+    std::thread::scope(|scope| {
+        for meddle in meddlers {
+            scope.spawn(move || {
+                let stage = Stage::new();
+                let is_file = |key: &str| key.ends_with("/shop.t.00000.sql");
+                let held = stage.server.inject(Fault::hold().key_where(is_file));
+                let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+                let run = stage.upload().args(["--part-size", "5MiB"]).start();
+                dumper.file("shop.u.00000.sql", 1_000);
+                dumper.file("shop.t.00000.sql", 12 << 20);
+                held.wait_for_hits(1);
+                meddle(&mut dumper, "shop.t.00000.sql");
+                held.clear();
+                dumper.finish_and_exit();
+                run.finish().assert_status(0);
+                stage.assert_whole(&dumper);
+            });
+        }
+    });
+}
+
+/// Five thousand small files; a hundred thousand take too long for each run of the tests.
+#[test]
+fn a_directory_of_five_thousand_files_arrives() {
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    dumper.generate(5_000, 100, 0);
+    dumper.finish_and_exit();
+    let mut run = stage.upload().args(["--workers", "8"]).start();
+    run.wait_for_line("the dump is whole");
+    run.finish().assert_status(0);
+    stage.assert_whole(&dumper);
+    assert_eq!(stage.server.requests().iter().filter(|request| request.key.ends_with(".sql")).count(), 5_000);
+    eventually("no connection is left", || stage.server.open_connections() == 0);
+}

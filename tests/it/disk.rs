@@ -1,0 +1,200 @@
+//! `--max-local` and `--min-free`: mydumper is paused while the disk is about to fill, and goes on whatever happens.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+
+use super::stopping::state_of;
+use crate::support::fake_dumper::{FakeDumper, Generation};
+use crate::support::s3_server::{Fault, Operation};
+use crate::support::sandbox::{PeakLocalBytes, Run, eventually};
+use crate::support::stage::Stage;
+
+const MIB: u64 = 1024 * 1024;
+/// "Never before the first data file and 2 s after it."
+const GRACE: Duration = Duration::from_secs(2);
+
+fn is_stopped(pid: Pid) -> bool {
+    state_of(pid) == Some('T')
+}
+
+/// The dumper beside the program, or as its child. The store takes no data until the test lets it.
+#[track_caller]
+fn start(stage: &Stage, is_child: bool, options: &[&str]) -> (FakeDumper, Run) {
+    let (mut dumper, mut run) = if is_child {
+        let run = stage.upload().args(options).args(["--", "mydumper", "-B", "shop"]).start();
+        let mut dumper = FakeDumper::accept(&stage.sandbox);
+        dumper.begin(Generation::V1_0);
+        (dumper, run)
+    } else {
+        let dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+        (dumper, stage.upload().args(options).start())
+    };
+    run.wait_for_line("claimed");
+    dumper.file_of("shop.t-schema.sql", "CREATE TABLE `t`\n");
+    (dumper, run)
+}
+
+fn no_data(stage: &Stage) {
+    stage.server.inject(Fault::hold().on(Operation::PutObject).key_where(|key| key.ends_with("0.sql")));
+}
+
+/// Stopped with its compressor, and not before locks are surely released; on its way again when the store takes files.
+#[test]
+fn mydumper_and_its_children_are_paused_and_go_on() {
+    for is_child in [true, false] {
+        let stage = Stage::new();
+        no_data(&stage);
+        let (mut dumper, mut run) = start(&stage, is_child, &["--max-local", "64KiB"]);
+        // A schema is no data file: locks may be held still.
+        dumper.file("shop.u-schema.sql", 100_000);
+        stage.let_looks_pass();
+        assert!(!is_stopped(dumper.pid()));
+        dumper.open("shop.t.00001.sql");
+        let mut compressor = dumper.compressor(&stage.sandbox, "shop.t.00001.sql");
+        let first = Instant::now();
+        dumper.file("shop.t.00000.sql", 100_000);
+        run.wait_for_line("mydumper is paused");
+        assert!(first.elapsed() >= GRACE - Duration::from_millis(100), "paused after {:?}", first.elapsed());
+        eventually("both are stopped", || is_stopped(dumper.pid()) && is_stopped(compressor.pid()));
+        stage.server.clear_faults();
+        run.wait_for_line("mydumper goes on");
+        eventually("both go on", || !is_stopped(dumper.pid()) && !is_stopped(compressor.pid()));
+        compressor.write_bytes(&mut dumper, "the last of it");
+        compressor.exit(0);
+        dumper.finish_and_exit();
+        run.finish().assert_status(0);
+        stage.assert_whole(&dumper);
+    }
+}
+
+/// "Whatever happens to us, mydumper goes on: after our SIGKILL too"; and the helper that wakes it ends.
+#[test]
+fn after_our_sigkill_mydumper_goes_on_and_the_helper_ends() {
+    for is_child in [true, false] {
+        let stage = Stage::new();
+        no_data(&stage);
+        let (mut dumper, mut run) = start(&stage, is_child, &["--max-local", "64KiB"]);
+        dumper.file("shop.t.00000.sql", 100_000);
+        run.wait_for_line("mydumper is paused");
+        eventually("it is stopped", || is_stopped(dumper.pid()));
+        let helpers = helpers_of(run.pid());
+        assert_eq!(helpers.len(), 1, "helpers");
+        run.kill().assert_killed_by(Signal::KILL);
+        eventually("it goes on", || !is_stopped(dumper.pid()));
+        eventually("the helper is gone", || helpers.iter().all(|pid| matches!(state_of(*pid), None | Some('Z'))));
+        stage.server.clear_faults();
+        dumper.file("shop.t.00001.sql", 10_000);
+        dumper.finish_and_exit();
+        stage.upload().run().assert_status(0);
+        stage.assert_whole(&dumper);
+    }
+}
+
+/// The processes that a program started and that wait to wake mydumper.
+fn helpers_of(parent: Pid) -> Vec<Pid> {
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", parent.as_raw_nonzero()));
+    let children = children.expect("its children");
+    let is_helper = |pid: &&str| {
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.contains("--wake-when-the-pipe-breaks")
+    };
+    let pid = |text: &str| Pid::from_raw(text.parse().expect("a number")).expect("a process");
+    children.split_whitespace().filter(is_helper).map(pid).collect()
+}
+
+/// "Each pause is capped (`--max-pause`); between two pauses it runs at least 0.5 s", though nothing moves.
+#[test]
+fn no_pause_is_longer_than_it_may_be() {
+    let stage = Stage::new();
+    no_data(&stage);
+    let (mut dumper, mut run) = start(&stage, false, &["--max-local", "64KiB", "--max-pause", "0.7s"]);
+    dumper.file("shop.t.00000.sql", 100_000);
+    run.wait_for_line("mydumper is paused");
+    let mut spans = Vec::new();
+    let mut since = Instant::now();
+    let mut stopped = true;
+    while spans.len() < 4 {
+        if is_stopped(dumper.pid()) != stopped {
+            spans.push((stopped, since.elapsed()));
+            (stopped, since) = (!stopped, Instant::now());
+        }
+        assert!(since.elapsed() < Duration::from_secs(20), "it stays as it is: {spans:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // The first may have been seen late. A loaded machine makes a pause longer, never a run shorter by much.
+    for (stopped, span) in &spans[1..] {
+        match stopped {
+            true => assert!(*span < Duration::from_millis(2_500), "a pause: {spans:?}"),
+            false => assert!(*span > Duration::from_millis(400), "a run: {spans:?}"),
+        }
+    }
+    stage.server.clear_faults();
+    run.wait_for_line("mydumper goes on");
+    dumper.finish_and_exit();
+    run.finish().assert_status(0);
+    stage.assert_whole(&dumper);
+}
+
+/// A dumper that is ten times as fast as the store: what lies here stays below the mark, the open file, and what is
+/// written in one look and in the half second between two pauses.
+#[test]
+fn what_waits_locally_is_bounded_by_the_mark() {
+    const MARK: u64 = 4 * MIB;
+    const RATE: u64 = 10 * MIB;
+    const FILE: u64 = 512 * 1024;
+    let stage = Stage::new();
+    let (mut dumper, run) = start(&stage, true, &["--max-local", "4MiB", "--max-pause", "45s"]);
+    // Locks may be held until then, and no pause is allowed.
+    dumper.file("shop.first.00000.sql", 1_000);
+    std::thread::sleep(GRACE + Duration::from_millis(300));
+    stage.server.set_rate_limit(Some(2 * MIB));
+    let peak = PeakLocalBytes::watch(stage.sandbox.dump_dir());
+    for index in 0..32 {
+        dumper.file(format!("shop.t.{index:05}.sql"), FILE);
+        // The dumper's own pace.
+        std::thread::sleep(Duration::from_secs_f64(FILE as f64 / RATE as f64));
+    }
+    let most = peak.bytes();
+    // A run of half a second, a look of 50 ms, and as much again for a machine that is busy.
+    let bound = MARK + FILE + RATE * 11 / 20 * 2;
+    assert!(most > MARK, "this proves nothing: {most}");
+    assert!(most < bound, "{most} bytes were local, {bound} may be");
+    stage.server.set_rate_limit(None);
+    dumper.finish_and_exit();
+    run.finish().assert_status(0).assert_says("mydumper goes on");
+    stage.assert_whole(&dumper);
+}
+
+/// "Needs mydumper as our child, or visible and signallable: otherwise status 2 at start."
+#[test]
+fn needs_root_who_cannot_pause_mydumper_is_told_so() {
+    let stage = Stage::new();
+    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(stage.sandbox.dump_dir(), everybody).expect("rights for all");
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    dumper.file("shop.t.00000.sql", 1_000);
+    let run = stage.upload().args(["--max-local", "64KiB"]).by_nobody().run();
+    run.assert_status(2).assert_says("cannot be seen or signalled").assert_says("hint:");
+    assert_eq!(stage.server.count(Operation::PutObject), 0);
+    // Nor a dump that has ended: there is nothing to pause, and nothing to refuse.
+    dumper.finish_and_exit();
+    stage.upload().args(["--max-local", "64KiB"]).run().assert_status(0);
+    stage.assert_whole(&dumper);
+}
+
+/// "Or free space falls below": whatever the disk has, it is less than this.
+#[test]
+fn little_free_space_pauses_it_as_well() {
+    let stage = Stage::new();
+    no_data(&stage);
+    let (mut dumper, mut run) = start(&stage, true, &["--min-free", "1EiB"]);
+    dumper.file("shop.t.00000.sql", 1_000);
+    run.wait_for_line("mydumper is paused");
+    eventually("it is stopped", || is_stopped(dumper.pid()));
+    stage.server.clear_faults();
+    run.wait_for_line("mydumper goes on");
+    dumper.finish_and_exit();
+    run.finish().assert_status(0);
+    stage.assert_whole(&dumper);
+}

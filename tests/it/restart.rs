@@ -1,0 +1,255 @@
+//! Killed and started again, and two programs where one should be: what an earlier run has done is not done again, what
+//! it saw is not forgotten, and nobody commits a mixture. (Killed at each step: `a_kill_at_any_step_loses_nothing`.)
+
+use rustix::process::Signal;
+
+use crate::support::fake_dumper::{FakeDumper, Generation};
+use crate::support::s3_server::{ACCESS_KEY, AccessKey, BUCKET, Fault, Operation, Permission, SECRET_KEY};
+use crate::support::sandbox::{Program, Sandbox, eventually};
+use crate::support::stage::{MANIFEST, Stage};
+
+const MIB: u64 = 1024 * 1024;
+
+fn in_parts(stage: &Stage) -> Program<'_> {
+    stage.upload().args(["--part-size", "5MiB", "--wait", "0"])
+}
+
+/// An upload in parts goes on where it was: the parts that the store has are not sent again. Uploads of others are left
+/// alone, below the prefix as well as beside it.
+#[test]
+fn parts_that_the_store_has_are_not_sent_again() {
+    let stage = Stage::new();
+    let held = stage.server.inject(Fault::hold().on(Operation::UploadPart).part(2));
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let mut run = in_parts(&stage).start();
+    run.wait_for_line("found a dump (running)");
+    dumper.file("shop.t.00000.sql", 18 * MIB);
+    dumper.finish_and_exit();
+    held.wait_for_hits(1);
+    stage.server.wait_until("the other three parts are stored", |requests| {
+        let parts = requests.iter().filter(|request| request.operation == Operation::UploadPart);
+        parts.filter(|request| request.is_ok()).count() == 3
+    });
+    run.kill().assert_killed_by(Signal::KILL);
+    held.clear();
+    let strangers = ["elsewhere/shop.t.00000.sql".to_owned(), format!("{}/below/shop.t.00000.sql", stage.prefix())];
+    strangers.iter().for_each(|key| stage.server.begin_upload_directly(BUCKET, key));
+
+    let before = stage.server.requests().len();
+    in_parts(&stage).arg("-v").run().assert_status(0).assert_says("continuing the upload");
+    let again = stage.server.requests().split_off(before);
+    let parts: Vec<_> = again.iter().filter_map(|request| request.part).collect();
+    assert_eq!(parts, [2], "the parts that were sent");
+    let left: Vec<_> = stage.server.open_multipart_uploads(BUCKET).into_iter().map(|(key, _)| key).collect();
+    let mut strangers = strangers.to_vec();
+    strangers.sort();
+    assert_eq!(left, strangers, "uploads of others");
+    assert_eq!(stage.files(&stage.prefix()), dumper.files());
+}
+
+/// A file that was changed since its parts were sent: they match no more, and the object is what the file is now.
+#[test]
+fn parts_of_other_bytes_are_sent_anew() {
+    let stage = Stage::new();
+    let held = stage.server.inject(Fault::hold().on(Operation::CompleteMultipartUpload));
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let run = in_parts(&stage).start();
+    dumper.file("shop.t.00000.sql", 11 * MIB);
+    held.wait_for_hits(1);
+    run.kill().assert_killed_by(Signal::KILL);
+    held.clear();
+    dumper.delete("shop.t.00000.sql");
+    dumper.file_of("shop.t.00000.sql", vec![b'x'; 11 * MIB as usize]);
+    dumper.finish_and_exit();
+    in_parts(&stage).run().assert_status(0);
+    stage.assert_whole(&dumper);
+}
+
+/// "Where a store can't list them, say so once and go on."
+#[test]
+fn a_store_that_cannot_list_unfinished_uploads_is_said_once() {
+    let stage = Stage::new();
+    stage.server.inject(Fault::answer(501, "NotImplemented").on(Operation::ListMultipartUploads));
+    stage.server.inject(Fault::answer(501, "NotImplemented").on(Operation::ListParts));
+    let held = stage.server.inject(Fault::hold().on(Operation::CompleteMultipartUpload));
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let run = in_parts(&stage).start();
+    dumper.file("shop.t.00000.sql", 11 * MIB);
+    held.wait_for_hits(1);
+    run.kill().assert_killed_by(Signal::KILL);
+    held.clear();
+    dumper.finish_and_exit();
+    let finished = in_parts(&stage).run().assert_status(0);
+    let said = finished.text().matches("the right to list unfinished uploads is missing").count();
+    assert_eq!(said, 1, "{finished:?}");
+    assert_eq!(stage.files(&stage.prefix()), dumper.files());
+}
+
+/// The killed run saw that mydumper failed, and wrote it into the claim. The next one cannot see it any more.
+#[test]
+fn an_exit_status_that_a_killed_run_saw_is_remembered() {
+    let stage = Stage::new();
+    let held = stage.server.inject(Fault::hold().key_where(|key| key.ends_with("/shop.t.00000.sql")));
+    let mut run = stage.upload().args(["--", "mydumper", "-B", "shop"]).start();
+    let mut dumper = FakeDumper::accept(&stage.sandbox);
+    dumper.begin(Generation::V1_0);
+    run.wait_for_line("found a dump (running)");
+    dumper.file("shop.t.00000.sql", 10_000);
+    held.wait_for_hits(1);
+    dumper.finish();
+    dumper.exit(1);
+    eventually("the exit status is in the claim", || stage.manifest()["dumper_exit"]["status"] == 1);
+    run.kill().assert_killed_by(Signal::KILL);
+    held.clear();
+    stage.upload().run().assert_status(3).assert_says("exit status was 1");
+    stage.assert_incomplete(["shop.t.00000.sql"]);
+    assert_eq!(stage.uploads_of("metadata").len(), 0);
+}
+
+/// The program is killed, the mydumper that it started goes on; the next run learns its exit status all the same.
+#[test]
+fn a_child_outlives_a_killed_run_and_the_next_one_sees_how_it_ends() {
+    for (status, expected) in [(0, 0), (1, 3)] {
+        let stage = Stage::new();
+        let mut first = stage.upload().args(["--", "mydumper", "-B", "shop"]).start();
+        let mut dumper = FakeDumper::accept(&stage.sandbox);
+        dumper.begin(Generation::V1_0);
+        first.wait_for_line("found a dump (running)");
+        dumper.file("shop.t.00000.sql", 10_000);
+        stage.wait_until_moved("shop.t.00000.sql");
+        first.kill().assert_killed_by(Signal::KILL);
+        dumper.file("shop.t.00001.sql", 10_000);
+        let mut second = stage.upload().start();
+        second.wait_for_line("found a dump (running)");
+        dumper.finish();
+        dumper.exit(status);
+        second.finish().assert_status(expected);
+        assert_eq!(stage.manifest()["dumper_exit"]["status"], status);
+        assert_eq!(stage.has("metadata"), expected == 0);
+        assert_eq!(stage.uploads_of("shop.t.00000.sql").len(), 1, "uploaded twice");
+    }
+}
+
+/// A second host with the same prefix, and its own dump.
+struct Rival {
+    sandbox: Sandbox,
+    dumper: FakeDumper,
+}
+
+impl Rival {
+    fn new() -> Self {
+        let sandbox = Sandbox::new();
+        let mut dumper = FakeDumper::start(&sandbox, Generation::V1_0);
+        dumper.file_of("shop-schema-create.sql", "CREATE DATABASE `shop` /* the rival's */;\n");
+        dumper.file("shop.rival.00000.sql", 20_000);
+        Rival { sandbox, dumper }
+    }
+
+    fn upload(&self, stage: &Stage) -> Program<'_> {
+        let program = self.sandbox.mydumper2s3().upload_to(&stage.endpoint());
+        program.args(["--settle", "0.2", "--prefix", "nightly"])
+    }
+}
+
+/// Whoever has committed, all of it is theirs.
+#[track_caller]
+fn assert_no_mixture(stage: &Stage, dumps: [&FakeDumper; 2]) {
+    let there = stage.files("nightly");
+    if there.contains_key("metadata") {
+        assert!(dumps.iter().any(|dump| dump.files() == there), "a committed mixture: {:?}", there.keys());
+    }
+}
+
+/// Two hosts on one prefix: the store lets one claim it, and the other refuses.
+#[test]
+fn the_second_host_on_a_prefix_refuses() {
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    dumper.file_of("shop-schema-create.sql", "CREATE DATABASE `shop`;\n");
+    dumper.file("shop.t.00000.sql", 20_000);
+    // Both have seen that the prefix is free.
+    let held = stage.server.inject(Fault::hold().on(Operation::PutObject).key_where(|key| key.ends_with(MANIFEST)));
+    let mut rival = Rival::new();
+    let runs = [stage.upload().args(["--prefix", "nightly"]).start(), rival.upload(&stage).start()];
+    held.wait_for_hits(2);
+    held.clear();
+    dumper.finish_and_exit();
+    rival.dumper.finish_and_exit();
+    let mut statuses = runs.map(|run| run.finish().status.code());
+    statuses.sort();
+    assert_eq!(statuses, [Some(0), Some(2)]);
+    assert!(stage.files("nightly").contains_key("metadata"));
+    assert_no_mixture(&stage, [&dumper, &rival.dumper]);
+}
+
+/// On a store without conditional writes both may claim it: then neither commits.
+#[test]
+fn two_hosts_on_a_prefix_of_a_store_without_conditions_commit_nothing() {
+    let stage = Stage::new();
+    let is_claim = |key: &str| key.ends_with(MANIFEST);
+    let refused = || Fault::answer(501, "NotImplemented").on(Operation::PutObject).key_where(is_claim).once();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    dumper.file_of("shop-schema-create.sql", "CREATE DATABASE `shop`;\n");
+    dumper.file("shop.t.00000.sql", 20_000);
+    stage.server.inject(refused());
+    let held = stage.server.inject(Fault::hold().on(Operation::PutObject).key_where(is_claim).once());
+    let run = stage.upload().args(["--prefix", "nightly"]).start();
+    held.wait_for_hits(1);
+    stage.server.inject(refused());
+    let mut rival = Rival::new();
+    let rivals_run = rival.upload(&stage).start();
+    stage.wait_for("shop.rival.00000.sql");
+    // Now the first claims it, over the rival's claim.
+    held.clear();
+    stage.wait_for("shop.t.00000.sql");
+    dumper.finish_and_exit();
+    rival.dumper.finish_and_exit();
+    run.finish().assert_status(1).assert_says("the dump is not committed");
+    rivals_run.finish().assert_status(1).assert_says("the dump is not committed");
+    assert!(!stage.has("metadata"));
+}
+
+/// Somebody clears the prefix at the very moment of the commit, as `--replace-incomplete` allows: the commit does not
+/// stand over files that are gone.
+#[test]
+fn a_prefix_that_is_cleared_amid_the_commit_is_not_committed() {
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let mut run = stage.upload().args(["--prefix", "nightly"]).start();
+    run.wait_for_line("claimed");
+    let verdict = Fault::hold().on(Operation::PutObject).key_where(|key| key.ends_with(MANIFEST));
+    // The first is for the exit status.
+    let held = stage.server.inject(verdict.after(1).once());
+    dumper.file_of("shop-schema-create.sql", "CREATE DATABASE `shop`;\n");
+    dumper.file("shop.t.00000.sql", 20_000);
+    dumper.finish_and_exit();
+    held.wait_for_hits(1);
+    let mut rival = Rival::new();
+    let mut rivals_run = rival.upload(&stage).arg("--replace-incomplete").start();
+    rivals_run.wait_for_line("claimed");
+    stage.wait_for("shop.rival.00000.sql");
+    held.clear();
+    run.finish().assert_status(1);
+    rival.dumper.finish_and_exit();
+    let status = rivals_run.finish().status.code();
+    assert!(matches!(status, Some(0 | 1)), "{status:?}");
+    assert_no_mixture(&stage, [&dumper, &rival.dumper]);
+}
+
+/// What is named at the start when a right is missing, each with its consequence.
+#[test]
+fn each_missing_right_is_named_at_the_start() {
+    let stage = Stage::new();
+    let denied = [
+        Permission::AbortMultipartUpload,
+        Permission::ListBucketMultipartUploads,
+        Permission::ListMultipartUploadParts,
+    ];
+    stage.server.set_key(AccessKey::new(ACCESS_KEY, SECRET_KEY).without(denied));
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    dumper.file("shop.t.00000.sql", 11 * MIB);
+    dumper.finish_and_exit();
+    let finished = in_parts(&stage).run().assert_status(0);
+    finished.assert_says("the right to abort uploads is missing").assert_says("list unfinished uploads is missing");
+    assert_eq!(stage.files(&stage.prefix()), dumper.files());
+}
