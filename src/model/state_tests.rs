@@ -160,7 +160,8 @@ fn a_kept_file_is_done_until_another_takes_its_name() {
 fn a_kept_file_that_vanishes_was_withdrawn() {
     let mut world = World::new();
     world.put("a.sql", true);
-    let job = world.scan(Phase::Ended, 0).pop().expect("a job");
+    world.scan(Phase::Writing, 0);
+    let job = world.scan(Phase::Writing, 1).pop().expect("a job");
     let identity = *job.identity();
     world.state.complete(job, uploaded(Local::Kept(identity)));
     world.files.clear();
