@@ -4,7 +4,7 @@
 //! A job is a token: it is made once, and [`DumpState::complete`], [`DumpState::fail`] or [`DumpState::withdraw`]
 //! takes it back by value. So "marked before it is queued" is not a rule to remember but the only way to get a job.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::file_name::FileName;
@@ -69,12 +69,19 @@ pub struct Scan {
 pub struct UploadJob {
     name: FileName,
     identity: FileIdentity,
+    after_end: bool,
 }
 
 impl UploadJob {
     /// The file's name.
     pub fn name(&self) -> &FileName {
         &self.name
+    }
+
+    /// Whether mydumper had ended when the file was found ready. Then nobody takes a file back any more, and one that
+    /// vanishes is lost.
+    pub fn after_end(&self) -> bool {
+        self.after_end
     }
 
     /// What the file was when it was found ready; any other file under this name is not meant.
@@ -150,6 +157,10 @@ pub struct DumpState {
     setbacks: HashMap<FileName, Setback>,
     /// Objects that must go because mydumper took the file back, and how often that failed.
     withdrawn: HashMap<FileName, u32>,
+    /// Files that vanished after mydumper's end before they were uploaded: the dump lacks them.
+    lost: HashSet<FileName>,
+    /// Whether a scan has been made after mydumper's end: what is missing since then was not taken back by mydumper.
+    ended: bool,
     scans: u64,
     uploaded_bytes: u64,
 }
@@ -180,6 +191,8 @@ impl DumpState {
             uploaded: HashMap::new(),
             setbacks: HashMap::new(),
             withdrawn: HashMap::new(),
+            lost: HashSet::new(),
+            ended: false,
             scans: 0,
             uploaded_bytes: 0,
         }
@@ -203,6 +216,7 @@ impl DumpState {
         }
         self.forget_absent();
         let withdrawn = self.take_withdrawn();
+        self.ended = scan.phase != Phase::Writing;
         let mut jobs = Vec::new();
         for (name, probe) in scan.probes {
             // A worker may have ended with it between the look and now; then the look is stale.
@@ -237,7 +251,7 @@ impl DumpState {
             self.open.remove(&name);
             self.forget_uploaded(&name);
             self.uploading.insert(name.clone(), probe.identity);
-            return Some(UploadJob { name, identity: probe.identity });
+            return Some(UploadJob { name, identity: probe.identity, after_end: phase != Phase::Writing });
         }
         self.open.insert(name, Waiting { identity: probe.identity, closed_since });
         None
@@ -253,13 +267,19 @@ impl DumpState {
     fn forget_absent(&mut self) {
         let scans = self.scans;
         self.present.retain(|_, seen| *seen == scans);
-        let present = &self.present;
-        self.open.retain(|name, _| present.contains_key(name));
+        let (present, lost, ended) = (&self.present, &mut self.lost, self.ended);
+        self.open.retain(|name, _| {
+            let there = present.contains_key(name);
+            if !there && ended && !name.is_metadata() {
+                lost.insert(name.clone());
+            }
+            there
+        });
         let uploading = &self.uploading;
         self.setbacks.retain(|name, _| present.contains_key(name) || uploading.contains_key(name));
     }
 
-    /// Uploaded files that vanished although we did not remove them: mydumper took them back.
+    /// Uploaded files that vanished although we did not remove them: while it lives, mydumper took them back.
     fn take_withdrawn(&mut self) -> Vec<FileName> {
         let gone = |(name, uploaded): (&FileName, &Uploaded)| {
             let kept = matches!(uploaded.local, Local::Kept(_));
@@ -269,8 +289,13 @@ impl DumpState {
         // but `present` is small then, and so is the count of kept ones.
         let gone: Vec<_> = self.uploaded.iter().filter_map(gone).collect();
         for name in &gone {
-            self.forget_uploaded(name);
-            self.withdrawn.insert(name.clone(), 0);
+            if self.ended {
+                // Somebody tidied up; the object is proved.
+                self.removed(name);
+            } else {
+                self.forget_uploaded(name);
+                self.withdrawn.insert(name.clone(), 0);
+            }
         }
         let due = |(name, attempts): (&FileName, &u32)| (*attempts < ATTEMPTS_MAX).then(|| name.clone());
         self.withdrawn.iter().filter_map(due).collect()
@@ -292,6 +317,7 @@ impl DumpState {
     /// Takes in what an earlier run uploaded and proved.
     pub fn adopt(&mut self, name: FileName, uploaded: Uploaded) {
         self.forget_uploaded(&name);
+        self.lost.remove(&name);
         self.uploaded_bytes += uploaded.object.size;
         self.uploaded.insert(name, uploaded);
     }
@@ -311,7 +337,10 @@ impl DumpState {
         self.uploading.remove(&job.name);
         self.setbacks.remove(&job.name);
         self.forget_uploaded(&job.name);
-        if object_left {
+        if job.after_end {
+            // An object that an earlier run left may be all that there is of it.
+            self.lost.insert(job.name);
+        } else if object_left {
             self.withdrawn.insert(job.name, 0);
         }
     }
@@ -346,7 +375,8 @@ impl DumpState {
         let uploads = uploads.map(|(name, setback)| (name.clone(), setback.reason.clone()));
         let withdrawals = self.withdrawn.iter().filter(|(_, attempts)| **attempts >= ATTEMPTS_MAX);
         let why = "mydumper took it back, and its object cannot be deleted";
-        uploads.chain(withdrawals.map(|(name, _)| (name.clone(), why.to_owned()))).collect()
+        let lost = self.lost.iter().map(|name| (name.clone(), "it vanished after mydumper's end".to_owned()));
+        uploads.chain(lost).chain(withdrawals.map(|(name, _)| (name.clone(), why.to_owned()))).collect()
     }
 
     /// What keeps the dump from being done: files that wait (other than `metadata` and those that failed for good),

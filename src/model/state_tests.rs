@@ -160,16 +160,44 @@ fn a_kept_file_is_done_until_another_takes_its_name() {
 fn a_kept_file_that_vanishes_was_withdrawn() {
     let mut world = World::new();
     world.put("a.sql", true);
-    let job = world.scan(Phase::Ended, 0).pop().expect("a job");
+    world.scan(Phase::Writing, 0);
+    let job = world.scan(Phase::Writing, 1).pop().expect("a job");
     let identity = *job.identity();
     world.state.complete(job, uploaded(Local::Kept(identity)));
     world.files.clear();
-    world.scan(Phase::Ended, 1);
+    world.scan(Phase::Writing, 1);
     let name: FileName = "a.sql".parse().expect("a name");
     assert_eq!(world.state.withdrawn().collect::<Vec<_>>(), [&name]);
     assert_eq!(world.state.outstanding(), 1);
     world.state.withdrawal_done(&name);
     assert_eq!(world.state.outstanding(), 0);
+}
+
+#[test]
+fn after_the_end_a_kept_file_that_vanishes_was_tidied_up() {
+    let mut world = World::new();
+    world.put("a.sql", true);
+    let job = world.scan(Phase::Ended, 0).pop().expect("a job");
+    let identity = *job.identity();
+    world.state.complete(job, uploaded(Local::Kept(identity)));
+    world.files.clear();
+    world.scan(Phase::Ended, 1);
+    assert_eq!(world.state.withdrawn().count(), 0);
+    assert_eq!(world.state.counts().uploaded, 1);
+}
+
+#[test]
+fn after_the_end_a_file_that_vanishes_before_its_upload_is_lost() {
+    let mut world = World::new();
+    world.put("a.sql", false);
+    world.put("b.sql", true);
+    let job = world.scan(Phase::Ended, 0).pop().expect("a job");
+    world.files.clear();
+    world.scan(Phase::Ended, 1);
+    world.state.withdraw(job, false);
+    let mut lost: Vec<_> = world.state.failed().into_iter().map(|(name, _)| name.to_string()).collect();
+    lost.sort();
+    assert_eq!(lost, ["a.sql", "b.sql"]);
 }
 
 #[test]

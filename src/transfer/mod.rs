@@ -359,12 +359,19 @@ impl Transfer {
             return match self.directory.identity(job.name().as_str()) {
                 Ok(there) if there == *job.identity() => Outcome::Uploaded { uploaded: kept, removal: None },
                 Ok(_) => Outcome::Failed("it changed while it was uploaded".to_owned()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound && job.after_end() => {
+                    Outcome::Uploaded { uploaded: Uploaded { object, local: Local::Removed }, removal: None }
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Outcome::Withdrawn { object_left: true },
                 Err(error) => Outcome::Failed(format!("cannot look at it again: {error}")),
             };
         }
         match self.directory.remove_verified(job.name().as_str(), job.identity()) {
             Ok(Removal::Removed) => {
+                Outcome::Uploaded { uploaded: Uploaded { object, local: Local::Removed }, removal: None }
+            }
+            // After mydumper's end somebody else tidied up, and the object is proved.
+            Ok(Removal::Absent) if job.after_end() => {
                 Outcome::Uploaded { uploaded: Uploaded { object, local: Local::Removed }, removal: None }
             }
             Ok(Removal::Absent) => Outcome::Withdrawn { object_left: true },

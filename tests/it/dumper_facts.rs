@@ -2,6 +2,7 @@
 //! dumper does it on command, in the order that hurts.
 
 use std::fs::File;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rustix::process::Signal;
@@ -28,6 +29,18 @@ fn begun_at(stage: &Stage, generation: Generation, time: &str) -> FakeDumper {
     dumper.create_metadata(generation);
     dumper.write_started_at(time);
     dumper
+}
+
+/// A file of another dump. The clock of a filesystem is coarse: without a doubt it is older than what comes next only
+/// if it says so.
+fn put_of_yesterday(stage: &Stage, name: &str) {
+    stage.sandbox.put_local(name, "of another dump");
+    make_old(&stage.sandbox.dump_dir().join(name));
+}
+
+fn make_old(file: &Path) {
+    let yesterday = SystemTime::now() - Duration::from_secs(24 * 3600);
+    File::open(file).and_then(|file| file.set_modified(yesterday)).expect("an old file");
 }
 
 /// What `zstd` would make of some bytes that cannot be compressed: one frame with one raw block (RFC 8878).
@@ -306,8 +319,7 @@ fn an_exit_status_file_has_the_last_word() {
         let file = stage.sandbox.path("status");
         // Of last night: it says nothing.
         std::fs::write(&file, "0\n").expect("a status file");
-        let yesterday = SystemTime::now() - Duration::from_secs(24 * 3600);
-        File::open(&file).and_then(|file| file.set_modified(yesterday)).expect("an old status file");
+        make_old(&file);
         let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
         let run = following(stage.upload().arg("--exit-status-file").arg(&file));
         dumper.file("shop.t.00000.sql", 1_000);
@@ -414,7 +426,7 @@ fn a_new_dump_takes_the_place_of_a_dead_one_that_was_waited_beside() {
 #[test]
 fn a_foreign_older_file_is_named_and_left_alone() {
     let stage = Stage::new();
-    stage.sandbox.put_local("shop.older.sql", "of another dump");
+    put_of_yesterday(&stage, "shop.older.sql");
     let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V0_10);
     let run = following(stage.upload());
     dumper.file("shop.t.sql", 1_000);
@@ -435,7 +447,7 @@ fn a_foreign_older_file_is_named_and_left_alone() {
 #[test]
 fn a_foreign_older_file_is_taken_where_that_is_wished() {
     let stage = Stage::new();
-    stage.sandbox.put_local("shop.older.sql", "of another dump");
+    put_of_yesterday(&stage, "shop.older.sql");
     let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V0_10);
     let run = following(stage.upload().arg("--include-older"));
     dumper.file("shop.t.sql", 1_000);

@@ -344,7 +344,7 @@ fn the_rate_is_limited() {
     let last =
         requests.iter().map(|request| request.arrived + request.took.expect("its end")).max().expect("a request");
     let seconds = (last - first).as_secs_f64();
-    // The first piece of each request goes ahead of all pauses, and the pause after its last is not waited for.
+    // The first piece of each request is paid for before the server sees it; and on a loaded machine it sees that late.
     let most = RATE * seconds + 4.0 * 256.0 * 1024.0;
     assert!(bytes as f64 <= most, "{bytes} bytes in {seconds} s");
 }

@@ -18,7 +18,7 @@ use crate::exit_status::{Failure, Status};
 use crate::hint::{find, hinted};
 use crate::model::dump_metadata::DumpMetadata;
 use crate::model::etag::ETag;
-use crate::model::file_kind::{FileKind, KnownNames, NameParts};
+use crate::model::file_kind::{FileKind, KnownNames, NameParts, is_never_data};
 use crate::model::file_name::{FileName, METADATA, METADATA_PARTIAL};
 use crate::model::manifest::{
     self, ContentHash, DumpStateWord, DumperExit, ManifestFile, ManifestHeader, ObjectRecord, Proof,
@@ -181,6 +181,12 @@ impl Session<'_> {
     }
 
     fn leave_clean(&mut self) -> Result<(), Failure> {
+        for entry in self.directory.list().unwrap_or_default() {
+            let name = entry.name.to_string_lossy();
+            if is_never_data(&name) {
+                warn!(file = %name, "it is mydumper's own and stays: mydumper 1.x refuses a directory that is not empty");
+            }
+        }
         let left = self.remove_leftovers();
         if left.is_empty() { Ok(()) } else { Err(obstructed(&left)) }
     }

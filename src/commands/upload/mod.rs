@@ -9,6 +9,7 @@ mod session;
 mod start;
 mod store_check;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
@@ -18,6 +19,7 @@ use tracing::{error, info, warn};
 use self::session::Session;
 use self::start::Search;
 use crate::cli::UploadArgs;
+use crate::dump_dir::DumpDir;
 use crate::dumper::Child;
 use crate::exit_status::{Failure, Status};
 use crate::hint::{hint_of, hinted};
@@ -157,8 +159,8 @@ fn write_metrics(args: &UploadArgs, totals: &Totals, status: Status, duration: D
 
 async fn upload(args: &UploadArgs, stop: &Stop, totals: &mut Totals) -> Result<(), Failure> {
     let (store, _) = store_check::connect(args).await.map_err(Failure::usage)?;
-    let child = start::start_child(args, &store, &totals.report).await?;
-    let result = upload_dumps(args, &store, child.as_ref(), stop, totals).await;
+    let (child, held) = start::start_child(args, &store, &totals.report).await?.unzip();
+    let result = upload_dumps(args, &store, child.as_ref(), held.flatten(), stop, totals).await;
     if let Some(child) = &child {
         see_off(child, args, &store, stop, totals).await;
         totals.dumper_exit = totals.dumper_exit.or(child.dumper_exit());
@@ -171,6 +173,7 @@ async fn upload_dumps(
     args: &UploadArgs,
     store: &Store,
     child: Option<&Child>,
+    mut held: Option<Arc<DumpDir>>,
     stop: &Stop,
     totals: &mut Totals,
 ) -> Result<(), Failure> {
@@ -179,7 +182,7 @@ async fn upload_dumps(
     let mut done: Option<DumpIdentity> = None;
     loop {
         let search = Search { args, host: &host, child, stop, done: done.clone(), deadline };
-        let Some(found) = search.run().await? else {
+        let Some(found) = search.run(held.take()).await? else {
             return if done.is_some() { Ok(()) } else { Err(no_dump(args, child)) };
         };
         let (alive, identity) = (found.seen_alive, found.dump.sighted.identity.clone());

@@ -39,6 +39,8 @@ use crate::transfer::Transfer;
 
 /// Characters of mydumper's version that are kept.
 const VERSION_MAX: usize = 200;
+/// So much older than its first line (in nanoseconds) a `metadata.partial` is of an earlier dump.
+const TAKEN_OVER: i128 = 300 * 1_000_000_000;
 /// How long unfinished multipart uploads may take to be aborted when we are told to stop.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -353,10 +355,16 @@ pub fn place(args: &UploadArgs, found: &Found) -> Result<(Prefix, ManifestHeader
     Ok((prefix, header(&found.dump, &found.directory, started, found.seen_alive, version)))
 }
 
-/// Files that were last changed before this belong to something else than a dump that was seen alive.
+/// Files that were last changed before this belong to something else than a dump that was seen alive: before the birth of
+/// `metadata.partial`, or, where 1.x with `--dirty` took an old one over, before the start that its last line tells.
 pub fn not_before(args: &UploadArgs, header: &ManifestHeader) -> Option<i128> {
-    let began = || header.identity.born.unwrap_or_else(|| header.started.as_nanosecond());
-    (header.seen_alive && !args.dump.include_older).then(began)
+    let line = header.started.as_nanosecond();
+    let began = match header.identity.born {
+        Some(born) if line - born > TAKEN_OVER => line,
+        Some(born) => born,
+        None => line,
+    };
+    (header.seen_alive && !args.dump.include_older).then_some(began)
 }
 
 /// Claims the prefix. While the dump lives an outage is waited out; after its end as long as any other.

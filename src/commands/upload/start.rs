@@ -14,7 +14,7 @@ use crate::cli::UploadArgs;
 use crate::dump_dir::DumpDir;
 use crate::dumper::{self, Child, Life, LivingDump, Sight, Sighted};
 use crate::exit_status::Failure;
-use crate::hint::{HintExt, hinted};
+use crate::hint::hinted;
 use crate::model::file_name::{METADATA, METADATA_PARTIAL};
 use crate::model::identity::DumpIdentity;
 use crate::model::manifest::ClosedBy;
@@ -26,12 +26,16 @@ use crate::stop::Stop;
 /// Between two looks for a dump.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Starts mydumper, after all that can be checked before.
-pub async fn start_child(args: &UploadArgs, store: &Store, report: &Report) -> Result<Option<Child>, Failure> {
+/// Starts mydumper, after all that can be checked before. With it comes the directory, locked, if it is there already.
+pub async fn start_child(
+    args: &UploadArgs,
+    store: &Store,
+    report: &Report,
+) -> Result<Option<(Child, Option<Arc<DumpDir>>)>, Failure> {
     if !args.starts_mydumper() {
         return Ok(None);
     }
-    check_empty(&args.dump.dir).map_err(Failure::usage)?;
+    let held = hold_empty(&args.dump.dir)?;
     if args.destination.prefix.is_fixed() {
         let host = crate::platform::host_name();
         let prefix = args.destination.prefix.expand(&host, Timestamp::now()).map_err(Failure::usage)?;
@@ -39,26 +43,42 @@ pub async fn start_child(args: &UploadArgs, store: &Store, report: &Report) -> R
     }
     let child = Child::start(&args.command, report.child_output_wanted()).map_err(Failure::usage)?;
     info!(pid = child.pid(), "started {}", args.command[0].to_string_lossy());
-    Ok(Some(child))
+    Ok(Some((child, held)))
 }
 
-/// A dump of our own goes into an empty directory: what stands there is of another one.
-fn check_empty(path: &Path) -> anyhow::Result<()> {
+/// A dump of our own goes into an empty directory: what stands there is of another one. Locks it, if it is there.
+fn hold_empty(path: &Path) -> Result<Option<Arc<DumpDir>>, Failure> {
     let directory = match DumpDir::open(path) {
         Ok(directory) => directory,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(cannot_open(path, error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Failure::usage(cannot_open(path, error))),
     };
     let entries = directory.list().with_context(|| format!("cannot list '{}'", path.display()))?;
     match entries.iter().find(|entry| entry.name != "lost+found") {
-        None => Ok(()),
-        Some(entry) => Err(anyhow!(
-            "'{}' is not empty: it holds '{}'",
-            path.display(),
-            entry.name.to_string_lossy().escape_debug()
-        ))
-        .hint("the same command without '--' and what follows uploads the dump that is there"),
+        None => locked(directory).map(Some),
+        Some(entry) => {
+            let name = entry.name.to_string_lossy();
+            let error = anyhow!("'{}' is not empty: it holds '{}'", path.display(), name.escape_debug());
+            let hint = "the same command without '--' and what follows uploads the dump that is there";
+            Err(Failure::usage(hinted(error, hint)))
+        }
     }
+}
+
+/// Keeps a second program off the directory, as long as the result lives.
+fn locked(directory: DumpDir) -> Result<Arc<DumpDir>, Failure> {
+    let path = directory.path().display();
+    match directory.lock() {
+        Ok(true) => {}
+        Ok(false) => {
+            let error = anyhow!("another mydumper2s3 works on '{path}'");
+            return Err(Failure::usage(hinted(error, "wait for it, or use one directory for each")));
+        }
+        Err(error) => {
+            warn!("'{path}' cannot be locked, so a second mydumper2s3 would not be kept off: {error}");
+        }
+    }
+    Ok(Arc::new(directory))
 }
 
 fn cannot_open(path: &Path, error: io::Error) -> anyhow::Error {
@@ -95,8 +115,8 @@ pub struct Search<'a> {
 
 impl Search<'_> {
     /// Waits for a dump; `None` when there is none in time, or our child ended without one.
-    pub async fn run(&self) -> Result<Option<Found>, Failure> {
-        let mut directory: Option<Arc<DumpDir>> = None;
+    pub async fn run(&self, held: Option<Arc<DumpDir>>) -> Result<Option<Found>, Failure> {
+        let mut directory = held;
         let mut dying: Option<LivingDump> = None;
         info!("waiting for a dump in '{}'", self.args.dump.dir.display());
         loop {
@@ -136,17 +156,7 @@ impl Search<'_> {
         if let Some(held) = held.filter(|held| held.is_same(&directory)) {
             return Ok(Some(held));
         }
-        match directory.lock() {
-            Ok(true) => {}
-            Ok(false) => {
-                let error = anyhow!("another mydumper2s3 works on '{}'", path.display());
-                return Err(Failure::usage(hinted(error, "wait for it, or use one directory for each")));
-            }
-            Err(error) => {
-                warn!("'{}' cannot be locked, so a second mydumper2s3 would not be kept off: {error}", path.display())
-            }
-        }
-        Ok(Some(Arc::new(directory)))
+        locked(directory).map(Some)
     }
 
     /// A dump that is to be uploaded now. One that seems dead is put into `dying`: a living one may take its place.
