@@ -84,6 +84,17 @@ pub fn ignore_broken_pipes(command: &mut tokio::process::Command) {
     }
 }
 
+/// Gives a child of ours a session of its own, and so a process group. A group alone would not do: when its parent dies
+/// and leaves it orphaned in the same session, the kernel sends SIGHUP to one that is stopped (setpgid(2)), and mydumper
+/// is stopped while it is paused.
+#[allow(unsafe_code, reason = "the only way to act between fork and exec")]
+pub fn own_session(command: &mut tokio::process::Command) {
+    // SAFETY: setsid(2) may be called between fork and exec (signal-safety(7)), and nothing else is done there.
+    unsafe {
+        command.pre_exec(|| rustix::process::setsid().map(drop).map_err(io::Error::from));
+    }
+}
+
 /// A process as `/proc` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {

@@ -26,6 +26,11 @@ pub fn ignore_lease_breaks() {}
 /// Left as it is.
 pub fn ignore_broken_pipes(_command: &mut tokio::process::Command) {}
 
+/// A process group of its own; here nobody is paused.
+pub fn own_session(command: &mut tokio::process::Command) {
+    command.process_group(0);
+}
+
 /// No process is visible.
 pub fn processes() -> Vec<Process> {
     Vec::new()
