@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use tracing::{debug, info, warn};
 
 use crate::bucket_dump::{Contents, contents, read_manifest};
-use crate::cli::DestinationArgs;
+use crate::cli::{DestinationArgs, UploadArgs};
 use crate::exit_status::Failure;
 use crate::hint::hinted;
 use crate::model::etag::{ETag, Md5Digest};
@@ -16,7 +16,7 @@ use crate::model::identity::DumpIdentity;
 use crate::model::manifest::{self, DumpStateWord, ManifestHeader};
 use crate::model::object_key::Prefix;
 use crate::platform;
-use crate::s3::{ErrorKind, FileRange, ListedObject, Store, StoreError};
+use crate::s3::{ErrorKind, FileRange, ListedObject, OpenUpload, Store, StoreError};
 
 /// A prefix that is ours.
 #[derive(Debug)]
@@ -193,4 +193,27 @@ pub async fn write_claim(
     };
     // Where the answer has none, the ETag is known all the same.
     Ok(answer.etag.or_else(|| Some(ETag::of_single_put(md5))))
+}
+
+/// Multipart uploads of this dump's files that an earlier run began and did not end.
+pub async fn left_uploads(args: &UploadArgs, store: &Store, prefix: &Prefix) -> Vec<OpenUpload> {
+    if args.destination.write_only {
+        return Vec::new();
+    }
+    let directory = prefix.directory();
+    // Only keys directly under the prefix are ours, and in the bucket's root not all of these.
+    let is_ours = |upload: &OpenUpload| {
+        upload.key.strip_prefix(&directory).is_some_and(|name| !name.contains('/') && could_be_dump_file(name))
+    };
+    match store.open_uploads(&directory).await {
+        Ok(mut uploads) => {
+            uploads.retain(is_ours);
+            uploads
+        }
+        // Said once, when the rights were tried.
+        Err(error) => {
+            debug!("{error}");
+            Vec::new()
+        }
+    }
 }

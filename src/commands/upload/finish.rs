@@ -11,8 +11,9 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
+use super::claim;
 use super::follow::Shared;
-use super::session::{Session, left_uploads};
+use super::session::Session;
 use crate::dump_dir::Removal;
 use crate::exit_status::{Failure, Status};
 use crate::hint::{find, hinted};
@@ -139,7 +140,7 @@ impl Session<'_> {
     /// Aborts uploads that an earlier run began, and those whose id never reached us: the answer was lost.
     async fn abort_left(&self) {
         let transfer = &self.shared.transfer;
-        let left = left_uploads(self.args, &self.store, &transfer.prefix).await;
+        let left = claim::left_uploads(self.args, &self.store, &transfer.prefix).await;
         *transfer.left_uploads.lock().unwrap_or_else(PoisonError::into_inner) = left;
         transfer.abort_left().await;
     }

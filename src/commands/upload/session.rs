@@ -11,7 +11,7 @@ use jiff::civil;
 use jiff::tz::TimeZone;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::claim::{self, Claim};
 use super::disk::DiskWatch;
@@ -25,14 +25,13 @@ use crate::exit_status::Failure;
 use crate::hint::{find, hinted};
 use crate::model::dump_metadata::DumpMetadata;
 use crate::model::etag::ETag;
-use crate::model::file_kind::could_be_dump_file;
 use crate::model::manifest::{DumpStateWord, DumperExit, ExitSeen, FORMAT, ManifestHeader};
 use crate::model::object_key::Prefix;
 use crate::model::state::Phase;
 use crate::model::units::human_duration;
 use crate::model::verdict::Ending;
 use crate::pool::Pool;
-use crate::s3::{OpenUpload, Store, StoreError};
+use crate::s3::{Store, StoreError};
 use crate::scan::{Look, Strangers};
 use crate::stop::Stop;
 use crate::transfer::Transfer;
@@ -102,7 +101,7 @@ impl<'a> Session<'a> {
         };
         totals.claimed = Some((prefix.clone(), header.clone()));
         let left = tokio::select! {
-            left = left_uploads(args, store, &prefix) => left,
+            left = claim::left_uploads(args, store, &prefix) => left,
             signal = stop.wait() => return Err(stopped(signal)),
         };
         // Where the exit status will be seen, it tells of a compressor that failed; inflating everything costs CPU.
@@ -488,28 +487,5 @@ fn transfer(
         sent: AtomicU64::new(0),
         open_uploads: Mutex::default(),
         left_uploads: Mutex::default(),
-    }
-}
-
-/// Multipart uploads of this dump's files that an earlier run began and did not end.
-pub(super) async fn left_uploads(args: &UploadArgs, store: &Store, prefix: &Prefix) -> Vec<OpenUpload> {
-    if args.destination.write_only {
-        return Vec::new();
-    }
-    let directory = prefix.directory();
-    // Only keys directly under the prefix are ours, and in the bucket's root not all of these.
-    let is_ours = |upload: &OpenUpload| {
-        upload.key.strip_prefix(&directory).is_some_and(|name| !name.contains('/') && could_be_dump_file(name))
-    };
-    match store.open_uploads(&directory).await {
-        Ok(mut uploads) => {
-            uploads.retain(is_ours);
-            uploads
-        }
-        // Said once, when the rights were tried.
-        Err(error) => {
-            debug!("{error}");
-            Vec::new()
-        }
     }
 }
