@@ -1,4 +1,4 @@
-//! mydumper as our child: its own process group, no standard input, and never left behind.
+//! mydumper as our child: its own session and process group, no standard input, and never left behind.
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
@@ -39,7 +39,8 @@ impl Child {
     pub fn start(command: &[OsString], on_line: Option<ChildLine>) -> anyhow::Result<Self> {
         let (program, arguments) = command.split_first().context("no command to start")?;
         let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null()).process_group(0);
+        command.args(arguments).stdin(Stdio::null());
+        platform::own_session(&mut command);
         if on_line.is_some() {
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
             platform::ignore_broken_pipes(&mut command);

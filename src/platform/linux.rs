@@ -71,6 +71,18 @@ pub fn ignore_lease_breaks() {
     unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
 }
 
+/// Gives a child a session, and so a process group, of its own.
+///
+/// A group alone is not enough: if we die while it is stopped, the kernel finds a newly orphaned group with stopped
+/// members in our session and sends it SIGHUP, which ends mydumper (setpgid(2), `kill_orphaned_pgrp` in the kernel).
+#[allow(unsafe_code, reason = "the only way to act between fork and exec")]
+pub fn own_session(command: &mut tokio::process::Command) {
+    // SAFETY: setsid(2) may be called between fork and exec (signal-safety(7)), and nothing else is done there.
+    unsafe {
+        command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?));
+    }
+}
+
 /// Lets a child of ours go on when the pipe that takes its output breaks: SIGPIPE would end it. What is ignored stays
 /// ignored across exec.
 #[allow(unsafe_code, reason = "the only way to act between fork and exec")]

@@ -23,6 +23,11 @@ pub fn birth_time(_file: &File) -> Option<i128> {
 /// There is no such signal here.
 pub fn ignore_lease_breaks() {}
 
+/// A process group of its own.
+pub fn own_session(command: &mut tokio::process::Command) {
+    command.process_group(0);
+}
+
 /// Left as it is.
 pub fn ignore_broken_pipes(_command: &mut tokio::process::Command) {}
 

@@ -1,5 +1,7 @@
 //! What mydumper itself cut short: a broken file is uploaded and reported, and its dump is not committed.
 
+use std::time::Duration;
+
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -233,7 +235,8 @@ fn a_directory_of_five_thousand_files_arrives() {
     let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
     dumper.generate(5_000, 100, 0);
     dumper.finish_and_exit();
-    let mut run = stage.upload().args(["--workers", "8"]).start();
+    // On a busy machine the tests' own server needs its time for so many.
+    let mut run = stage.upload().args(["--workers", "8"]).time_limit(Duration::from_secs(300)).start();
     run.wait_for_line("the dump is whole");
     run.finish().assert_status(0);
     stage.assert_whole(&dumper);
