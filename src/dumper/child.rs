@@ -1,4 +1,4 @@
-//! mydumper as our child: its own session, no standard input, and never left behind.
+//! mydumper as our child: its own session and process group, no standard input, and never left behind.
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;

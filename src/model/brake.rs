@@ -91,6 +91,13 @@ impl Brake {
         }
     }
 
+    /// The last order was carried out only now: a busy machine may take its time, and a run counts from its real start.
+    pub fn carried_out(&mut self, now: Instant) {
+        if let State::Running { since: Some(since) } = &mut self.state {
+            *since = now;
+        }
+    }
+
     fn is_over(&self, disk: Disk) -> bool {
         let crowded = self.marks.max_local.is_some_and(|most| disk.waiting >= most);
         // Without anything to upload a pause frees nothing: then the disk is full of something else.

@@ -71,6 +71,18 @@ pub fn ignore_lease_breaks() {
     unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
 }
 
+/// Gives a child a session, and so a process group, of its own.
+///
+/// A group alone is not enough: if we die while it is stopped, the kernel finds a newly orphaned group with stopped
+/// members in our session and sends it SIGHUP, which ends mydumper (setpgid(2), `kill_orphaned_pgrp` in the kernel).
+#[allow(unsafe_code, reason = "the only way to act between fork and exec")]
+pub fn own_session(command: &mut tokio::process::Command) {
+    // SAFETY: setsid(2) may be called between fork and exec (signal-safety(7)), and nothing else is done there.
+    unsafe {
+        command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?));
+    }
+}
+
 /// Lets a child of ours go on when the pipe that takes its output breaks: SIGPIPE would end it. What is ignored stays
 /// ignored across exec.
 #[allow(unsafe_code, reason = "the only way to act between fork and exec")]
@@ -81,17 +93,6 @@ pub fn ignore_broken_pipes(command: &mut tokio::process::Command) {
             libc::signal(libc::SIGPIPE, libc::SIG_IGN);
             Ok(())
         });
-    }
-}
-
-/// Gives a child of ours a session of its own, and so a process group. A group alone would not do: when its parent dies
-/// and leaves it orphaned in the same session, the kernel sends SIGHUP to one that is stopped (setpgid(2)), and mydumper
-/// is stopped while it is paused.
-#[allow(unsafe_code, reason = "the only way to act between fork and exec")]
-pub fn own_session(command: &mut tokio::process::Command) {
-    // SAFETY: setsid(2) may be called between fork and exec (signal-safety(7)), and nothing else is done there.
-    unsafe {
-        command.pre_exec(|| rustix::process::setsid().map(drop).map_err(io::Error::from));
     }
 }
 

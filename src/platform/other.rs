@@ -23,13 +23,13 @@ pub fn birth_time(_file: &File) -> Option<i128> {
 /// There is no such signal here.
 pub fn ignore_lease_breaks() {}
 
-/// Left as it is.
-pub fn ignore_broken_pipes(_command: &mut tokio::process::Command) {}
-
-/// A process group of its own; here nobody is paused.
+/// A process group of its own.
 pub fn own_session(command: &mut tokio::process::Command) {
     command.process_group(0);
 }
+
+/// Left as it is.
+pub fn ignore_broken_pipes(_command: &mut tokio::process::Command) {}
 
 /// No process is visible.
 pub fn processes() -> Vec<Process> {

@@ -78,9 +78,6 @@ fn after_our_sigkill_mydumper_goes_on_and_the_helper_ends() {
         dumper.file("shop.t.00000.sql", 100_000);
         run.wait_for_line("mydumper is paused");
         eventually("it is stopped", || is_stopped(dumper.pid()));
-        // In a session of its own: the kernel ends a stopped process group with SIGHUP when its parent's death orphans it.
-        let session = |pid| rustix::process::getsid(Some(pid)).expect("its session");
-        assert!(!is_child || session(dumper.pid()) == dumper.pid(), "in our session");
         let helpers = helpers_of(run.pid());
         assert_eq!(helpers.len(), 1, "helpers");
         run.kill().assert_killed_by(Signal::KILL);
@@ -117,7 +114,7 @@ fn no_pause_is_longer_than_it_may_be() {
     let mut spans = Vec::new();
     let mut since = Instant::now();
     let mut stopped = true;
-    while spans.len() < 5 {
+    while spans.len() < 4 {
         if is_stopped(dumper.pid()) != stopped {
             spans.push((stopped, since.elapsed()));
             (stopped, since) = (!stopped, Instant::now());
@@ -125,8 +122,8 @@ fn no_pause_is_longer_than_it_may_be() {
         assert!(since.elapsed() < Duration::from_secs(20), "it stays as it is: {spans:?}");
         std::thread::sleep(Duration::from_millis(5));
     }
-    // The first two were under way, or nearly over. A loaded machine makes a pause longer, never a run shorter by much.
-    for (stopped, span) in &spans[2..] {
+    // The first may have been seen late. A loaded machine makes a pause longer, never a run shorter by much.
+    for (stopped, span) in &spans[1..] {
         match stopped {
             true => assert!(*span < Duration::from_millis(2_500), "a pause: {spans:?}"),
             false => assert!(*span > Duration::from_millis(400), "a run: {spans:?}"),

@@ -8,6 +8,7 @@ mod child_mode;
 mod content;
 mod delete;
 mod disk;
+mod dump_lives;
 mod dumper_facts;
 mod end_to_end;
 mod etag;

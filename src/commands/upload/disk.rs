@@ -85,6 +85,7 @@ impl DiskWatch {
             }
             Order::Resume => {
                 reins.resume();
+                brake.carried_out(Instant::now());
                 info!("mydumper goes on: {} wait for their upload", ByteSize(disk.waiting).human());
             }
         }

@@ -38,6 +38,8 @@ use crate::transfer::Transfer;
 
 /// Characters of mydumper's version that are kept.
 const VERSION_MAX: usize = 200;
+/// How far mydumper's local time may be from what we take it for, in nanoseconds.
+const ZONE_MAX: i128 = 14 * 3600 * 1_000_000_000;
 /// So much older than its first line (in nanoseconds) a `metadata.partial` is of an earlier dump.
 const TAKEN_OVER: i128 = 300 * 1_000_000_000;
 /// How long unfinished multipart uploads may take to be aborted when we are told to stop.
@@ -361,7 +363,8 @@ pub fn not_before(args: &UploadArgs, header: &ManifestHeader) -> Option<i128> {
     let began = match header.identity.born {
         Some(born) if line - born > TAKEN_OVER => line,
         Some(born) => born,
-        None => line,
+        // Without a birth mydumper's zone is a guess, too; a file of last night is older still.
+        None => line - ZONE_MAX,
     };
     (header.seen_alive && !args.dump.include_older).then_some(began)
 }
