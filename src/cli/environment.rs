@@ -63,6 +63,14 @@ fn value_of(name: &str) -> Option<OsString> {
 
 /// Says where a wrong value came from when it wasn't typed: clap's message names the option only.
 pub fn name_variable(mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
+    // A password in a URL is refused, and not repeated either.
+    if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue)
+        && value.contains("://")
+        && let Some((_, host)) = value.rsplit_once('@')
+    {
+        let value = format!("***@{host}");
+        error.insert(ContextKind::InvalidValue, ContextValue::String(value));
+    }
     let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
         return error;
     };

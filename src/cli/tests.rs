@@ -237,6 +237,13 @@ fn subcommands_take_settings_from_the_environment_but_not_what_they_act_on() {
 }
 
 #[test]
+fn a_password_in_a_url_is_not_repeated() {
+    let line = "--dir /d --bucket b --endpoint-url http://user:topsecret@host";
+    let error = parse(line).expect_err("no credentials in URLs").to_string();
+    assert!(error.contains("--endpoint-url") && !error.contains("topsecret"), "{error}");
+}
+
+#[test]
 fn a_wrong_variable_is_named() {
     let wrong = ("MYDUMPER2S3_WORKERS", "many");
     let printed = with_variables(&[DIR, BUCKET, wrong], "");
