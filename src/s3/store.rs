@@ -1,6 +1,6 @@
 //! A bucket, and how a request to it is made: with patience, with a time-out by its size, with fresh credentials.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -54,7 +54,6 @@ pub(super) struct Inner {
     /// Whether a request that changes the bucket ever succeeded: then the settings are right, and what is refused
     /// later may be mended by somebody.
     proven: AtomicBool,
-    requests: AtomicU64,
 }
 
 impl Store {
@@ -78,7 +77,6 @@ impl Store {
             refreshed: tokio::sync::Mutex::new(Instant::now()),
             gate: Gate::new(),
             proven: AtomicBool::new(false),
-            requests: AtomicU64::new(0),
         })))
     }
 
@@ -151,7 +149,6 @@ impl Store {
                     StoreError::of_answer(ErrorKind::Unavailable, operation, object, "the store is out of reach")
                 }));
             };
-            self.0.requests.fetch_add(1, Ordering::Relaxed);
             let progress = Progress::begin();
             let limit = self.patience_with(body);
             let answer = tokio::select! {

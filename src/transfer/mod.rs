@@ -9,7 +9,6 @@ mod parts;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
@@ -87,8 +86,6 @@ pub struct Transfer {
     pub requests: Semaphore,
     /// How many of them there may be.
     pub workers: usize,
-    /// Bytes sent, for the status line.
-    pub sent: AtomicU64,
     /// Multipart uploads that were begun here and not ended.
     pub open_uploads: Mutex<HashSet<OpenUpload>>,
     /// Multipart uploads of this dump's files that an earlier run began: continued, or aborted in the end.
@@ -303,7 +300,6 @@ impl Transfer {
             .put(key, range, md5, metadata, false)
             .await
             .map_err(|error| unless_changed(error, file, identity))?;
-        self.sent.fetch_add(size, Ordering::Relaxed);
         self.prove(key, size, ContentHash::Whole { md5 }, answer).await
     }
 

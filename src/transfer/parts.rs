@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use futures_util::{StreamExt, TryStreamExt};
@@ -92,7 +91,6 @@ impl Transfer {
             .put_part(upload, part, range, md5)
             .await
             .map_err(|error| unless_changed(error, file, identity))?;
-        self.sent.fetch_add(part.length, Ordering::Relaxed);
         trace!(part = part.number, bytes = part.length, "part uploaded");
         Ok((md5, etag))
     }

@@ -1,7 +1,6 @@
 //! The upload of one dump, from its claim to its end.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -484,7 +483,6 @@ fn transfer(
         earlier,
         requests: Semaphore::new(args.transfer.workers),
         workers: args.transfer.workers,
-        sent: AtomicU64::new(0),
         open_uploads: Mutex::default(),
         left_uploads: Mutex::default(),
     }
