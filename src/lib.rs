@@ -15,6 +15,7 @@
 //! transfer      one file's life: open, hash, upload, prove, remove
 //! content       whether a file's content is whole: compressed frames, empty schema files
 //! fetch         objects on their way back, to be hashed, decoded or written
+//! hasher        MD5 of many stretches of files side by side, ahead of their sending
 //! pool          the bounded queue and its workers
 //! scan          one look at the directory, in the order that matters
 //! bucket_dump   a dump as it lies in the bucket: listing and manifest
@@ -48,6 +49,7 @@ pub mod dump_index;
 pub mod dumper;
 pub mod exit_status;
 pub mod fetch;
+pub mod hasher;
 pub mod hint;
 pub mod model;
 pub mod object_hash;

@@ -4,16 +4,15 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use futures_util::{StreamExt, TryStreamExt};
-
 use crate::dump_index::Listed;
+use crate::hasher::Hasher;
 use crate::model::content_hash::ComputedHash;
 use crate::model::etag::ETag;
 use crate::model::manifest::{ContentHash, ObjectRecord};
 use crate::model::part_plan::PartPlan;
 use crate::model::part_size_guess::{CutInto, part_sizes_of};
 use crate::s3::{ObjectHead, Store, StoreError};
-use crate::transfer::{self, PART_SIZE};
+use crate::transfer::PART_SIZE;
 
 /// What is known of an object's hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,31 +82,16 @@ fn told_part_size(head: &ObjectHead) -> Option<u64> {
     head.metadata.get(PART_SIZE)?.parse().ok()
 }
 
-/// Hashes a local file like its object: parts side by side, `at_once` of them, and nothing of it in memory.
-/// `progress` gets the bytes that are done.
-pub async fn hash_local(
-    file: &Arc<File>,
-    like: &ContentHash,
-    at_once: usize,
-    progress: impl Fn(u64),
-) -> io::Result<ComputedHash> {
+/// Hashes a local file like its object: parts side by side, and nothing of it in memory.
+pub async fn hash_local(hasher: &Hasher, file: &Arc<File>, like: &ContentHash) -> io::Result<ComputedHash> {
     let size = file.metadata()?.len();
-    let progress = &progress;
     let hash = match like {
         ContentHash::Parts { part_size, .. } => {
             let plan = PartPlan::new(size, (*part_size).max(1), u32::MAX).map_err(io::Error::other)?;
-            let hashes = futures_util::stream::iter(plan.parts()).map(async |part| {
-                let md5 = transfer::hash(file, part.offset, part.length).await;
-                progress(part.length);
-                md5
-            });
-            let part_md5s = hashes.buffered(at_once).try_collect().await?;
-            ContentHash::Parts { part_size: *part_size, part_md5s }
+            ContentHash::Parts { part_size: *part_size, part_md5s: hasher.hash_parts(file, plan.parts()).await? }
         }
         ContentHash::Whole { .. } | ContentHash::Unknown {} => {
-            let md5 = transfer::hash(file, 0, size).await?;
-            progress(size);
-            ContentHash::Whole { md5 }
+            ContentHash::Whole { md5: hasher.hash(hasher.turn(), file, 0, size).await?.md5 }
         }
     };
     Ok(ComputedHash { size, hash, sha256: None })

@@ -3,21 +3,21 @@
 //! A file is read twice: once to hash it, once to send it with that hash, so that the store refuses a damaged body
 //! before it replaces anything. The second time it comes from the page cache.
 
-mod hash;
 mod parts;
+mod sha256;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::{debug, warn};
 
-pub use self::hash::hash;
-use self::hash::{hash_parts, sha256};
+use self::sha256::sha256;
 use crate::content;
 use crate::dump_dir::{DumpDir, Removal, identity_of};
+use crate::hasher::{Hasher, Turn};
 use crate::model::etag::ETag;
 use crate::model::file_name::FileName;
 use crate::model::identity::FileIdentity;
@@ -82,6 +82,10 @@ pub struct Transfer {
     pub prove_only: bool,
     /// What an earlier run left under the prefix.
     pub earlier: HashMap<FileName, ListedObject>,
+    /// Hashes ahead of the requests.
+    pub hasher: Hasher,
+    /// Files whose content is looked at, beside their MD5, at a time.
+    pub looks: Semaphore,
     /// Requests that carry bytes at a time, whether of one file or of many.
     pub requests: Semaphore,
     /// How many of them there may be.
@@ -90,6 +94,18 @@ pub struct Transfer {
     pub open_uploads: Mutex<HashSet<OpenUpload>>,
     /// Multipart uploads of this dump's files that an earlier run began: continued, or aborted in the end.
     pub left_uploads: Mutex<Vec<OpenUpload>>,
+}
+
+/// A file on its way into an object.
+struct Passage<'a> {
+    key: &'a str,
+    file: &'a Arc<File>,
+    /// What the file was when it was found ready.
+    identity: &'a FileIdentity,
+    metadata: UserMetadata,
+    plan: PartPlan,
+    /// Files that began earlier are hashed first.
+    turn: Turn,
 }
 
 /// Why a file did not get into the bucket.
@@ -113,7 +129,7 @@ impl From<io::Error> for Trouble {
 impl Transfer {
     /// Uploads, proves and removes one file.
     pub async fn upload(&self, job: &UploadJob) -> Outcome {
-        let name = job.name();
+        let (name, turn) = (job.name(), self.hasher.turn());
         let file = match self.open(job) {
             Ok(file) => Arc::new(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -121,14 +137,11 @@ impl Transfer {
             }
             Err(error) => return Outcome::Failed(format!("cannot read it: {error}")),
         };
-        if let Err(error) = self.check_content(name, &file).await {
-            return Outcome::Failed(format!("cannot read it: {error}"));
-        }
-        let sha256 = match self.sha256_of(&file).await {
+        let sha256 = match self.look_at_content(name, &file).await {
             Ok(sha256) => sha256,
             Err(error) => return Outcome::Failed(format!("cannot read it: {error}")),
         };
-        let object = match self.bring(job, &file, sha256.as_deref()).await {
+        let object = match self.bring(job, &file, sha256.as_deref(), turn).await {
             Ok(object) => ObjectRecord { sha256, ..object },
             Err(Trouble::Local(why)) => return Outcome::Failed(why),
             Err(Trouble::Store(error)) if error.is_outage() || error.is_about_rights() => {
@@ -145,9 +158,15 @@ impl Transfer {
         self.dispose(job, object)
     }
 
-    /// Notes whether the content is broken; it is uploaded all the same.
-    async fn check_content(&self, name: &FileName, file: &Arc<File>) -> io::Result<()> {
+    /// Notes whether the content is broken; it is uploaded all the same. Makes its SHA-256, if that is wanted.
+    async fn look_at_content(&self, name: &FileName, file: &Arc<File>) -> io::Result<Option<String>> {
+        let _permit = self.looks.acquire().await.map_err(io::Error::other)?;
         let why = content::why_broken(name.as_str(), file, self.inflate).await?;
+        self.note_broken(name, why);
+        self.sha256_of(file).await
+    }
+
+    fn note_broken(&self, name: &FileName, why: Option<String>) {
         let mut broken = self.broken();
         match why {
             Some(why) => {
@@ -158,7 +177,6 @@ impl Transfer {
                 broken.remove(name);
             }
         }
-        Ok(())
     }
 
     /// Files whose content is broken.
@@ -176,10 +194,16 @@ impl Transfer {
     }
 
     /// Brings the file into the bucket, unless it is there.
-    async fn bring(&self, job: &UploadJob, file: &Arc<File>, sha256: Option<&str>) -> Result<ObjectRecord, Trouble> {
+    async fn bring(
+        &self,
+        job: &UploadJob,
+        file: &Arc<File>,
+        sha256: Option<&str>,
+        turn: Turn,
+    ) -> Result<ObjectRecord, Trouble> {
         let name = job.name();
         let key = self.prefix.key(name).map_err(|error| Trouble::Local(error.to_string()))?;
-        if let Some(object) = self.already_there(&key, job, file).await? {
+        if let Some(object) = self.already_there(&key, job, file, turn).await? {
             debug!(file = %name, "the bucket has it already");
             return Ok(object);
         }
@@ -187,27 +211,30 @@ impl Transfer {
             let why = "the bucket has this dump already, and this file is not as it is there; it was left alone";
             return Err(Trouble::Local(why.to_owned()));
         }
-        self.put_file(&key, file, self.user_metadata(job, sha256), job.identity()).await
+        let passage = self.passage(&key, file, job.identity(), self.user_metadata(job, sha256), turn)?;
+        self.put_file(&passage).await
+    }
+
+    fn passage<'a>(
+        &self,
+        key: &'a str,
+        file: &'a Arc<File>,
+        identity: &'a FileIdentity,
+        metadata: UserMetadata,
+        turn: Turn,
+    ) -> Result<Passage<'a>, Trouble> {
+        let plan = PartPlan::new(identity.size, self.part_size, self.max_parts);
+        let plan = plan.map_err(|error| Trouble::Local(error.to_string()))?;
+        Ok(Passage { key, file, identity, metadata, plan, turn })
     }
 
     /// Puts a file that is held open under a key and proves it. Damaged bytes, a wrong ETag and a lost upload id begin
     /// it anew a few times.
-    async fn put_file(
-        &self,
-        key: &str,
-        file: &Arc<File>,
-        metadata: UserMetadata,
-        identity: &FileIdentity,
-    ) -> Result<ObjectRecord, Trouble> {
-        let plan = PartPlan::new(identity.size, self.part_size, self.max_parts);
-        let plan = plan.map_err(|error| Trouble::Local(error.to_string()))?;
+    async fn put_file(&self, passage: &Passage<'_>) -> Result<ObjectRecord, Trouble> {
         let mut tries = 1;
         loop {
-            let result = if plan.is_multipart() {
-                self.put_parts(key, file, plan, &metadata, identity).await
-            } else {
-                self.put_whole(key, file, plan, &metadata, identity).await
-            };
+            let result =
+                if passage.plan.is_multipart() { self.put_parts(passage).await } else { self.put_whole(passage).await };
             match result {
                 Err(Trouble::Store(error))
                     if tries < TRIES && matches!(error.kind, ErrorKind::BadDigest | ErrorKind::NoSuchUpload) =>
@@ -224,7 +251,12 @@ impl Transfer {
     pub async fn put_own(&self, key: &str, file: File) -> anyhow::Result<ObjectRecord> {
         let identity = identity_of(&file)?;
         let metadata = HashMap::from([(DUMP_ID.to_owned(), self.dump_id.clone())]);
-        match self.put_file(key, &Arc::new(file), metadata, &identity).await {
+        let file = Arc::new(file);
+        let put = async {
+            let passage = self.passage(key, &file, &identity, metadata, self.hasher.turn())?;
+            self.put_file(&passage).await
+        };
+        match put.await {
             Ok(object) => Ok(object),
             Err(Trouble::Store(error)) => Err(error.into()),
             Err(Trouble::Local(why)) => Err(anyhow::anyhow!("cannot upload {}: {why}", self.store.uri(key))),
@@ -237,10 +269,13 @@ impl Transfer {
         let size = file.metadata()?.len();
         let plan = PartPlan::new(size, self.part_size, self.max_parts).map_err(io::Error::other)?;
         let (hash, proof) = if plan.is_multipart() {
-            let part_md5s = hash_parts(&file, plan, self.workers).await?;
+            let part_md5s = self.hasher.hash_parts(&file, plan.parts()).await?;
             (ContentHash::Parts { part_size: plan.part_size(), part_md5s }, Proof::EtagComposite)
         } else {
-            (ContentHash::Whole { md5: hash(&file, 0, size).await? }, Proof::EtagMd5)
+            (
+                ContentHash::Whole { md5: self.hasher.hash(self.hasher.turn(), &file, 0, size).await?.md5 },
+                Proof::EtagMd5,
+            )
         };
         let sha256 = self.sha256_of(&file).await?;
         Ok(ObjectRecord { size, hash, etag: None, version_id: None, sha256, proof })
@@ -253,6 +288,7 @@ impl Transfer {
         key: &str,
         job: &UploadJob,
         file: &Arc<File>,
+        turn: Turn,
     ) -> Result<Option<ObjectRecord>, Trouble> {
         let size = job.identity().size;
         let Some(listed) = self.earlier.get(job.name()).filter(|listed| listed.size == size) else {
@@ -262,7 +298,9 @@ impl Transfer {
             return Ok(None);
         };
         let hash = match etag.part_count() {
-            None if etag.as_md5().is_some() => ContentHash::Whole { md5: hash(file, 0, size).await? },
+            None if etag.as_md5().is_some() => {
+                ContentHash::Whole { md5: self.hasher.hash(turn, file, 0, size).await?.md5 }
+            }
             None => return Ok(None),
             Some(count) => {
                 let head = self.store.head(key).await?;
@@ -273,7 +311,7 @@ impl Transfer {
                     return Ok(None);
                 };
                 let plan = PartPlan::new(size, part_size, count).map_err(|error| Trouble::Local(error.to_string()))?;
-                ContentHash::Parts { part_size, part_md5s: hash_parts(file, plan, self.workers).await? }
+                ContentHash::Parts { part_size, part_md5s: self.hasher.hash_parts(file, plan.parts()).await? }
             }
         };
         if hash.etag().as_ref() != Some(&etag) {
@@ -283,24 +321,20 @@ impl Transfer {
         Ok(Some(ObjectRecord { size, hash, etag: Some(etag), version_id: None, sha256: None, proof }))
     }
 
-    async fn put_whole(
-        &self,
-        key: &str,
-        file: &Arc<File>,
-        plan: PartPlan,
-        metadata: &UserMetadata,
-        identity: &FileIdentity,
-    ) -> Result<ObjectRecord, Trouble> {
-        let _permit = self.requests.acquire().await.map_err(|error| Trouble::Local(error.to_string()))?;
-        let size = plan.size();
-        let md5 = hash(file, 0, size).await?;
-        let range = FileRange { file: Arc::clone(file), offset: 0, length: size };
-        let answer = self
-            .store
-            .put(key, range, md5, metadata, false)
-            .await
-            .map_err(|error| unless_changed(error, file, identity))?;
-        self.prove(key, size, ContentHash::Whole { md5 }, answer).await
+    async fn put_whole(&self, passage: &Passage<'_>) -> Result<ObjectRecord, Trouble> {
+        let size = passage.plan.size();
+        let hashed = self.hasher.hash(passage.turn, passage.file, 0, size).await?;
+        let permit = self.permit().await?;
+        let range = FileRange { file: Arc::clone(passage.file), offset: 0, length: size };
+        let answer = self.store.put(passage.key, range, hashed.md5, &passage.metadata, false).await;
+        let answer = answer.map_err(|error| passage.unless_changed(error))?;
+        drop(permit);
+        self.prove(passage.key, size, ContentHash::Whole { md5: hashed.md5 }, answer).await
+    }
+
+    /// To send bytes.
+    async fn permit(&self) -> Result<SemaphorePermit<'_>, Trouble> {
+        self.requests.acquire().await.map_err(|error| Trouble::Local(error.to_string()))
     }
 
     /// The verdict: does the store hold the bytes that were hashed?
@@ -420,11 +454,13 @@ pub const PART_SIZE: &str = "part-size";
 /// User metadata: the file's modification time, seconds since 1970.
 pub const MTIME: &str = "mtime";
 
-/// A request whose body could not be read looks like one that the network broke: the file tells which it was.
-fn unless_changed(error: StoreError, file: &File, identity: &FileIdentity) -> Trouble {
-    match identity_of(file) {
-        Ok(now) if same_content(&now, identity) => Trouble::Store(error),
-        _ => Trouble::Local("it changed while it was read".to_owned()),
+impl Passage<'_> {
+    /// A request whose body could not be read looks like one that the network broke: the file tells which it was.
+    fn unless_changed(&self, error: StoreError) -> Trouble {
+        match identity_of(self.file) {
+            Ok(now) if same_content(&now, self.identity) => Trouble::Store(error),
+            _ => Trouble::Local("it changed while it was read".to_owned()),
+        }
     }
 }
 

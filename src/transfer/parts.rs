@@ -1,40 +1,47 @@
 //! A file in parts: begun, or continued where a killed run left off; sent several at a time; ended or given up.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::io;
+use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use tracing::{debug, info, trace};
 
-use super::hash::hash;
-use super::{PART_SIZE, Transfer, Trouble, unless_changed};
+use super::{PART_SIZE, Passage, Transfer, Trouble};
+use crate::hasher::Hashed;
 use crate::model::etag::{ETag, Md5Digest};
-use crate::model::identity::FileIdentity;
 use crate::model::manifest::{ContentHash, ObjectRecord};
 use crate::model::part_plan::{Part, PartPlan};
-use crate::s3::{ErrorKind, FileRange, OpenUpload, PutAnswer, StoredPart, Upload, UserMetadata};
+use crate::s3::{ErrorKind, FileRange, OpenUpload, PutAnswer, StoredPart, Upload};
 
 impl Transfer {
-    /// Uploads a file in parts, several at once.
-    pub(super) async fn put_parts(
-        &self,
-        key: &str,
-        file: &Arc<File>,
-        plan: PartPlan,
-        metadata: &UserMetadata,
-        identity: &FileIdentity,
-    ) -> Result<ObjectRecord, Trouble> {
-        let mut metadata = metadata.clone();
-        metadata.insert(PART_SIZE.to_owned(), plan.part_size().to_string());
+    /// Uploads a file in parts, several at once. It begins when its first part is hashed: files that wait for that have
+    /// nothing in the store yet.
+    pub(super) async fn put_parts(&self, passage: &Passage<'_>) -> Result<ObjectRecord, Trouble> {
+        let Passage { key, file, plan, turn, .. } = *passage;
+        let hash = async |part: Part| -> io::Result<_> {
+            Ok((part, self.hasher.hash(turn, file, part.offset, part.length).await?))
+        };
+        let ahead = self.workers + self.hasher.side_by_side();
+        let mut hashes = pin!(stream::iter(plan.parts()).map(hash).buffered(ahead));
+        let first = hashes.try_next().await?;
         let (upload, stored) = match self.continue_upload(key, plan).await {
             Some(left) => left,
-            None => (self.store.begin_upload(key, &metadata).await?, HashMap::new()),
+            None => {
+                let mut metadata = passage.metadata.clone();
+                metadata.insert(PART_SIZE.to_owned(), plan.part_size().to_string());
+                (self.store.begin_upload(key, &metadata).await?, HashMap::new())
+            }
         };
         self.remember(upload.as_open());
         let (upload, stored) = (&upload, &stored);
-        let sent: Result<Vec<_>, Trouble> = futures_util::stream::iter(plan.parts())
-            .map(|part| self.put_part(upload, part, stored.get(&part.number), file, identity))
+        let sent: Result<Vec<_>, Trouble> = stream::iter(first.map(Ok))
+            .chain(hashes)
+            .map(async |hashed| {
+                let (part, hashed) = hashed?;
+                self.put_part(passage, upload, part, hashed, stored.get(&part.number)).await
+            })
             .buffered(self.workers)
             .try_collect()
             .await;
@@ -71,26 +78,23 @@ impl Transfer {
 
     async fn put_part(
         &self,
+        passage: &Passage<'_>,
         upload: &Upload,
         part: Part,
+        hashed: Hashed,
         stored: Option<&StoredPart>,
-        file: &Arc<File>,
-        identity: &FileIdentity,
     ) -> Result<(Md5Digest, String), Trouble> {
-        let _permit = self.requests.acquire().await.map_err(|error| Trouble::Local(error.to_string()))?;
-        let md5 = hash(file, part.offset, part.length).await?;
+        let md5 = hashed.md5;
         if let Some(stored) = stored
             && stored.etag() == Some(ETag::of_single_put(md5))
         {
             trace!(part = part.number, "an earlier run sent this part");
             return Ok((md5, stored.given_etag.clone()));
         }
-        let range = FileRange { file: Arc::clone(file), offset: part.offset, length: part.length };
-        let etag = self
-            .store
-            .put_part(upload, part, range, md5)
-            .await
-            .map_err(|error| unless_changed(error, file, identity))?;
+        let _permit = self.permit().await?;
+        let range = FileRange { file: Arc::clone(passage.file), offset: part.offset, length: part.length };
+        let etag = self.store.put_part(upload, part, range, md5).await;
+        let etag = etag.map_err(|error| passage.unless_changed(error))?;
         trace!(part = part.number, bytes = part.length, "part uploaded");
         Ok((md5, etag))
     }

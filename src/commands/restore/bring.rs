@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 use super::directory::{Local, RestoreDir, Temporary};
 use super::plan::Wanted;
 use crate::fetch::{FetchError, Taker, fetch};
+use crate::hasher::Hasher;
 use crate::hint::find;
 use crate::model::content_hash::{Agreement, ComputedHash, ContentHasher};
 use crate::model::etag::Md5Digest;
@@ -36,6 +37,7 @@ pub struct Bring<'a> {
     pub prefix: &'a Prefix,
     pub directory: &'a RestoreDir,
     pub workers: usize,
+    pub hasher: Hasher,
     /// Requests that bring bytes at a time, whether of one file or of many.
     pub requests: Semaphore,
     pub progress: Option<Progress>,
@@ -73,7 +75,7 @@ impl Bring<'_> {
             Err(error) => return Ok(unreadable(error)),
         }
         let known = self.known(wanted).await?;
-        match hash_local(&file, &known.hash, self.workers, |_| {}).await {
+        match hash_local(&self.hasher, &file, &known.hash).await {
             Ok(computed) => Ok(match computed.agrees_with(&known.hash, None, known.etag.as_ref()) {
                 Agreement::Same(_) => Local::Right,
                 Agreement::Different => Local::Different("has other bytes".to_owned()),

@@ -21,6 +21,7 @@ use super::reach::{first_answer, reach, stopped};
 use crate::catalog;
 use crate::cli::{RestoreArgs, RestoreFrom};
 use crate::exit_status::{Failure, Status};
+use crate::hasher::Hasher;
 use crate::hint::hinted;
 use crate::model::object_key::Prefix;
 use crate::model::units::{ByteSize, Rate, human_duration};
@@ -51,6 +52,7 @@ async fn restore(args: &RestoreArgs, report: &Report) -> Result<Status, Failure>
         prefix: &prefix,
         directory: &directory,
         workers: args.workers,
+        hasher: Hasher::new(args.workers),
         requests: Semaphore::new(args.workers),
         progress: None,
     };

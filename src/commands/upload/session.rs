@@ -21,6 +21,7 @@ use crate::cli::UploadArgs;
 use crate::dump_dir::DumpDir;
 use crate::dumper::{Child, ExitSources, ExitStatusFile, Life, LivingDump};
 use crate::exit_status::Failure;
+use crate::hasher::Hasher;
 use crate::hint::{find, hinted};
 use crate::model::dump_metadata::DumpMetadata;
 use crate::model::etag::ETag;
@@ -233,7 +234,9 @@ impl<'a> Session<'a> {
     /// Follows the dump until nothing is left to do, or until something else ends it.
     pub(super) async fn follow(&mut self, phase: Phase) -> Result<Ending, Failure> {
         let shared = Arc::clone(&self.shared);
-        let pool = Pool::start(self.args.transfer.workers, move |job: Job| {
+        // As many files again as are hashed side by side, so that there are files to hash beside those that are sent.
+        let files = self.args.transfer.workers + self.shared.transfer.hasher.side_by_side();
+        let pool = Pool::start(files, move |job: Job| {
             let shared = Arc::clone(&shared);
             async move { shared.work(job).await }
         });
@@ -481,6 +484,8 @@ fn transfer(
         keep: args.dump.keep || args.destination.write_only,
         prove_only,
         earlier,
+        hasher: Hasher::new(args.transfer.workers),
+        looks: Semaphore::new(args.transfer.workers),
         requests: Semaphore::new(args.transfer.workers),
         workers: args.transfer.workers,
         open_uploads: Mutex::default(),

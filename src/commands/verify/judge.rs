@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::dump_dir::DumpDir;
 use crate::dump_index::Listed;
 use crate::fetch::{FetchError, Taker, fetch};
+use crate::hasher::Hasher;
 use crate::model::comparison::{Judgement, Verdict, name_of};
 use crate::model::content_check::ContentCheck;
 use crate::model::content_hash::{Agreement, ComputedHash, ContentHasher};
@@ -47,7 +48,7 @@ pub struct Judge<'a> {
     pub directory: Option<Arc<DumpDir>>,
     pub is_deep: bool,
     pub has_manifest: bool,
-    pub workers: usize,
+    pub hasher: Hasher,
     pub progress: Progress,
 }
 
@@ -186,7 +187,9 @@ impl Judge<'_> {
         if size != listed.size {
             return Ok(Err(size));
         }
-        hash_local(&file, like, self.workers, |bytes| self.progress.advance(0, bytes)).await.map(Ok)
+        let computed = hash_local(&self.hasher, &file, like).await?;
+        self.progress.advance(0, size);
+        Ok(Ok(computed))
     }
 
     /// Are the object's bytes those that went up, and is compressed content whole?

@@ -21,6 +21,7 @@ use crate::cli::VerifyArgs;
 use crate::dump_dir::DumpDir;
 use crate::dump_index::{Fetched, Listed, Listing, Spooled, no_dump};
 use crate::exit_status::{Failure, Status};
+use crate::hasher::Hasher;
 use crate::hint::hinted;
 use crate::model::file_kind::{could_be_dump_file, is_never_data};
 use crate::model::file_name::{FileName, MANIFEST};
@@ -66,7 +67,7 @@ async fn verify(args: &VerifyArgs, report: &Report) -> Result<Status, Failure> {
         directory,
         is_deep: args.deep,
         has_manifest: manifest.is_some(),
-        workers: args.workers,
+        hasher: Hasher::new(args.workers),
         progress: report.progress("verifying", files as usize, bytes),
     };
     let mut outcome = Outcome::begin(args, report, &store, manifest.as_deref());

@@ -1,0 +1,289 @@
+//! MD5 of stretches of files: most of the CPU that an upload takes, so it is done for many of them side by side.
+//!
+//! Stretches wait in a queue until it is worth while: until an engine can fill its lanes, or somebody who could send
+//! has nothing that is hashed. So a file's parts, and files, are hashed a dozen at a time, and never further ahead of
+//! their sending than that: what was read to be hashed is still in the page cache when it is read to be sent.
+
+mod engine;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::{StreamExt, TryStreamExt};
+use md5_lanes::{Implementation, Lanes};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use self::engine::Job;
+use crate::model::etag::Md5Digest;
+use crate::model::part_plan::Part;
+
+/// Stretches up to this size are hashed where we are: a hand-over to another thread costs more.
+const INLINE_MAX: u64 = 64 * 1024;
+/// Names an implementation of MD5 instead of the fastest: for measurements, and for a processor that lies.
+const VARIABLE: &str = "MYDUMPER2S3_MD5";
+
+/// Hashes for all who share it.
+#[derive(Debug, Clone)]
+pub struct Hasher(Arc<Shared>);
+
+/// Who goes first: a file that began earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Turn(u64);
+
+/// A digest. As long as it is held, its bytes count as hashed and not sent.
+#[derive(Debug)]
+pub struct Hashed {
+    /// The MD5 of the stretch.
+    pub md5: Md5Digest,
+    _in_hand: Option<InHand>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    lanes: Lanes,
+    /// Stretches that are sent at a time.
+    senders: usize,
+    engines_max: usize,
+    runtime: Handle,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: BTreeMap<(Turn, u64), Job>,
+    turns: u64,
+    numbers: u64,
+    /// Engines that run.
+    engines: usize,
+    /// Stretches in their lanes.
+    in_lanes: usize,
+    /// Stretches that are hashed and not sent.
+    in_hand: usize,
+}
+
+impl Hasher {
+    /// For `senders` who send at a time. Must be called within a runtime: its threads for blocking work do the hashing.
+    pub fn new(senders: usize) -> Self {
+        Self::with(chosen_lanes(), senders)
+    }
+
+    fn with(lanes: Lanes, senders: usize) -> Self {
+        // Sixteen lanes keep one core busy at the speed of any network. Where there are fewer, more cores must help.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let engines_max = cores.min(16 / lanes.width());
+        Self(Arc::new(Shared { lanes, senders, engines_max, runtime: Handle::current(), queue: Mutex::default() }))
+    }
+
+    /// How many stretches can be hashed side by side.
+    pub fn side_by_side(&self) -> usize {
+        self.0.lanes.width() * self.0.engines_max
+    }
+
+    /// A turn behind all those that were taken before.
+    pub fn turn(&self) -> Turn {
+        let mut queue = self.0.queue();
+        queue.turns += 1;
+        Turn(queue.turns)
+    }
+
+    /// Hashes a stretch of a file.
+    pub async fn hash(&self, turn: Turn, file: &Arc<File>, offset: u64, length: u64) -> io::Result<Hashed> {
+        if length <= INLINE_MAX {
+            return Ok(Hashed { md5: engine::hash_now(file, offset, length)?, _in_hand: None });
+        }
+        let (reply, hashed) = oneshot::channel();
+        let job = Job { file: Arc::clone(file), offset, left: length, reply };
+        {
+            let mut queue = self.0.queue();
+            queue.numbers += 1;
+            let number = queue.numbers;
+            queue.waiting.insert((turn, number), job);
+        }
+        self.0.start_engine_if_due();
+        hashed.await.map_err(|_| io::Error::other("the thread that hashes it has died"))?
+    }
+
+    /// The MD5s of parts of a file that are not going to be sent, in order.
+    pub async fn hash_parts(&self, file: &Arc<File>, parts: impl Iterator<Item = Part>) -> io::Result<Vec<Md5Digest>> {
+        let turn = self.turn();
+        let hashes = futures_util::stream::iter(parts)
+            .map(async |part| self.hash(turn, file, part.offset, part.length).await.map(|hashed| hashed.md5));
+        hashes.buffered(self.side_by_side()).try_collect().await
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An engine is started when a sender has nothing to send, and those that run are full.
+    fn start_engine_if_due(self: &Arc<Self>) {
+        {
+            let mut queue = self.queue();
+            let is_wanted = !queue.waiting.is_empty() && queue.in_hand <= self.senders;
+            let are_full = queue.in_lanes >= queue.engines * self.lanes.width();
+            if !is_wanted || !are_full || queue.engines == self.engines_max {
+                return;
+            }
+            queue.engines += 1;
+        }
+        let shared = Arc::clone(self);
+        self.runtime.spawn_blocking(move || engine::run(&shared));
+    }
+
+    /// Takes the next jobs for an engine's free lanes. `None`: its lanes are empty and stay so, and it ends.
+    fn take(&self, free: usize) -> Option<Vec<Job>> {
+        let mut queue = self.queue();
+        let ahead_max = self.senders + self.lanes.width() * self.engines_max;
+        let mut jobs = Vec::new();
+        while jobs.len() < free
+            && queue.in_hand + queue.in_lanes < ahead_max
+            && let Some((_, job)) = queue.waiting.pop_first()
+        {
+            if !job.reply.is_closed() {
+                queue.in_lanes += 1;
+                jobs.push(job);
+            }
+        }
+        if jobs.is_empty() && free == self.lanes.width() {
+            queue.engines -= 1;
+            return None;
+        }
+        Some(jobs)
+    }
+
+    /// A job has left its lane, hashed or not.
+    fn left_lane(&self) {
+        self.queue().in_lanes -= 1;
+    }
+}
+
+/// Counts a digest as in hand as long as it lives.
+#[derive(Debug)]
+struct InHand(Arc<Shared>);
+
+impl InHand {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.queue().in_hand += 1;
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.0.queue().in_hand -= 1;
+        self.0.start_engine_if_due();
+    }
+}
+
+fn chosen_lanes() -> Lanes {
+    let Some(name) = std::env::var_os(VARIABLE).filter(|name| !name.is_empty()) else {
+        return Lanes::best();
+    };
+    let chosen = Implementation::ALL.into_iter().find(|implementation| name == implementation.name());
+    chosen.and_then(Lanes::new).unwrap_or_else(|| {
+        let names = Implementation::ALL.map(Implementation::name).join(", ");
+        warn!("{VARIABLE} names none of {names} that this processor has; the fastest is taken");
+        Lanes::best()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use md5::{Digest, Md5};
+
+    use super::*;
+
+    fn file(bytes: &[u8]) -> Arc<File> {
+        let mut file = crate::platform::memory_file("test").expect("a file");
+        file.write_all(bytes).expect("written");
+        Arc::new(file)
+    }
+
+    fn bytes(length: usize) -> Vec<u8> {
+        (0..length).map(|at| (at * 7 + (at >> 8)) as u8).collect()
+    }
+
+    fn md5(bytes: &[u8]) -> Md5Digest {
+        Md5Digest(Md5::digest(bytes).into())
+    }
+
+    fn hashers(senders: usize) -> Vec<Hasher> {
+        Implementation::ALL.into_iter().filter_map(Lanes::new).map(|lanes| Hasher::with(lanes, senders)).collect()
+    }
+
+    #[tokio::test]
+    async fn parts_of_any_number_and_size_are_hashed() {
+        let bytes = bytes(3_000_017);
+        let file = file(&bytes);
+        for hasher in hashers(4) {
+            for part_size in [70_000, 131_072, 1_000_000, 3_000_017] {
+                let parts = (1..).zip(bytes.chunks(part_size)).map(|(number, chunk)| Part {
+                    number,
+                    offset: u64::from(number - 1) * part_size as u64,
+                    length: chunk.len() as u64,
+                });
+                let made = hasher.hash_parts(&file, parts).await.expect("hashed");
+                let expected: Vec<_> = bytes.chunks(part_size).map(md5).collect();
+                assert_eq!(made, expected, "{hasher:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_shorter_than_it_was_fails_alone() {
+        let bytes = bytes(400_000);
+        let (short, whole) = (file(&bytes[..300_000]), file(&bytes));
+        for hasher in hashers(4) {
+            let turn = hasher.turn();
+            let (short, whole) =
+                tokio::join!(hasher.hash(turn, &short, 0, 400_000), hasher.hash(turn, &whole, 0, 400_000));
+            assert_eq!(short.expect_err("too short").kind(), io::ErrorKind::UnexpectedEof);
+            assert_eq!(whole.expect("hashed").md5, md5(&bytes));
+        }
+    }
+
+    /// As many as can be hashed side by side are ahead of the senders, and no more; earlier turns go first; and what
+    /// nobody waits for is not hashed.
+    #[tokio::test]
+    async fn hashing_runs_ahead_of_sending_and_not_away() {
+        let bytes = bytes(100_000);
+        let file = file(&bytes);
+        for hasher in hashers(2) {
+            let ahead_max = 2 + hasher.side_by_side();
+            let (late, early) = {
+                let early = hasher.turn();
+                (hasher.turn(), early)
+            };
+            let wanted: Vec<_> = (0..3 * ahead_max).map(|at| if at % 3 == 0 { early } else { late }).collect();
+            let mut hashes: Vec<_> =
+                (wanted.iter()).map(|turn| Box::pin(hasher.hash(*turn, &file, 0, 100_000))).collect();
+            let mut in_hand = Vec::new();
+            let mut done = 0;
+            while done < wanted.len() {
+                let (hashed, at, rest) = futures_util::future::select_all(hashes).await;
+                hashes = rest;
+                let _ = at;
+                in_hand.push(hashed.expect("hashed"));
+                done += 1;
+                assert!(in_hand.len() <= ahead_max, "{hasher:?}");
+                if in_hand.len() == ahead_max {
+                    // All that may be ahead is; nothing moves until something is sent.
+                    assert_eq!(hasher.0.queue().in_lanes, 0, "{hasher:?}");
+                    in_hand.clear();
+                }
+            }
+            drop(in_hand);
+            assert_eq!(hasher.0.queue().in_hand, 0, "{hasher:?}");
+            drop(hasher.hash(early, &file, 0, 100_000));
+            assert!(hasher.0.queue().waiting.is_empty(), "{hasher:?}");
+        }
+    }
+}
