@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -38,24 +38,37 @@ impl FileRange {
     }
 }
 
-/// When a request last got on: it began, or the network took a piece of its body.
+/// How a request with a body gets on.
 #[derive(Debug, Clone)]
-pub(super) struct Progress(Arc<Mutex<Instant>>);
+pub(super) struct Progress(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    /// When it began, or the network last took a piece of its body.
+    moved: Instant,
+    /// Why the file could not be read. The SDK tells such an error as one of the network.
+    unreadable: Option<io::Error>,
+}
 
 impl Progress {
     /// A request that begins now.
     pub fn begin() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now())))
+        Self(Arc::new(Mutex::new(State { moved: Instant::now(), unreadable: None })))
     }
 
-    fn moved(&self) {
-        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why its body could not be read, if that is why it failed.
+    pub fn unreadable(&self) -> Option<io::Error> {
+        self.state().unreadable.take()
     }
 
     /// Waits until nothing has moved for `limit`.
     pub async fn stalled(&self, limit: Duration) {
         loop {
-            let until = *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) + limit;
+            let until = self.state().moved + limit;
             if until <= Instant::now() {
                 return;
             }
@@ -91,10 +104,12 @@ impl Body for FileBody {
             std::task::ready!(pause.as_mut().poll(context));
             self.pause = None;
         }
-        self.progress.moved();
+        self.progress.state().moved = Instant::now();
         let mut piece = vec![0; length];
         if let Err(error) = self.range.file.read_exact_at(&mut piece, self.range.offset) {
-            return Poll::Ready(Some(Err(error)));
+            let told = io::Error::new(error.kind(), "the file cannot be read");
+            self.progress.state().unreadable = Some(error);
+            return Poll::Ready(Some(Err(told)));
         }
         self.range.offset += length as u64;
         self.range.length -= length as u64;
@@ -126,7 +141,7 @@ impl RateLimiter {
 
     /// Takes `bytes` and says how long to wait before the next are taken.
     fn take(&self, bytes: u64, now: Instant) -> Option<Duration> {
-        let mut paid = self.paid.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
         let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
         let until = paid.filter(|paid| *paid > now).unwrap_or(now) + cost;
         *paid = Some(until);

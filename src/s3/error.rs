@@ -35,6 +35,8 @@ pub enum ErrorKind {
     Unavailable,
     /// What was asked for cannot be done: waiting will not help.
     Invalid,
+    /// The local file could not be read; it says nothing about the store.
+    Unreadable,
 }
 
 /// An error of the store: what was tried, on what, and why it failed.

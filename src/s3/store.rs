@@ -167,6 +167,11 @@ impl Store {
                 }
                 Err(error) => error,
             };
+            if let Some(why) = progress.unreadable() {
+                // It says nothing about the store: the pass is given back without a word.
+                let detail = format!("the file cannot be read: {why}");
+                return Err(StoreError::of_answer(ErrorKind::Unreadable, operation, object, detail));
+            }
             if !self.is_worth_waiting(&error) {
                 // The store answered; what it said is for the caller.
                 self.log(pass.succeeded(), None);

@@ -18,6 +18,7 @@ const FLOORS: [(&str, &[&str]); 4] = [
             "content",
             "dump_index",
             "fetch",
+            "hasher",
             "object_hash",
             "pool",
             "removal",
