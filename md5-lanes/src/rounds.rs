@@ -30,7 +30,8 @@ pub trait Words<const N: usize>: Copy {
 /// message's chaining value: `chains[word][message]`.
 #[inline(always)]
 pub fn update<W: Words<N>, const N: usize>(chains: &mut [[u32; N]; 4], messages: [&[Block]; N]) {
-    let [mut a, mut b, mut c, mut d] = chains.map(|words| W::load(&words));
+    let [a, b, c, d] = &*chains;
+    let (mut a, mut b, mut c, mut d) = (W::load(a), W::load(b), W::load(c), W::load(d));
     for at in 0..messages[0].len() {
         let m = W::transpose(messages.map(|blocks| &blocks[at]));
         let (a0, b0, c0, d0) = (a, b, c, d);
@@ -77,5 +78,5 @@ pub fn update<W: Words<N>, const N: usize>(chains: &mut [[u32; N]; 4], messages:
         c = c.add(c0);
         d = d.add(d0);
     }
-    *chains = [a, b, c, d].map(W::store);
+    *chains = [a.store(), b.store(), c.store(), d.store()];
 }

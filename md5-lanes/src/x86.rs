@@ -2,10 +2,12 @@
 //!
 //! The methods are compiled into the two functions at the top, which switch the instructions on; nothing else may call
 //! them. That is what makes each `unsafe` here sound: the instruction exists wherever these functions may run.
+//!
+//! Loops and macros, no closures: a closure is a function of its own without these instructions, so each of them would
+//! become a call, ten times slower than all the rest.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
-use std::array::from_fn;
 
 use crate::Block;
 use crate::rounds::{self, Words};
@@ -78,34 +80,38 @@ impl Words<16> for Avx512 {
 
     #[inline(always)]
     fn transpose(blocks: [&Block; 16]) -> [Self; 16] {
-        // SAFETY: a block has 64 bytes.
-        let rows = blocks.map(|block| unsafe { _mm512_loadu_si512(block.as_ptr().cast()) });
+        let mut rows = [Self::splat(0).0; 16];
+        for (row, block) in rows.iter_mut().zip(blocks) {
+            // SAFETY: a block has 64 bytes.
+            *row = unsafe { _mm512_loadu_si512(block.as_ptr().cast()) };
+        }
         // Word w, 4 + w, 8 + w and 12 + w of four rows, in the four quarters of a register.
-        let fours: [[__m512i; 4]; 4] = from_fn(|four| unsafe {
-            let row = &rows[4 * four..4 * four + 4];
-            let (low_01, high_01) = (_mm512_unpacklo_epi32(row[0], row[1]), _mm512_unpackhi_epi32(row[0], row[1]));
-            let (low_23, high_23) = (_mm512_unpacklo_epi32(row[2], row[3]), _mm512_unpackhi_epi32(row[2], row[3]));
-            [
-                _mm512_unpacklo_epi64(low_01, low_23),
-                _mm512_unpackhi_epi64(low_01, low_23),
-                _mm512_unpacklo_epi64(high_01, high_23),
-                _mm512_unpackhi_epi64(high_01, high_23),
-            ]
-        });
+        let mut fours = [[rows[0]; 4]; 4];
+        for (four, row) in fours.iter_mut().zip(rows.as_chunks::<4>().0) {
+            unsafe {
+                let (low_01, high_01) = (_mm512_unpacklo_epi32(row[0], row[1]), _mm512_unpackhi_epi32(row[0], row[1]));
+                let (low_23, high_23) = (_mm512_unpacklo_epi32(row[2], row[3]), _mm512_unpackhi_epi32(row[2], row[3]));
+                four[0] = _mm512_unpacklo_epi64(low_01, low_23);
+                four[1] = _mm512_unpackhi_epi64(low_01, low_23);
+                four[2] = _mm512_unpacklo_epi64(high_01, high_23);
+                four[3] = _mm512_unpackhi_epi64(high_01, high_23);
+            }
+        }
         // The same quarter of all four, in order.
-        let by_quarter: [[__m512i; 4]; 4] = from_fn(|w| unsafe {
-            let first_two = _mm512_shuffle_i32x4::<0x44>(fours[0][w], fours[1][w]);
-            let first_two_high = _mm512_shuffle_i32x4::<0xEE>(fours[0][w], fours[1][w]);
-            let last_two = _mm512_shuffle_i32x4::<0x44>(fours[2][w], fours[3][w]);
-            let last_two_high = _mm512_shuffle_i32x4::<0xEE>(fours[2][w], fours[3][w]);
-            [
-                _mm512_shuffle_i32x4::<0x88>(first_two, last_two),
-                _mm512_shuffle_i32x4::<0xDD>(first_two, last_two),
-                _mm512_shuffle_i32x4::<0x88>(first_two_high, last_two_high),
-                _mm512_shuffle_i32x4::<0xDD>(first_two_high, last_two_high),
-            ]
-        });
-        from_fn(|word| Self(by_quarter[word % 4][word / 4]))
+        let mut words = [Self(rows[0]); 16];
+        for w in 0..4 {
+            unsafe {
+                let first_two = _mm512_shuffle_i32x4::<0x44>(fours[0][w], fours[1][w]);
+                let first_two_high = _mm512_shuffle_i32x4::<0xEE>(fours[0][w], fours[1][w]);
+                let last_two = _mm512_shuffle_i32x4::<0x44>(fours[2][w], fours[3][w]);
+                let last_two_high = _mm512_shuffle_i32x4::<0xEE>(fours[2][w], fours[3][w]);
+                words[w] = Self(_mm512_shuffle_i32x4::<0x88>(first_two, last_two));
+                words[4 + w] = Self(_mm512_shuffle_i32x4::<0xDD>(first_two, last_two));
+                words[8 + w] = Self(_mm512_shuffle_i32x4::<0x88>(first_two_high, last_two_high));
+                words[12 + w] = Self(_mm512_shuffle_i32x4::<0xDD>(first_two_high, last_two_high));
+            }
+        }
+        words
     }
 }
 
@@ -114,46 +120,52 @@ impl Words<16> for Avx512 {
 struct Avx2(__m256i, __m256i);
 
 impl Avx2 {
-    #[inline(always)]
-    fn of_each(b: Self, c: Self, d: Self, f: impl Fn(__m256i, __m256i, __m256i) -> __m256i) -> Self {
-        Self(f(b.0, c.0, d.0), f(b.1, c.1, d.1))
-    }
-
     /// Words `8 * half` to `8 * half + 7` of eight blocks.
     #[inline(always)]
-    fn transpose_half(blocks: &[&Block], half: usize) -> [__m256i; 8] {
-        // SAFETY: a half has 32 bytes.
-        let rows: [__m256i; 8] =
-            from_fn(|row| unsafe { _mm256_loadu_si256(blocks[row][32 * half..32 * half + 32].as_ptr().cast()) });
+    fn transpose_half(blocks: &[&Block; 8], half: usize) -> [__m256i; 8] {
+        let mut rows = [Self::splat(0).0; 8];
+        for (row, block) in rows.iter_mut().zip(blocks) {
+            // SAFETY: a half has 32 bytes.
+            *row = unsafe { _mm256_loadu_si256(block[32 * half..32 * half + 32].as_ptr().cast()) };
+        }
         // Word w and 4 + w of four rows, in the two halves of a register.
-        let fours: [[__m256i; 4]; 2] = from_fn(|four| unsafe {
-            let row = &rows[4 * four..4 * four + 4];
-            let (low_01, high_01) = (_mm256_unpacklo_epi32(row[0], row[1]), _mm256_unpackhi_epi32(row[0], row[1]));
-            let (low_23, high_23) = (_mm256_unpacklo_epi32(row[2], row[3]), _mm256_unpackhi_epi32(row[2], row[3]));
-            [
-                _mm256_unpacklo_epi64(low_01, low_23),
-                _mm256_unpackhi_epi64(low_01, low_23),
-                _mm256_unpacklo_epi64(high_01, high_23),
-                _mm256_unpackhi_epi64(high_01, high_23),
-            ]
-        });
-        from_fn(|word| unsafe {
-            let (first, second) = (fours[0][word % 4], fours[1][word % 4]);
-            if word < 4 {
-                _mm256_permute2x128_si256::<0x20>(first, second)
-            } else {
-                _mm256_permute2x128_si256::<0x31>(first, second)
+        let mut fours = [[rows[0]; 4]; 2];
+        for (four, row) in fours.iter_mut().zip(rows.as_chunks::<4>().0) {
+            unsafe {
+                let (low_01, high_01) = (_mm256_unpacklo_epi32(row[0], row[1]), _mm256_unpackhi_epi32(row[0], row[1]));
+                let (low_23, high_23) = (_mm256_unpacklo_epi32(row[2], row[3]), _mm256_unpackhi_epi32(row[2], row[3]));
+                four[0] = _mm256_unpacklo_epi64(low_01, low_23);
+                four[1] = _mm256_unpackhi_epi64(low_01, low_23);
+                four[2] = _mm256_unpacklo_epi64(high_01, high_23);
+                four[3] = _mm256_unpackhi_epi64(high_01, high_23);
             }
-        })
+        }
+        let mut words = [rows[0]; 8];
+        for w in 0..4 {
+            unsafe {
+                words[w] = _mm256_permute2x128_si256::<0x20>(fours[0][w], fours[1][w]);
+                words[4 + w] = _mm256_permute2x128_si256::<0x31>(fours[0][w], fours[1][w]);
+            }
+        }
+        words
     }
+}
+
+/// The same for both registers: a macro, because a closure would not be compiled with these instructions.
+macro_rules! both {
+    (|$($name:ident),+| $body:expr) => {{
+        let first = { $(let $name = $name.0;)+ unsafe { $body } };
+        let second = { $(let $name = $name.1;)+ unsafe { $body } };
+        Avx2(first, second)
+    }};
 }
 
 impl Words<16> for Avx2 {
     #[inline(always)]
     fn load(words: &[u32; 16]) -> Self {
-        // SAFETY: the array has twice 32 bytes.
-        let half = |at: usize| unsafe { _mm256_loadu_si256(words[at..at + 8].as_ptr().cast()) };
-        Self(half(0), half(8))
+        let (first, second) = words.split_at(8);
+        // SAFETY: each half has 32 bytes.
+        unsafe { Self(_mm256_loadu_si256(first.as_ptr().cast()), _mm256_loadu_si256(second.as_ptr().cast())) }
     }
 
     #[inline(always)]
@@ -176,19 +188,19 @@ impl Words<16> for Avx2 {
 
     #[inline(always)]
     fn add(self, other: Self) -> Self {
-        Self::of_each(self, other, other, |a, b, _| unsafe { _mm256_add_epi32(a, b) })
+        let a = self;
+        both!(|a, other| _mm256_add_epi32(a, other))
     }
 
     #[inline(always)]
     fn rotate_left<const BITS: i32, const REST: i32>(self) -> Self {
-        Self::of_each(self, self, self, |a, _, _| unsafe {
-            _mm256_or_si256(_mm256_slli_epi32::<BITS>(a), _mm256_srli_epi32::<REST>(a))
-        })
+        let a = self;
+        both!(|a| _mm256_or_si256(_mm256_slli_epi32::<BITS>(a), _mm256_srli_epi32::<REST>(a)))
     }
 
     #[inline(always)]
     fn f(b: Self, c: Self, d: Self) -> Self {
-        Self::of_each(b, c, d, |b, c, d| unsafe { _mm256_xor_si256(d, _mm256_and_si256(b, _mm256_xor_si256(c, d))) })
+        both!(|b, c, d| _mm256_xor_si256(d, _mm256_and_si256(b, _mm256_xor_si256(c, d))))
     }
 
     #[inline(always)]
@@ -198,22 +210,25 @@ impl Words<16> for Avx2 {
 
     #[inline(always)]
     fn h(b: Self, c: Self, d: Self) -> Self {
-        Self::of_each(b, c, d, |b, c, d| unsafe { _mm256_xor_si256(b, _mm256_xor_si256(c, d)) })
+        both!(|b, c, d| _mm256_xor_si256(b, _mm256_xor_si256(c, d)))
     }
 
     #[inline(always)]
     fn i(b: Self, c: Self, d: Self) -> Self {
-        Self::of_each(b, c, d, |b, c, d| unsafe {
-            let not_d = _mm256_xor_si256(d, _mm256_set1_epi32(-1));
-            _mm256_xor_si256(c, _mm256_or_si256(b, not_d))
-        })
+        let ones = Self::splat(u32::MAX);
+        both!(|b, c, d, ones| _mm256_xor_si256(c, _mm256_or_si256(b, _mm256_xor_si256(d, ones))))
     }
 
     #[inline(always)]
     fn transpose(blocks: [&Block; 16]) -> [Self; 16] {
-        let (first, second) = blocks.split_at(8);
-        let quarter: [[[__m256i; 8]; 2]; 2] =
-            from_fn(|half| [Self::transpose_half(first, half), Self::transpose_half(second, half)]);
-        from_fn(|word| Self(quarter[word / 8][0][word % 8], quarter[word / 8][1][word % 8]))
+        let mut words = [Self::splat(0); 16];
+        let (eights, _) = blocks.as_chunks::<8>();
+        for half in 0..2 {
+            let (first, second) = (Self::transpose_half(&eights[0], half), Self::transpose_half(&eights[1], half));
+            for (word, (first, second)) in words[8 * half..8 * half + 8].iter_mut().zip(first.into_iter().zip(second)) {
+                *word = Self(first, second);
+            }
+        }
+        words
     }
 }
