@@ -21,10 +21,10 @@ pub struct DumpDir {
 }
 
 /// An entry of the directory.
-#[derive(Debug)]
-pub struct Entry {
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
     /// Its name.
-    pub name: OsString,
+    pub name: &'a OsStr,
     /// Its inode number, as the directory has it.
     pub inode: u64,
     /// What it is.
@@ -75,9 +75,15 @@ impl DumpDir {
         }
     }
 
+    /// The names of everything in the directory, in no order.
+    pub fn names(&self) -> io::Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        self.each(|entry| names.push(entry.name.to_owned()))?;
+        Ok(names)
+    }
+
     /// Everything in the directory, in no order.
-    pub fn list(&self) -> io::Result<Vec<Entry>> {
-        let mut entries = Vec::new();
+    pub fn each(&self, mut visit: impl FnMut(Entry<'_>)) -> io::Result<()> {
         for entry in rustix::fs::Dir::read_from(&self.descriptor)? {
             let entry = entry?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
@@ -86,16 +92,16 @@ impl DumpDir {
             }
             let file_type = match entry.file_type() {
                 // Some filesystems leave the type out of the directory.
-                FileType::Unknown => match rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
-                    Err(Errno::NOENT) => continue,
-                    Err(error) => return Err(error.into()),
+                FileType::Unknown => match self.file_type(name) {
+                    Ok(there) => there,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) => return Err(error),
                 },
                 known => known,
             };
-            entries.push(Entry { name: name.to_owned(), inode: entry.ino(), file_type });
+            visit(Entry { name, inode: entry.ino(), file_type });
         }
-        Ok(entries)
+        Ok(())
     }
 
     /// Opens a regular file for reading. Never through a symlink, and without waiting: opening a FIFO would block, or
@@ -107,6 +113,12 @@ impl DumpDir {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
         }
         Ok(file)
+    }
+
+    /// What stands under that name, without following a symlink.
+    pub fn file_type(&self, name: impl AsRef<OsStr>) -> io::Result<FileType> {
+        let stat = rustix::fs::statat(&self.descriptor, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(FileType::from_raw_mode(stat.st_mode))
     }
 
     /// The identity of what stands under that name, without following a symlink.

@@ -28,6 +28,7 @@
 //! writers       who writes: how a file is known to be closed
 //! dumper        the dump's life: metadata.partial, the process, our child, its exit status
 //! s3            the store; the only place that names the SDK
+//! page_cache    what our reading leaves in the page cache, and takes out again
 //! report        the only place that prints: log, status line, summary, metrics
 //! platform      what only the operating system can tell; the only unsafe code
 //! stop          SIGTERM and SIGINT
@@ -53,6 +54,7 @@ pub mod hasher;
 pub mod hint;
 pub mod model;
 pub mod object_hash;
+pub mod page_cache;
 pub mod platform;
 pub mod pool;
 pub mod removal;

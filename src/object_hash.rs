@@ -9,8 +9,9 @@ use crate::hasher::Hasher;
 use crate::model::content_hash::ComputedHash;
 use crate::model::etag::ETag;
 use crate::model::manifest::{ContentHash, ObjectRecord};
-use crate::model::part_plan::PartPlan;
-use crate::model::part_size_guess::{CutInto, part_sizes_of};
+use crate::model::part_plan::CutInto;
+use crate::model::part_size_guess::part_sizes_of;
+use crate::page_cache::Footprint;
 use crate::s3::{ObjectHead, Store, StoreError};
 use crate::transfer::PART_SIZE;
 
@@ -83,16 +84,12 @@ fn told_part_size(head: &ObjectHead) -> Option<u64> {
 }
 
 /// Hashes a local file like its object: parts side by side, and nothing of it in memory.
-pub async fn hash_local(hasher: &Hasher, file: &Arc<File>, like: &ContentHash) -> io::Result<ComputedHash> {
+pub async fn hash_local(hasher: &Hasher, file: File, like: &ContentHash) -> io::Result<ComputedHash> {
     let size = file.metadata()?.len();
-    let hash = match like {
-        ContentHash::Parts { part_size, .. } => {
-            let plan = PartPlan::new(size, (*part_size).max(1), u32::MAX).map_err(io::Error::other)?;
-            ContentHash::Parts { part_size: *part_size, part_md5s: hasher.hash_parts(file, plan.parts()).await? }
-        }
-        ContentHash::Whole { .. } | ContentHash::Unknown {} => {
-            ContentHash::Whole { md5: hasher.hash(hasher.turn(), file, 0, size).await?.md5 }
-        }
+    let cut = match like {
+        ContentHash::Parts { part_size, .. } => CutInto::Parts(*part_size),
+        ContentHash::Whole { .. } | ContentHash::Unknown {} => CutInto::OnePut,
     };
+    let hash = hasher.hash_file(&Footprint::begin(Arc::new(file), size), cut).await?;
     Ok(ComputedHash { size, hash, sha256: None })
 }

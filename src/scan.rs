@@ -1,6 +1,6 @@
 //! One look at the dump directory, in the order that matters: list, ask who writes, stat.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -11,10 +11,11 @@ use rustix::fs::FileType;
 
 use crate::dump_dir::{DumpDir, Entry, identity_of};
 use crate::model::file_kind::is_never_data;
-use crate::model::file_name::{FileName, METADATA, METADATA_PARTIAL};
+use crate::model::file_name::{BadName, FileName, METADATA, METADATA_PARTIAL};
+use crate::model::listing::Listing;
 use crate::model::manifest::ClosedBy;
 use crate::model::object_key::Prefix;
-use crate::model::state::{DumpState, Listed, Phase, Probe, Scan, Writers};
+use crate::model::state::{DumpState, Phase, Probe, Scan, Writers};
 use crate::writers::WriterTable;
 
 /// What a look needs to know of the dump.
@@ -41,56 +42,55 @@ const LOST_AND_FOUND: &str = "lost+found";
 impl Look {
     /// Looks at the directory. Blocks.
     pub fn at(&self, directory: &DumpDir, state: &Mutex<DumpState>) -> io::Result<(Scan, Strangers)> {
-        let mut strangers = Strangers::new();
-        let mut listing = Vec::new();
-        for entry in directory.list()? {
-            match self.sort(directory, &entry) {
-                Ok(Some(listed)) => listing.push(listed),
-                Ok(None) => {}
-                Err(why) => {
-                    strangers.insert(entry.name, why);
-                }
+        let (mut listing, mut strangers) = (Listing::default(), Strangers::new());
+        directory.each(|entry| {
+            if let Err(why) = self.sort(directory, entry, &mut listing) {
+                strangers.insert(entry.name.to_owned(), why);
             }
-        }
+        })?;
         let ended = self.phase != Phase::Writing;
         let table = WriterTable::for_scan(self.closed_by, self.lead, ended);
-        let unfinished: Vec<FileName> = {
+        let unfinished = {
             let state = state.lock().unwrap_or_else(PoisonError::into_inner);
             let mut unfinished = state.unfinished(&listing);
             // The manifest is written: what turns up now does not belong to this dump.
             unfinished.retain(|name| self.phase != Phase::Committing || name.is_metadata());
-            unfinished.into_iter().cloned().collect()
+            unfinished
         };
-        let mut probes = Vec::with_capacity(unfinished.len());
+        let (mut probes, mut rejected) = (Vec::with_capacity(unfinished.len()), HashSet::new());
         for name in unfinished {
             match self.probe(directory, &table, &name) {
                 Ok(Some(probe)) => probes.push((name, probe)),
                 Ok(None) => {}
                 Err(why) => {
-                    listing.retain(|listed| listed.name != name);
+                    rejected.insert(name.clone());
                     strangers.insert((&name).into(), why);
                 }
             }
         }
+        if !rejected.is_empty() {
+            listing = listing.filtered(|name| !rejected.contains(name));
+        }
         Ok((Scan { now: Instant::now(), phase: self.phase, listing, probes }, strangers))
     }
 
-    /// Whether an entry is a file of the dump; if not, why it stands in the way, or nothing if it does not.
-    fn sort(&self, directory: &DumpDir, entry: &Entry) -> Result<Option<Listed>, String> {
-        let text = entry.name.to_str().unwrap_or_default();
-        if text == METADATA_PARTIAL || is_never_data(text) || (text == METADATA && !self.is_the_dumps(directory)) {
-            return Ok(None);
+    /// Lists an entry if it is a file of the dump; if not, says why it stands in the way, where it does.
+    fn sort(&self, directory: &DumpDir, entry: Entry<'_>, listing: &mut Listing) -> Result<(), String> {
+        let text = entry.name.to_str();
+        let name = text.unwrap_or_default();
+        if name == METADATA_PARTIAL || is_never_data(name) || (name == METADATA && !self.is_the_dumps(directory)) {
+            return Ok(());
         }
         match entry.file_type {
             FileType::RegularFile => {}
             // Some versions write through FIFOs while they dump.
-            FileType::Fifo if self.phase == Phase::Writing => return Ok(None),
-            FileType::Directory if text == LOST_AND_FOUND => return Ok(None),
+            FileType::Fifo if self.phase == Phase::Writing => return Ok(()),
+            FileType::Directory if name == LOST_AND_FOUND => return Ok(()),
             other => return Err(format!("it is {}, not a file; move it away", describe(other))),
         }
-        let name = FileName::from_os(&entry.name).map_err(|error| error.to_string())?;
-        self.prefix.key(&name).map_err(|error| error.to_string())?;
-        Ok(Some(Listed { name, inode: entry.inode }))
+        let name = text.ok_or(BadName::NotUtf8);
+        let listed = name.and_then(|name| self.prefix.check(name).and_then(|()| listing.push(name, entry.inode)));
+        listed.map_err(|error| error.to_string())
     }
 
     /// Whether `metadata` is this dump's: beside a living `metadata.partial` it is of an earlier one. Asked of the file

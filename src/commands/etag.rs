@@ -14,9 +14,10 @@ use crate::exit_status::{Failure, Status};
 use crate::hasher::Hasher;
 use crate::hint::hinted;
 use crate::model::etag::ETag;
-use crate::model::part_plan::{PARTS_MAX, Part, PartPlan};
-use crate::model::part_size_guess::{CutInto, part_sizes_of};
+use crate::model::part_plan::{CutInto, PARTS_MAX, PartPlan};
+use crate::model::part_size_guess::part_sizes_of;
 use crate::model::units::ByteSize;
+use crate::page_cache::Footprint;
 use crate::report::{Report, escape};
 use crate::stop::Stop;
 
@@ -66,69 +67,46 @@ fn wanted(text: &str) -> Result<ETag, Failure> {
 /// What is printed for one file, and whether that is good.
 async fn line(args: &EtagArgs, hasher: &Hasher, wanted: Option<&ETag>, path: &Path) -> anyhow::Result<(String, bool)> {
     let name = path.to_string_lossy();
-    let (file, size) = open(path).with_context(|| format!("cannot read '{}'", escape(&name)))?;
+    let source = open(path).with_context(|| format!("cannot read '{}'", escape(&name)))?;
     let failed = || format!("cannot hash '{}'", escape(&name));
     let Some(wanted) = wanted else {
-        let plan = PartPlan::new(size, args.part_size.0, PARTS_MAX).with_context(failed)?;
-        let etag = etag(hasher, &file, plan).await.with_context(failed)?;
+        let plan = PartPlan::new(source.size(), args.part_size.0, PARTS_MAX).with_context(failed)?;
+        let hash = hasher.hash_file(&source, plan.cut()).await.with_context(failed)?;
+        let etag = hash.etag().context("a hash without an ETag")?;
         return Ok((format!("{etag}  {}", escape(&name)), true));
     };
-    let found = find(hasher, &file, size, wanted, &name).await.with_context(failed)?;
+    let found = find(hasher, &source, wanted, &name).await.with_context(failed)?;
     let text = match found {
         None => "no part size gives this ETag: other bytes, or an unusual part size".to_owned(),
         Some(CutInto::OnePut) => "uploaded by one PUT".to_owned(),
-        Some(CutInto::Parts(part_size)) if part_size >= size => "uploaded in parts, of which there is one".to_owned(),
+        Some(CutInto::Parts(part_size)) if part_size >= source.size() => {
+            "uploaded in parts, of which there is one".to_owned()
+        }
         Some(CutInto::Parts(part_size)) => format!("uploaded in parts of {}", ByteSize(part_size)),
     };
     Ok((format!("{}: {text}", escape(&name)), found.is_some()))
 }
 
 /// Only a regular file has a size to plan by; opening a FIFO would wait for its writer.
-fn open(path: &Path) -> anyhow::Result<(Arc<File>, u64)> {
+fn open(path: &Path) -> anyhow::Result<Footprint> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(anyhow!("this is no regular file"));
     }
     let file = File::open(path)?;
     let size = file.metadata()?.len();
-    Ok((Arc::new(file), size))
+    Ok(Footprint::begin(Arc::new(file), size))
 }
 
 /// Tries one way of uploading after the other.
-async fn find(
-    hasher: &Hasher,
-    file: &Arc<File>,
-    size: u64,
-    wanted: &ETag,
-    name: &str,
-) -> anyhow::Result<Option<CutInto>> {
-    let candidates = part_sizes_of(size, wanted);
+async fn find(hasher: &Hasher, source: &Footprint, wanted: &ETag, name: &str) -> anyhow::Result<Option<CutInto>> {
+    let candidates = part_sizes_of(source.size(), wanted);
     if candidates.len() >= MANY {
         info!(file = name, part_sizes = candidates.len(), "the file is read once for each part size that fits");
     }
     for candidate in candidates {
-        let etag = match candidate {
-            CutInto::OnePut => ETag::of_single_put(hasher.hash(hasher.turn(), file, 0, size).await?.md5),
-            CutInto::Parts(part_size) => ETag::of_parts(&hasher.hash_parts(file, parts(size, part_size)).await?),
-        };
-        if etag == *wanted {
+        if hasher.hash_file(source, candidate).await?.etag().as_ref() == Some(wanted) {
             return Ok(Some(candidate));
         }
     }
     Ok(None)
-}
-
-async fn etag(hasher: &Hasher, file: &Arc<File>, plan: PartPlan) -> anyhow::Result<ETag> {
-    if plan.is_multipart() {
-        Ok(ETag::of_parts(&hasher.hash_parts(file, plan.parts()).await?))
-    } else {
-        Ok(ETag::of_single_put(hasher.hash(hasher.turn(), file, 0, plan.size()).await?.md5))
-    }
-}
-
-/// The parts of a file that was uploaded in parts, whatever its size: other tools do so with one part, too.
-fn parts(size: u64, part_size: u64) -> impl Iterator<Item = Part> {
-    (0..size.div_ceil(part_size).max(1)).map(move |index| {
-        let offset = index * part_size;
-        Part { number: index as u32 + 1, offset, length: part_size.min(size - offset) }
-    })
 }

@@ -19,7 +19,9 @@ use tracing::warn;
 
 use self::engine::Job;
 use crate::model::etag::Md5Digest;
-use crate::model::part_plan::Part;
+use crate::model::manifest::ContentHash;
+use crate::model::part_plan::{CutInto, PartPlan};
+use crate::page_cache::Footprint;
 
 /// Stretches up to this size are hashed where we are: a hand-over to another thread costs more.
 const INLINE_MAX: u64 = 64 * 1024;
@@ -92,8 +94,10 @@ impl Hasher {
 
     /// Hashes a stretch of a file.
     pub async fn hash(&self, turn: Turn, file: &Arc<File>, offset: u64, length: u64) -> io::Result<Hashed> {
-        if length <= INLINE_MAX {
-            return Ok(Hashed { md5: engine::hash_now(file, offset, length)?, _in_hand: None });
+        if length <= INLINE_MAX
+            && let Some(md5) = engine::hash_now(file, offset, length)?
+        {
+            return Ok(Hashed { md5, _in_hand: None });
         }
         let (reply, hashed) = oneshot::channel();
         let job = Job { file: Arc::clone(file), offset, left: length, reply };
@@ -107,12 +111,21 @@ impl Hasher {
         hashed.await.map_err(|_| io::Error::other("the thread that hashes it has died"))?
     }
 
-    /// The MD5s of parts of a file that are not going to be sent, in order.
-    pub async fn hash_parts(&self, file: &Arc<File>, parts: impl Iterator<Item = Part>) -> io::Result<Vec<Md5Digest>> {
+    /// Hashes a whole file as an object is that was uploaded so; it is not going to be sent.
+    pub async fn hash_file(&self, source: &Footprint, cut: CutInto) -> io::Result<ContentHash> {
         let turn = self.turn();
-        let hashes = futures_util::stream::iter(parts)
-            .map(async |part| self.hash(turn, file, part.offset, part.length).await.map(|hashed| hashed.md5));
-        hashes.buffered(self.side_by_side()).try_collect().await
+        let CutInto::Parts(part_size) = cut else {
+            let hashed = self.hash(turn, source.file(), 0, source.size()).await?;
+            return Ok(ContentHash::Whole { md5: hashed.md5 });
+        };
+        let hashes =
+            futures_util::stream::iter(PartPlan::of_part_size(source.size(), part_size).parts()).map(async |part| {
+                let hashed = self.hash(turn, source.file(), part.offset, part.length).await?;
+                source.leave(part.offset, part.length);
+                io::Result::Ok(hashed.md5)
+            });
+        let part_md5s = hashes.buffered(self.side_by_side()).try_collect().await?;
+        Ok(ContentHash::Parts { part_size, part_md5s })
     }
 }
 
@@ -222,18 +235,15 @@ mod tests {
     #[tokio::test]
     async fn parts_of_any_number_and_size_are_hashed() {
         let bytes = bytes(3_000_017);
-        let file = file(&bytes);
+        let source = Footprint::begin(file(&bytes), 3_000_017);
         for hasher in hashers(4) {
             for part_size in [70_000, 131_072, 1_000_000, 3_000_017] {
-                let parts = (1..).zip(bytes.chunks(part_size)).map(|(number, chunk)| Part {
-                    number,
-                    offset: u64::from(number - 1) * part_size as u64,
-                    length: chunk.len() as u64,
-                });
-                let made = hasher.hash_parts(&file, parts).await.expect("hashed");
-                let expected: Vec<_> = bytes.chunks(part_size).map(md5).collect();
-                assert_eq!(made, expected, "{hasher:?}");
+                let made = hasher.hash_file(&source, CutInto::Parts(part_size)).await.expect("hashed");
+                let part_md5s: Vec<_> = bytes.chunks(part_size as usize).map(md5).collect();
+                assert_eq!(made, ContentHash::Parts { part_size, part_md5s }, "{hasher:?}");
             }
+            let made = hasher.hash_file(&source, CutInto::OnePut).await.expect("hashed");
+            assert_eq!(made, ContentHash::Whole { md5: md5(&bytes) }, "{hasher:?}");
         }
     }
 

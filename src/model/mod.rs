@@ -14,6 +14,7 @@ pub mod etag;
 pub mod file_kind;
 pub mod file_name;
 pub mod identity;
+pub mod listing;
 pub mod manifest;
 pub mod missing_schema;
 pub mod object_key;

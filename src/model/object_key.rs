@@ -81,14 +81,20 @@ impl fmt::Display for PrefixTemplate {
 impl Prefix {
     /// The key of a file of the dump.
     pub fn key(&self, name: &FileName) -> Result<String, BadName> {
-        if name.as_str() == MANIFEST {
+        self.check(name.as_str())?;
+        Ok(self.join(name.as_str()))
+    }
+
+    /// Whether a file of that name has a key here.
+    pub fn check(&self, name: &str) -> Result<(), BadName> {
+        if name == MANIFEST {
             return Err(BadName::Reserved);
         }
-        let key = self.join(name.as_str());
-        if key.len() > KEY_LENGTH_MAX {
+        let directory_length = if self.0.is_empty() { 0 } else { self.0.len() + 1 };
+        if directory_length + name.len() > KEY_LENGTH_MAX {
             return Err(BadName::TooLong);
         }
-        Ok(key)
+        Ok(())
     }
 
     /// The key of the manifest.

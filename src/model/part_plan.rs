@@ -34,6 +34,15 @@ pub struct PartPlan {
     part_size: u64,
 }
 
+/// How an object was uploaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CutInto {
+    /// One PUT.
+    OnePut,
+    /// A multipart upload with parts of so many bytes.
+    Parts(u64),
+}
+
 /// The file is larger than this many parts of the largest size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooLarge {
@@ -65,6 +74,11 @@ impl PartPlan {
         Ok(Self { size, part_size: grown.max(1) })
     }
 
+    /// How a file was cut that is in the bucket already, whatever the limits.
+    pub fn of_part_size(size: u64, part_size: u64) -> Self {
+        Self { size, part_size: part_size.max(1) }
+    }
+
     /// The file's size in bytes.
     pub fn size(&self) -> u64 {
         self.size
@@ -78,6 +92,11 @@ impl PartPlan {
     /// Whether the file travels as a multipart upload.
     pub fn is_multipart(&self) -> bool {
         self.size > self.part_size
+    }
+
+    /// The same in a word.
+    pub fn cut(&self) -> CutInto {
+        if self.is_multipart() { CutInto::Parts(self.part_size) } else { CutInto::OnePut }
     }
 
     /// The number of requests that carry bytes; an empty file needs one too.

@@ -4,16 +4,7 @@
 //! first that tools are known to use.
 
 use super::etag::ETag;
-use super::part_plan::{MIB, PARTS_MAX};
-
-/// How an object was uploaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CutInto {
-    /// One PUT.
-    OnePut,
-    /// A multipart upload with parts of so many bytes.
-    Parts(u64),
-}
+use super::part_plan::{CutInto, MIB, PARTS_MAX};
 
 /// Part sizes that tools use when nobody tells them otherwise, in MiB; the most likely first.
 ///

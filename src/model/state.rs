@@ -9,16 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::file_name::FileName;
 use super::identity::FileIdentity;
+use super::listing::Listing;
 use super::manifest::ObjectRecord;
-
-/// A name found in the directory. The inode comes with the name, so that files that are done need no stat.
-#[derive(Debug, Clone)]
-pub struct Listed {
-    /// The name.
-    pub name: FileName,
-    /// Its inode number as the directory gives it.
-    pub inode: u64,
-}
 
 /// What is known of a file's writers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +51,7 @@ pub struct Scan {
     /// Where the dump is.
     pub phase: Phase,
     /// Every file of the dump that is there.
-    pub listing: Vec<Listed>,
+    pub listing: Listing,
     /// A closer look at those that [`DumpState::unfinished`] named.
     pub probes: Vec<(FileName, Probe)>,
 }
@@ -91,10 +83,10 @@ impl UploadJob {
 }
 
 /// What became of the local file after its object was proved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Local {
     /// Still there, with this identity: wished so, or it could not be removed.
-    Kept(FileIdentity),
+    Kept(Box<FileIdentity>),
     /// Removed by us, in this run or an earlier one.
     Removed,
 }
@@ -106,6 +98,16 @@ pub struct Uploaded {
     pub object: ObjectRecord,
     /// What became of the local file.
     pub local: Local,
+}
+
+impl Uploaded {
+    fn is_kept(&self) -> bool {
+        matches!(self.local, Local::Kept(_))
+    }
+
+    fn kept_bytes(&self) -> u64 {
+        if self.is_kept() { self.object.size } else { 0 }
+    }
 }
 
 /// What a scan led to.
@@ -162,7 +164,9 @@ pub struct DumpState {
     /// Whether a scan has been made after mydumper's end: what is missing since then was not taken back by mydumper.
     ended: bool,
     scans: u64,
+    /// Sums over `uploaded`, kept with it, because a sum at each look would cost more than the look.
     uploaded_bytes: u64,
+    kept_bytes: u64,
 }
 
 /// Sizes of the four sets, for the status line.
@@ -195,27 +199,35 @@ impl DumpState {
             ended: false,
             scans: 0,
             uploaded_bytes: 0,
+            kept_bytes: 0,
         }
     }
 
     /// The listed files that need a closer look: all that are neither on their way nor done.
-    pub fn unfinished<'a>(&self, listing: &'a [Listed]) -> Vec<&'a FileName> {
-        let unfinished = |listed: &&Listed| match self.uploaded.get(&listed.name) {
-            Some(Uploaded { local: Local::Kept(identity), .. }) => identity.inode != listed.inode,
+    pub fn unfinished(&self, listing: &Listing) -> Vec<FileName> {
+        let is_unfinished = |name: &str, inode| match self.uploaded.get(name) {
+            Some(Uploaded { local: Local::Kept(identity), .. }) => identity.inode != inode,
             Some(Uploaded { local: Local::Removed, .. }) => true,
-            None => !self.uploading.contains_key(&listed.name),
+            None => !self.uploading.contains_key(name),
         };
-        listing.iter().filter(unfinished).map(|listed| &listed.name).collect()
+        let names = listing.iter().filter(|(name, inode)| is_unfinished(name, *inode));
+        names.filter_map(|(name, _)| name.parse().ok()).collect()
     }
 
     /// Takes one look at the directory in: marks what is ready as uploading and returns it as jobs.
     pub fn observe(&mut self, scan: Scan) -> Observed {
         self.scans += 1;
-        for Listed { name, .. } in scan.listing {
-            self.present.insert(name, self.scans);
+        for (name, _) in scan.listing.iter() {
+            match self.present.get_mut(name) {
+                Some(seen) => *seen = self.scans,
+                None => {
+                    // The listing holds none that is no name.
+                    self.present.extend(name.parse().ok().map(|name: FileName| (name, self.scans)));
+                }
+            }
         }
-        self.forget_absent();
-        let withdrawn = self.take_withdrawn();
+        let gone = self.forget_absent();
+        let withdrawn = self.take_withdrawn(gone);
         self.ended = scan.phase != Phase::Writing;
         let mut jobs = Vec::new();
         for (name, probe) in scan.probes {
@@ -224,7 +236,7 @@ impl DumpState {
                 continue;
             }
             if let Some(Uploaded { local: Local::Kept(identity), .. }) = self.uploaded.get(&name)
-                && *identity == probe.identity
+                && **identity == probe.identity
             {
                 continue;
             }
@@ -264,9 +276,10 @@ impl DumpState {
         })
     }
 
-    fn forget_absent(&mut self) {
+    /// What was there at the look before, and is not any more.
+    fn forget_absent(&mut self) -> Vec<FileName> {
         let scans = self.scans;
-        self.present.retain(|_, seen| *seen == scans);
+        let gone = self.present.extract_if(|_, seen| *seen != scans).map(|(name, _)| name).collect();
         let (present, lost, ended) = (&self.present, &mut self.lost, self.ended);
         self.open.retain(|name, _| {
             let there = present.contains_key(name);
@@ -277,24 +290,20 @@ impl DumpState {
         });
         let uploading = &self.uploading;
         self.setbacks.retain(|name, _| present.contains_key(name) || uploading.contains_key(name));
+        gone
     }
 
     /// Uploaded files that vanished although we did not remove them: while it lives, mydumper took them back.
-    fn take_withdrawn(&mut self) -> Vec<FileName> {
-        let gone = |(name, uploaded): (&FileName, &Uploaded)| {
-            let kept = matches!(uploaded.local, Local::Kept(_));
-            (kept && !self.present.contains_key(name)).then(|| name.clone())
-        };
-        // Only with --keep can there be such files in number; without it `uploaded` is walked for nothing,
-        // but `present` is small then, and so is the count of kept ones.
-        let gone: Vec<_> = self.uploaded.iter().filter_map(gone).collect();
-        for name in &gone {
+    fn take_withdrawn(&mut self, gone: Vec<FileName>) -> Vec<FileName> {
+        let was_kept = |name: &FileName| self.uploaded.get(name).is_some_and(Uploaded::is_kept);
+        let gone: Vec<_> = gone.into_iter().filter(was_kept).collect();
+        for name in gone {
             if self.ended {
                 // Somebody tidied up; the object is proved.
-                self.removed(name);
+                self.removed(&name);
             } else {
-                self.forget_uploaded(name);
-                self.withdrawn.insert(name.clone(), 0);
+                self.forget_uploaded(&name);
+                self.withdrawn.insert(name, 0);
             }
         }
         let due = |(name, attempts): (&FileName, &u32)| (*attempts < ATTEMPTS_MAX).then(|| name.clone());
@@ -304,6 +313,7 @@ impl DumpState {
     fn forget_uploaded(&mut self, name: &FileName) {
         if let Some(uploaded) = self.uploaded.remove(name) {
             self.uploaded_bytes -= uploaded.object.size;
+            self.kept_bytes -= uploaded.kept_bytes();
         }
     }
 
@@ -319,6 +329,11 @@ impl DumpState {
         self.forget_uploaded(&name);
         self.lost.remove(&name);
         self.uploaded_bytes += uploaded.object.size;
+        self.kept_bytes += uploaded.kept_bytes();
+        if uploaded.is_kept() {
+            // It was there a moment ago. Absent at the next look, it must be missed.
+            self.present.entry(name.clone()).or_insert(self.scans);
+        }
         self.uploaded.insert(name, uploaded);
     }
 
@@ -365,6 +380,7 @@ impl DumpState {
     /// A kept file was removed after all.
     pub fn removed(&mut self, name: &FileName) {
         if let Some(uploaded) = self.uploaded.get_mut(name) {
+            self.kept_bytes -= uploaded.kept_bytes();
             uploaded.local = Local::Removed;
         }
     }
@@ -406,10 +422,9 @@ impl DumpState {
 
     /// Bytes of the dump's files that are on the local disk, as far as they were looked at.
     pub fn local_bytes(&self) -> u64 {
-        let kept = self.uploaded.values().filter(|uploaded| matches!(uploaded.local, Local::Kept(_)));
         let waiting = self.open.values().map(|waiting| waiting.identity.size);
         let uploading = self.uploading.values().map(|identity| identity.size);
-        waiting.chain(uploading).chain(kept.map(|uploaded| uploaded.object.size)).sum()
+        waiting.chain(uploading).sum::<u64>() + self.kept_bytes
     }
 
     /// Bytes of closed files that are not in the bucket yet.
@@ -421,8 +436,8 @@ impl DumpState {
 
     /// The kept files and what they were when they were read.
     pub fn kept(&self) -> Vec<(FileName, FileIdentity)> {
-        let kept = |(name, uploaded): (&FileName, &Uploaded)| match uploaded.local {
-            Local::Kept(identity) => Some((name.clone(), identity)),
+        let kept = |(name, uploaded): (&FileName, &Uploaded)| match &uploaded.local {
+            Local::Kept(identity) => Some((name.clone(), **identity)),
             Local::Removed => None,
         };
         self.uploaded.iter().filter_map(kept).collect()

@@ -23,18 +23,18 @@ impl World {
         self.files.insert(name.to_owned(), (identity, closed));
     }
 
-    fn listing(&self) -> Vec<Listed> {
-        let listed = |(name, (identity, _)): (&String, &(FileIdentity, bool))| Listed {
-            name: name.parse().expect("a name"),
-            inode: identity.inode,
-        };
-        self.files.iter().map(listed).collect()
+    fn listing(&self) -> Listing {
+        let mut listing = Listing::default();
+        for (name, (identity, _)) in &self.files {
+            listing.push(name, identity.inode).expect("a name");
+        }
+        listing
     }
 
     fn scan(&mut self, phase: Phase, seconds: u64) -> Vec<UploadJob> {
         self.now += Duration::from_secs(seconds);
         let listing = self.listing();
-        let unfinished: Vec<_> = self.state.unfinished(&listing).into_iter().cloned().collect();
+        let unfinished = self.state.unfinished(&listing);
         let probe = |name: FileName| {
             let (identity, closed) = self.files[name.as_str()];
             (name, Probe { identity, writers: if closed { Writers::None } else { Writers::Some } })
@@ -148,7 +148,7 @@ fn a_kept_file_is_done_until_another_takes_its_name() {
     world.put("a.sql", true);
     let job = world.scan(Phase::Ended, 0).pop().expect("a job");
     let identity = *job.identity();
-    world.state.complete(job, uploaded(Local::Kept(identity)));
+    world.state.complete(job, uploaded(Local::Kept(Box::new(identity))));
     assert!(world.state.unfinished(&world.listing()).is_empty());
     assert!(world.scan(Phase::Ended, 9).is_empty());
     world.put("a.sql", true);
@@ -163,7 +163,7 @@ fn a_kept_file_that_vanishes_was_withdrawn() {
     world.scan(Phase::Writing, 0);
     let job = world.scan(Phase::Writing, 1).pop().expect("a job");
     let identity = *job.identity();
-    world.state.complete(job, uploaded(Local::Kept(identity)));
+    world.state.complete(job, uploaded(Local::Kept(Box::new(identity))));
     world.files.clear();
     world.scan(Phase::Writing, 1);
     let name: FileName = "a.sql".parse().expect("a name");
@@ -179,7 +179,7 @@ fn after_the_end_a_kept_file_that_vanishes_was_tidied_up() {
     world.put("a.sql", true);
     let job = world.scan(Phase::Ended, 0).pop().expect("a job");
     let identity = *job.identity();
-    world.state.complete(job, uploaded(Local::Kept(identity)));
+    world.state.complete(job, uploaded(Local::Kept(Box::new(identity))));
     world.files.clear();
     world.scan(Phase::Ended, 1);
     assert_eq!(world.state.withdrawn().count(), 0);
@@ -207,7 +207,7 @@ fn a_stale_look_at_a_finished_file_changes_nothing() {
     let listing = world.listing();
     let job = world.scan(Phase::Ended, 0).pop().expect("a job");
     let stale = (job.name().clone(), Probe { identity: *job.identity(), writers: Writers::None });
-    world.state.complete(job, uploaded(Local::Kept(stale.1.identity)));
+    world.state.complete(job, uploaded(Local::Kept(Box::new(stale.1.identity))));
     let observed = world.state.observe(Scan { now: world.now, phase: Phase::Ended, listing, probes: vec![stale] });
     assert_eq!(observed.jobs, []);
     assert_eq!(world.state.counts().uploaded, 1);
@@ -278,7 +278,7 @@ fn finish_one(world: &mut World, running: &mut Vec<UploadJob>, how: u64, which: 
     let identity = *job.identity();
     match how {
         _ if !there => world.state.fail(job, world.now, "it changed".into()),
-        0 => world.state.complete(job, uploaded(Local::Kept(identity))),
+        0 => world.state.complete(job, uploaded(Local::Kept(Box::new(identity)))),
         1 => {
             world.files.remove(job.name().as_str());
             world.state.complete(job, uploaded(Local::Removed));

@@ -5,12 +5,14 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, StatxFlags};
+use rustix::fs::{Advice, AtFlags, StatxFlags, fadvise};
+use rustix::io::{Errno, ReadWriteFlags};
 use rustix::process::{Pid, PidfdFlags};
 
 use super::{Exit, Lease};
@@ -61,6 +63,34 @@ pub fn birth_time(file: &File) -> Option<i128> {
     let known = answer.stx_mask & StatxFlags::BTIME.bits() != 0;
     let born = answer.stx_btime;
     known.then(|| i128::from(born.tv_sec) * 1_000_000_000 + i128::from(born.tv_nsec))
+}
+
+/// Reads what the page cache has of a stretch, from its start: fewer bytes than asked for, or none, where the disk would
+/// have to be waited for. `None` where the filesystem cannot tell.
+pub fn read_cached(file: &File, bytes: &mut [u8], offset: u64) -> Option<usize> {
+    let mut slices = [io::IoSliceMut::new(bytes)];
+    match rustix::io::preadv2(file, &mut slices, offset, ReadWriteFlags::NOWAIT) {
+        Ok(length) => Some(length),
+        Err(Errno::AGAIN) => Some(0),
+        Err(_) => None,
+    }
+}
+
+/// Asks the disk for a stretch, from its start to its end, and does not wait for it.
+pub fn read_ahead(file: &File, offset: u64, length: u64) {
+    // The kernel cuts a longer wish to its window for reading ahead, which is this by default.
+    const WINDOW: u64 = 128 * 1024;
+    for at in (offset..offset + length).step_by(WINDOW as usize) {
+        if fadvise(file, at, NonZeroU64::new(WINDOW), Advice::WillNeed).is_err() {
+            return;
+        }
+    }
+}
+
+/// Takes a stretch out of the page cache; a length of 0 means to the file's end.
+pub fn drop_cached(file: &File, offset: u64, length: u64) {
+    // A wish: where it cannot be had nothing is lost.
+    let _ = fadvise(file, offset, NonZeroU64::new(length), Advice::DontNeed);
 }
 
 /// Ignores SIGIO: the kernel sends it to the holder of a lease when somebody opens the file, and its default action

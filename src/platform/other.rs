@@ -20,6 +20,17 @@ pub fn birth_time(_file: &File) -> Option<i128> {
     None
 }
 
+/// Not known.
+pub fn read_cached(_file: &File, _bytes: &mut [u8], _offset: u64) -> Option<usize> {
+    None
+}
+
+/// Left to the kernel.
+pub fn read_ahead(_file: &File, _offset: u64, _length: u64) {}
+
+/// Left to the kernel.
+pub fn drop_cached(_file: &File, _offset: u64, _length: u64) {}
+
 /// There is no such signal here.
 pub fn ignore_lease_breaks() {}
 

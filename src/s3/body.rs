@@ -27,14 +27,61 @@ pub struct FileRange {
     pub length: u64,
 }
 
-impl FileRange {
+/// What all bodies to a store share.
+#[derive(Debug)]
+pub(super) struct Bodies {
+    pub limiter: Option<Arc<RateLimiter>>,
+    /// Pieces that are not in use: memory that comes from the system anew must be cleared by it first. There are never
+    /// more than were on their way at once.
+    spare: Mutex<Vec<Box<[u8]>>>,
+}
+
+impl Bodies {
+    pub fn new(limiter: Option<Arc<RateLimiter>>) -> Self {
+        Self { limiter, spare: Mutex::default() }
+    }
+
     /// The body of a request. It has a known length, so no chunked encoding, which several stores refuse.
-    pub(super) fn into_byte_stream(self, limiter: Option<Arc<RateLimiter>>, progress: Progress) -> ByteStream {
+    pub fn stream(self: &Arc<Self>, range: FileRange, progress: Progress) -> ByteStream {
+        let shared = Arc::clone(self);
         let body = SdkBody::retryable(move || {
-            let (range, limiter, progress) = (self.clone(), limiter.clone(), progress.clone());
-            SdkBody::from_body_1_x(FileBody { range, limiter, progress, pause: None })
+            let (range, shared, progress) = (range.clone(), Arc::clone(&shared), progress.clone());
+            SdkBody::from_body_1_x(FileBody { range, shared, progress, pause: None })
         });
         ByteStream::new(body)
+    }
+
+    /// Reads a piece of a file.
+    fn read(self: &Arc<Self>, file: &File, offset: u64, length: usize) -> io::Result<Bytes> {
+        let spare = self.spare().pop();
+        let mut bytes = spare.unwrap_or_else(|| vec![0; PIECE].into());
+        let read = file.read_exact_at(&mut bytes[..length], offset);
+        // Given back when the network has taken it, or now.
+        let piece = Piece { bytes, length, home: Arc::clone(self) };
+        read.map(|()| Bytes::from_owner(piece))
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<Box<[u8]>>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A piece of a file on its way.
+struct Piece {
+    bytes: Box<[u8]>,
+    length: usize,
+    home: Arc<Bodies>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.home.spare().push(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -79,7 +126,7 @@ impl Progress {
 
 struct FileBody {
     range: FileRange,
-    limiter: Option<Arc<RateLimiter>>,
+    shared: Arc<Bodies>,
     progress: Progress,
     pause: Option<Pin<Box<tokio::time::Sleep>>>,
 }
@@ -96,7 +143,8 @@ impl Body for FileBody {
         let length = self.range.length.min(PIECE as u64) as usize;
         // A piece is paid for before it goes, so that the last one is, too.
         if self.pause.is_none()
-            && let Some(wait) = self.limiter.as_ref().and_then(|limiter| limiter.take(length as u64, Instant::now()))
+            && let Some(wait) =
+                self.shared.limiter.as_ref().and_then(|limiter| limiter.take(length as u64, Instant::now()))
         {
             self.pause = Some(Box::pin(tokio::time::sleep(wait)));
         }
@@ -105,15 +153,17 @@ impl Body for FileBody {
             self.pause = None;
         }
         self.progress.state().moved = Instant::now();
-        let mut piece = vec![0; length];
-        if let Err(error) = self.range.file.read_exact_at(&mut piece, self.range.offset) {
-            let told = io::Error::new(error.kind(), "the file cannot be read");
-            self.progress.state().unreadable = Some(error);
-            return Poll::Ready(Some(Err(told)));
-        }
+        let piece = match self.shared.read(&self.range.file, self.range.offset, length) {
+            Ok(piece) => piece,
+            Err(error) => {
+                let told = io::Error::new(error.kind(), "the file cannot be read");
+                self.progress.state().unreadable = Some(error);
+                return Poll::Ready(Some(Err(told)));
+            }
+        };
         self.range.offset += length as u64;
         self.range.length -= length as u64;
-        Poll::Ready(Some(Ok(Frame::data(piece.into()))))
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {

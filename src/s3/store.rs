@@ -9,7 +9,7 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use tracing::{info, warn};
 
-use super::body::{Progress, RateLimiter};
+use super::body::{Bodies, Progress, RateLimiter};
 use super::connect::{self, ConnectionSettings};
 use super::error::{ErrorKind, StoreError};
 use super::outage::{Change, Gate, Patience};
@@ -43,7 +43,7 @@ pub(super) struct Inner {
     connection: ConnectionSettings,
     pub(super) bucket: String,
     pub(super) objects: ObjectSettings,
-    pub(super) limiter: Option<Arc<RateLimiter>>,
+    pub(super) bodies: Arc<Bodies>,
     /// How many requests share the link.
     sharing: u64,
     /// Replaced as a whole when new credentials are needed.
@@ -71,7 +71,7 @@ impl Store {
             connection,
             bucket: bucket.to_owned(),
             objects,
-            limiter,
+            bodies: Arc::new(Bodies::new(limiter)),
             sharing: requests_at_once as u64,
             client: Mutex::new(client),
             refreshed: tokio::sync::Mutex::new(Instant::now()),
@@ -227,7 +227,7 @@ impl Store {
     /// link off that many requests share; so what counts is that the network takes the next piece. What it has taken
     /// may lie in the socket's buffer and must still cross the link.
     fn patience_with(&self, body: u64) -> Duration {
-        let limit = self.0.limiter.as_ref().map_or(u64::MAX, |limiter| limiter.bytes_per_second());
+        let limit = self.0.bodies.limiter.as_ref().map_or(u64::MAX, |limiter| limiter.bytes_per_second());
         let share = SLOWEST_RATE.min(limit) / self.0.sharing.max(1);
         GRACE + Duration::from_secs(body.min(SOCKET_BUFFER) / share.max(1))
     }

@@ -23,8 +23,9 @@ use crate::model::file_name::FileName;
 use crate::model::identity::FileIdentity;
 use crate::model::manifest::{ContentHash, ObjectRecord, Proof};
 use crate::model::object_key::Prefix;
-use crate::model::part_plan::PartPlan;
+use crate::model::part_plan::{CutInto, PartPlan};
 use crate::model::state::{Local, UploadJob, Uploaded};
+use crate::page_cache::Footprint;
 use crate::s3::{ErrorKind, FileRange, ListedObject, OpenUpload, PutAnswer, Store, StoreError, UserMetadata};
 
 /// How often damaged bytes, a wrong ETag or a lost upload id make one job begin its file anew.
@@ -96,16 +97,27 @@ pub struct Transfer {
     pub left_uploads: Mutex<Vec<OpenUpload>>,
 }
 
+/// A file that is held open and read.
+struct Source {
+    footprint: Footprint,
+    /// Files that began earlier are hashed first.
+    turn: Turn,
+}
+
+impl Source {
+    fn file(&self) -> &Arc<File> {
+        self.footprint.file()
+    }
+}
+
 /// A file on its way into an object.
 struct Passage<'a> {
     key: &'a str,
-    file: &'a Arc<File>,
+    source: &'a Source,
     /// What the file was when it was found ready.
     identity: &'a FileIdentity,
     metadata: UserMetadata,
     plan: PartPlan,
-    /// Files that began earlier are hashed first.
-    turn: Turn,
 }
 
 /// Why a file did not get into the bucket.
@@ -129,19 +141,19 @@ impl From<io::Error> for Trouble {
 impl Transfer {
     /// Uploads, proves and removes one file.
     pub async fn upload(&self, job: &UploadJob) -> Outcome {
-        let (name, turn) = (job.name(), self.hasher.turn());
-        let file = match self.open(job) {
-            Ok(file) => Arc::new(file),
+        let name = job.name();
+        let source = match self.open(job) {
+            Ok(file) => self.source(file, job.identity().size),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Outcome::Withdrawn { object_left: self.earlier.contains_key(name) };
             }
             Err(error) => return Outcome::Failed(format!("cannot read it: {error}")),
         };
-        let sha256 = match self.look_at_content(name, &file).await {
+        let sha256 = match self.look_at_content(name, source.file()).await {
             Ok(sha256) => sha256,
             Err(error) => return Outcome::Failed(format!("cannot read it: {error}")),
         };
-        let object = match self.bring(job, &file, sha256.as_deref(), turn).await {
+        let object = match self.bring(job, &source, sha256.as_deref()).await {
             Ok(object) => ObjectRecord { sha256, ..object },
             Err(Trouble::Local(why)) => return Outcome::Failed(why),
             Err(Trouble::Store(error)) if error.is_outage() || error.is_about_rights() => {
@@ -150,7 +162,7 @@ impl Transfer {
             Err(Trouble::Store(error)) => return Outcome::Failed(error.to_string()),
         };
         // The ETag proves the transfer, not that the file stayed the same meanwhile.
-        match identity_of(&file) {
+        match identity_of(source.file()) {
             Ok(identity) if same_content(&identity, job.identity()) => {}
             Ok(_) => return Outcome::Failed("it changed while it was read".to_owned()),
             Err(error) => return Outcome::Failed(format!("cannot look at it again: {error}")),
@@ -193,17 +205,16 @@ impl Transfer {
         Ok(file)
     }
 
+    fn source(&self, file: File, size: u64) -> Source {
+        let file = Arc::new(file);
+        Source { footprint: Footprint::begin(file, size), turn: self.hasher.turn() }
+    }
+
     /// Brings the file into the bucket, unless it is there.
-    async fn bring(
-        &self,
-        job: &UploadJob,
-        file: &Arc<File>,
-        sha256: Option<&str>,
-        turn: Turn,
-    ) -> Result<ObjectRecord, Trouble> {
+    async fn bring(&self, job: &UploadJob, source: &Source, sha256: Option<&str>) -> Result<ObjectRecord, Trouble> {
         let name = job.name();
         let key = self.prefix.key(name).map_err(|error| Trouble::Local(error.to_string()))?;
-        if let Some(object) = self.already_there(&key, job, file, turn).await? {
+        if let Some(object) = self.already_there(&key, job, source).await? {
             debug!(file = %name, "the bucket has it already");
             return Ok(object);
         }
@@ -211,21 +222,20 @@ impl Transfer {
             let why = "the bucket has this dump already, and this file is not as it is there; it was left alone";
             return Err(Trouble::Local(why.to_owned()));
         }
-        let passage = self.passage(&key, file, job.identity(), self.user_metadata(job, sha256), turn)?;
+        let passage = self.passage(&key, source, job.identity(), self.user_metadata(job, sha256))?;
         self.put_file(&passage).await
     }
 
     fn passage<'a>(
         &self,
         key: &'a str,
-        file: &'a Arc<File>,
+        source: &'a Source,
         identity: &'a FileIdentity,
         metadata: UserMetadata,
-        turn: Turn,
     ) -> Result<Passage<'a>, Trouble> {
         let plan = PartPlan::new(identity.size, self.part_size, self.max_parts);
         let plan = plan.map_err(|error| Trouble::Local(error.to_string()))?;
-        Ok(Passage { key, file, identity, metadata, plan, turn })
+        Ok(Passage { key, source, identity, metadata, plan })
     }
 
     /// Puts a file that is held open under a key and proves it. Damaged bytes, a wrong ETag and a lost upload id begin
@@ -251,9 +261,9 @@ impl Transfer {
     pub async fn put_own(&self, key: &str, file: File) -> anyhow::Result<ObjectRecord> {
         let identity = identity_of(&file)?;
         let metadata = HashMap::from([(DUMP_ID.to_owned(), self.dump_id.clone())]);
-        let file = Arc::new(file);
+        let source = self.source(file, identity.size);
         let put = async {
-            let passage = self.passage(key, &file, &identity, metadata, self.hasher.turn())?;
+            let passage = self.passage(key, &source, &identity, metadata)?;
             self.put_file(&passage).await
         };
         match put.await {
@@ -268,15 +278,8 @@ impl Transfer {
         let file = Arc::new(self.directory.open_file(name.as_str())?);
         let size = file.metadata()?.len();
         let plan = PartPlan::new(size, self.part_size, self.max_parts).map_err(io::Error::other)?;
-        let (hash, proof) = if plan.is_multipart() {
-            let part_md5s = self.hasher.hash_parts(&file, plan.parts()).await?;
-            (ContentHash::Parts { part_size: plan.part_size(), part_md5s }, Proof::EtagComposite)
-        } else {
-            (
-                ContentHash::Whole { md5: self.hasher.hash(self.hasher.turn(), &file, 0, size).await?.md5 },
-                Proof::EtagMd5,
-            )
-        };
+        let hash = self.hasher.hash_file(&Footprint::begin(Arc::clone(&file), size), plan.cut()).await?;
+        let proof = proof_by_etag(&hash);
         let sha256 = self.sha256_of(&file).await?;
         Ok(ObjectRecord { size, hash, etag: None, version_id: None, sha256, proof })
     }
@@ -287,8 +290,7 @@ impl Transfer {
         &self,
         key: &str,
         job: &UploadJob,
-        file: &Arc<File>,
-        turn: Turn,
+        source: &Source,
     ) -> Result<Option<ObjectRecord>, Trouble> {
         let size = job.identity().size;
         let Some(listed) = self.earlier.get(job.name()).filter(|listed| listed.size == size) else {
@@ -297,35 +299,34 @@ impl Transfer {
         let Some(etag) = listed.etag.clone() else {
             return Ok(None);
         };
-        let hash = match etag.part_count() {
-            None if etag.as_md5().is_some() => {
-                ContentHash::Whole { md5: self.hasher.hash(turn, file, 0, size).await?.md5 }
-            }
+        let cut = match etag.part_count() {
+            None if etag.as_md5().is_some() => CutInto::OnePut,
             None => return Ok(None),
             Some(count) => {
                 let head = self.store.head(key).await?;
                 let part_size = head.and_then(|head| head.metadata.get(PART_SIZE)?.parse().ok());
-                let Some(part_size) =
-                    part_size.filter(|part_size| *part_size > 0 && size.div_ceil(*part_size) == u64::from(count))
-                else {
-                    return Ok(None);
-                };
-                let plan = PartPlan::new(size, part_size, count).map_err(|error| Trouble::Local(error.to_string()))?;
-                ContentHash::Parts { part_size, part_md5s: self.hasher.hash_parts(file, plan.parts()).await? }
+                match part_size
+                    .filter(|size_of_one| *size_of_one > 0 && size.div_ceil(*size_of_one) == u64::from(count))
+                {
+                    Some(part_size) => CutInto::Parts(part_size),
+                    None => return Ok(None),
+                }
             }
         };
+        let hash = self.hasher.hash_file(&source.footprint, cut).await?;
         if hash.etag().as_ref() != Some(&etag) {
             return Ok(None);
         }
-        let proof = if matches!(hash, ContentHash::Whole { .. }) { Proof::EtagMd5 } else { Proof::EtagComposite };
+        let proof = proof_by_etag(&hash);
         Ok(Some(ObjectRecord { size, hash, etag: Some(etag), version_id: None, sha256: None, proof }))
     }
 
     async fn put_whole(&self, passage: &Passage<'_>) -> Result<ObjectRecord, Trouble> {
         let size = passage.plan.size();
-        let hashed = self.hasher.hash(passage.turn, passage.file, 0, size).await?;
+        let file = passage.source.file();
+        let hashed = self.hasher.hash(passage.source.turn, file, 0, size).await?;
         let permit = self.permit().await?;
-        let range = FileRange { file: Arc::clone(passage.file), offset: 0, length: size };
+        let range = FileRange { file: Arc::clone(file), offset: 0, length: size };
         let answer = self.store.put(passage.key, range, hashed.md5, &passage.metadata, false).await;
         let answer = answer.map_err(|error| passage.unless_changed(error))?;
         drop(permit);
@@ -340,7 +341,7 @@ impl Transfer {
     /// The verdict: does the store hold the bytes that were hashed?
     async fn prove(&self, key: &str, size: u64, hash: ContentHash, answer: PutAnswer) -> Result<ObjectRecord, Trouble> {
         let expected = hash.etag();
-        let by_etag = if matches!(hash, ContentHash::Whole { .. }) { Proof::EtagMd5 } else { Proof::EtagComposite };
+        let by_etag = proof_by_etag(&hash);
         let record = |etag, version_id, proof| ObjectRecord { size, hash, etag, version_id, sha256: None, proof };
         if !answer.etag_is_no_md5 && answer.etag.is_some() && answer.etag == expected {
             return Ok(record(answer.etag, answer.version_id, by_etag));
@@ -383,7 +384,7 @@ impl Transfer {
 
     /// Removes the local file, now that its object is proved, if it is still the file that was read.
     fn dispose(&self, job: &UploadJob, object: ObjectRecord) -> Outcome {
-        let kept = Uploaded { object: object.clone(), local: Local::Kept(*job.identity()) };
+        let kept = Uploaded { object: object.clone(), local: Local::Kept(Box::new(*job.identity())) };
         // `metadata` goes last, when the commit is known to stand.
         if self.keep || job.name().is_metadata() {
             return match self.directory.identity(job.name().as_str()) {
@@ -457,11 +458,16 @@ pub const MTIME: &str = "mtime";
 impl Passage<'_> {
     /// A request whose body could not be read looks like one that the network broke: the file tells which it was.
     fn unless_changed(&self, error: StoreError) -> Trouble {
-        match identity_of(self.file) {
+        match identity_of(self.source.file()) {
             Ok(now) if same_content(&now, self.identity) => Trouble::Store(error),
             _ => Trouble::Local("it changed while it was read".to_owned()),
         }
     }
+}
+
+/// How an ETag proves bytes that were hashed so.
+fn proof_by_etag(hash: &ContentHash) -> Proof {
+    if matches!(hash, ContentHash::Whole { .. }) { Proof::EtagMd5 } else { Proof::EtagComposite }
 }
 
 /// Whether a file that is held open still has the content it had. A rename or a removal under way moves `ctime` only:

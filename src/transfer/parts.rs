@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tracing::{debug, info, trace};
 
-use super::{PART_SIZE, Passage, Transfer, Trouble};
+use super::{PART_SIZE, Passage, Source, Transfer, Trouble};
 use crate::hasher::Hashed;
 use crate::model::etag::{ETag, Md5Digest};
 use crate::model::manifest::{ContentHash, ObjectRecord};
@@ -19,9 +19,9 @@ impl Transfer {
     /// Uploads a file in parts, several at once. It begins when its first part is hashed: files that wait for that have
     /// nothing in the store yet.
     pub(super) async fn put_parts(&self, passage: &Passage<'_>) -> Result<ObjectRecord, Trouble> {
-        let Passage { key, file, plan, turn, .. } = *passage;
+        let Passage { key, plan, source: Source { footprint, turn }, .. } = *passage;
         let hash = async |part: Part| -> io::Result<_> {
-            Ok((part, self.hasher.hash(turn, file, part.offset, part.length).await?))
+            Ok((part, self.hasher.hash(*turn, footprint.file(), part.offset, part.length).await?))
         };
         let ahead = self.workers + self.hasher.side_by_side();
         let mut hashes = pin!(stream::iter(plan.parts()).map(hash).buffered(ahead));
@@ -84,17 +84,19 @@ impl Transfer {
         hashed: Hashed,
         stored: Option<&StoredPart>,
     ) -> Result<(Md5Digest, String), Trouble> {
-        let md5 = hashed.md5;
+        let (md5, footprint) = (hashed.md5, &passage.source.footprint);
         if let Some(stored) = stored
             && stored.etag() == Some(ETag::of_single_put(md5))
         {
             trace!(part = part.number, "an earlier run sent this part");
+            footprint.leave(part.offset, part.length);
             return Ok((md5, stored.given_etag.clone()));
         }
         let _permit = self.permit().await?;
-        let range = FileRange { file: Arc::clone(passage.file), offset: part.offset, length: part.length };
+        let range = FileRange { file: Arc::clone(footprint.file()), offset: part.offset, length: part.length };
         let etag = self.store.put_part(upload, part, range, md5).await;
         let etag = etag.map_err(|error| passage.unless_changed(error))?;
+        footprint.leave(part.offset, part.length);
         trace!(part = part.number, bytes = part.length, "part uploaded");
         Ok((md5, etag))
     }

@@ -65,7 +65,7 @@ impl Bring<'_> {
         let listed = &wanted.listed;
         let unreadable = |error: io::Error| Local::Unfit(format!("cannot be read: {error}"));
         let file = match self.directory.look(&listed.name) {
-            Ok(Ok(file)) => Arc::new(file),
+            Ok(Ok(file)) => file,
             Ok(Err(local)) => return Ok(local),
             Err(error) => return Ok(unreadable(error)),
         };
@@ -75,7 +75,7 @@ impl Bring<'_> {
             Err(error) => return Ok(unreadable(error)),
         }
         let known = self.known(wanted).await?;
-        match hash_local(&self.hasher, &file, &known.hash).await {
+        match hash_local(&self.hasher, file, &known.hash).await {
             Ok(computed) => Ok(match computed.agrees_with(&known.hash, None, known.etag.as_ref()) {
                 Agreement::Same(_) => Local::Right,
                 Agreement::Different => Local::Different("has other bytes".to_owned()),

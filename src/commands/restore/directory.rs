@@ -103,8 +103,8 @@ impl RestoreDir {
     pub fn check_strangers(&self, plan: &Plan, overwrite: bool) -> anyhow::Result<()> {
         let path = self.path().display();
         let mut strangers: Vec<String> = Vec::new();
-        for entry in self.directory.list().with_context(|| format!("cannot list '{path}'"))? {
-            let name = entry.name.to_string_lossy();
+        for name in self.directory.names().with_context(|| format!("cannot list '{path}'"))? {
+            let name = name.to_string_lossy();
             let is_of_dump = name.parse().is_ok_and(|name: FileName| plan.of_dump.contains(&name));
             let is_ours =
                 name == METADATA && plan.salvaged_metadata().is_some_and(|text| self.may_salvage(text, overwrite));
@@ -190,13 +190,16 @@ impl RestoreDir {
     }
 
     fn remove_temporaries(&self) -> io::Result<()> {
-        let mut removed = 0;
-        for entry in self.directory.list()? {
+        let mut left = Vec::new();
+        self.directory.each(|entry| {
             if entry.file_type == FileType::RegularFile && entry.name.to_str().is_some_and(is_temporary) {
-                rustix::fs::unlinkat(self.directory.descriptor(), &entry.name, AtFlags::empty())?;
-                removed += 1;
+                left.push(entry.name.to_owned());
             }
+        })?;
+        for name in &left {
+            rustix::fs::unlinkat(self.directory.descriptor(), name, AtFlags::empty())?;
         }
+        let removed = left.len();
         if removed > 0 {
             info!("removed {removed} unfinished downloads that a run left behind");
         }

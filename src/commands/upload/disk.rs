@@ -68,7 +68,7 @@ impl DiskWatch {
             let known = KnownNames::default();
             let is_data =
                 |name: &str| matches!(NameParts::parse(name, &known).kind, FileKind::Data | FileKind::DataText);
-            self.has_data = scan.listing.iter().any(|listed| is_data(listed.name.as_str()));
+            self.has_data = scan.listing.iter().any(|(name, _)| is_data(name));
         }
     }
 

@@ -182,8 +182,8 @@ impl Session<'_> {
     }
 
     fn leave_clean(&mut self) -> Result<(), Failure> {
-        for entry in self.directory.list().unwrap_or_default() {
-            let name = entry.name.to_string_lossy();
+        for name in self.directory.names().unwrap_or_default() {
+            let name = name.to_string_lossy();
             if is_never_data(&name) {
                 warn!(file = %name, "it is mydumper's own and stays: mydumper 1.x refuses a directory that is not empty");
             }

@@ -53,11 +53,11 @@ fn hold_empty(path: &Path) -> Result<Option<Arc<DumpDir>>, Failure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Failure::usage(cannot_open(path, error))),
     };
-    let entries = directory.list().with_context(|| format!("cannot list '{}'", path.display()))?;
-    match entries.iter().find(|entry| entry.name != "lost+found") {
+    let names = directory.names().with_context(|| format!("cannot list '{}'", path.display()))?;
+    match names.iter().find(|name| *name != "lost+found") {
         None => locked(directory).map(Some),
-        Some(entry) => {
-            let name = entry.name.to_string_lossy();
+        Some(name) => {
+            let name = name.to_string_lossy();
             let error = anyhow!("'{}' is not empty: it holds '{}'", path.display(), name.escape_debug());
             let hint = "the same command without '--' and what follows uploads the dump that is there";
             Err(Failure::usage(hinted(error, hint)))

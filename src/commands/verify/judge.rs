@@ -182,12 +182,12 @@ impl Judge<'_> {
         listed: &Listed,
         like: &ContentHash,
     ) -> io::Result<Result<ComputedHash, u64>> {
-        let file = Arc::new(directory.open_file(listed.name.as_str())?);
+        let file = directory.open_file(listed.name.as_str())?;
         let size = file.metadata()?.len();
         if size != listed.size {
             return Ok(Err(size));
         }
-        let computed = hash_local(&self.hasher, &file, like).await?;
+        let computed = hash_local(&self.hasher, file, like).await?;
         self.progress.advance(0, size);
         Ok(Ok(computed))
     }

@@ -178,15 +178,14 @@ fn open_directory(path: &std::path::Path) -> anyhow::Result<Arc<DumpDir>> {
 /// The regular files that a dump's directory may have beside each other.
 fn local_names(directory: &DumpDir) -> anyhow::Result<HashSet<FileName>> {
     let path = directory.path().display();
-    let entries = directory.list().with_context(|| format!("cannot list '{path}'"))?;
     let mut names = HashSet::new();
-    for entry in entries.into_iter().filter(|entry| entry.file_type == FileType::RegularFile) {
-        match FileName::from_os(&entry.name) {
-            Ok(name) if is_never_data(name.as_str()) || name.as_str() == MANIFEST => {}
-            Ok(name) => drop(names.insert(name)),
-            Err(error) => warn!(file = %entry.name.display(), "not compared: {error}"),
-        }
-    }
+    let listed = directory.each(|entry| match FileName::from_os(entry.name) {
+        _ if entry.file_type != FileType::RegularFile => {}
+        Ok(name) if is_never_data(name.as_str()) || name.as_str() == MANIFEST => {}
+        Ok(name) => drop(names.insert(name)),
+        Err(error) => warn!(file = %entry.name.display(), "not compared: {error}"),
+    });
+    listed.with_context(|| format!("cannot list '{path}'"))?;
     if names.is_empty() {
         warn!("there is no file in '{path}': nothing is compared with it");
     }
