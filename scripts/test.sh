@@ -17,6 +17,7 @@ if [[ -z ${WEED:-} ]]; then
 fi
 need_rust
 need_mariadb_and_mydumper
+need strace command -v strace
 need util-linux command -v setpriv
 install_missing
 

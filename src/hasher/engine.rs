@@ -25,6 +25,8 @@ pub struct Job {
     pub offset: u64,
     /// Bytes that are left.
     pub left: u64,
+    /// Bytes of all of it.
+    pub length: u64,
     /// Who waits for the digest.
     pub reply: oneshot::Sender<io::Result<Hashed>>,
 }
@@ -39,13 +41,53 @@ struct Lane {
 
 /// Hashes until nothing is left to hash.
 pub fn run(shared: &Arc<Shared>) {
-    let mut lanes: Vec<Lane> = Vec::with_capacity(shared.lanes.width());
-    while let Some(jobs) = shared.take(shared.lanes.width() - lanes.len()) {
-        lanes.extend(jobs.into_iter().map(Lane::new));
-        lanes = lanes.into_iter().filter_map(|lane| lane.read(shared)).collect();
+    let mut engine = Engine { shared, lanes: Vec::with_capacity(shared.lanes.width()), has_ended: false };
+    while let Some(jobs) = shared.take(shared.lanes.width() - engine.lanes.len()) {
+        engine.lanes.extend(jobs.into_iter().map(Lane::new));
+        engine.step();
+    }
+    engine.has_ended = true;
+}
+
+struct Engine<'a> {
+    shared: &'a Arc<Shared>,
+    lanes: Vec<Lane>,
+    /// It was counted out of the queue when it was found to have nothing left to do.
+    has_ended: bool,
+}
+
+impl Engine<'_> {
+    /// A piece of each stretch.
+    fn step(&mut self) {
+        let Self { shared, lanes, .. } = self;
+        let mut at = 0;
+        while at < lanes.len() {
+            match lanes[at].read() {
+                Ok(true) => at += 1,
+                Ok(false) => lanes.swap_remove(at).leave(shared, None),
+                Err(error) => lanes.swap_remove(at).leave(shared, Some(error)),
+            }
+        }
         let mut steps: Vec<_> = lanes.iter_mut().map(|lane| (&mut lane.message, lane.piece.as_chunks().0)).collect();
         shared.lanes.update(&mut steps);
-        lanes = lanes.into_iter().filter_map(|lane| lane.finish(shared)).collect();
+        let mut at = 0;
+        while at < lanes.len() {
+            if lanes[at].job.left > 0 {
+                at += 1;
+            } else {
+                lanes.swap_remove(at).finish(shared);
+            }
+        }
+    }
+}
+
+/// An engine that dies must not be waited for.
+impl Drop for Engine<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            let lanes = std::mem::take(&mut self.lanes);
+            self.shared.engine_died(lanes.len(), lanes.iter().map(|lane| lane.job.length).sum());
+        }
     }
 }
 
@@ -54,23 +96,17 @@ impl Lane {
         Self { job, message: Message::default(), piece: Vec::new(), is_fetched: false }
     }
 
-    /// Reads the next piece; `None` if that failed, or nobody waits for the digest any more.
-    fn read(mut self, shared: &Shared) -> Option<Self> {
+    /// Reads the next piece; false if nobody waits for the digest any more.
+    fn read(&mut self) -> io::Result<bool> {
         if self.job.reply.is_closed() {
-            shared.left_lane();
-            return None;
+            return Ok(false);
         }
         let length = self.job.left.min(PIECE as u64);
         self.piece.resize(length as usize, 0);
-        if let Err(error) = self.read_piece() {
-            shared.left_lane();
-            // Nobody may be waiting any more.
-            let _ = self.job.reply.send(Err(error));
-            return None;
-        }
+        self.read_piece()?;
         self.job.offset += length;
         self.job.left -= length;
-        Some(self)
+        Ok(true)
     }
 
     /// A stretch that is not in the page cache is asked for as a whole, so that the disk reads it in one go although its
@@ -86,17 +122,21 @@ impl Lane {
         file.read_exact_at(&mut self.piece[done..], offset + done as u64)
     }
 
-    /// Answers, if the stretch is at its end.
-    fn finish(self, shared: &Arc<Shared>) -> Option<Self> {
-        if self.job.left > 0 {
-            return Some(self);
+    /// Leaves without a digest.
+    fn leave(self, shared: &Shared, error: Option<io::Error>) {
+        shared.left_lane(self.job.length, false);
+        if let Some(error) = error {
+            // Nobody may be waiting any more.
+            let _ = self.job.reply.send(Err(error));
         }
+    }
+
+    /// Answers with the digest, now that the stretch is at its end.
+    fn finish(self, shared: &Arc<Shared>) {
+        let Job { length, reply, .. } = self.job;
         let md5 = Md5Digest(self.message.finish(self.piece.as_chunks::<BLOCK>().1));
-        // In hand before it leaves its lane, so that it is always counted.
-        let hashed = Hashed { md5, _in_hand: Some(InHand::new(shared)) };
-        shared.left_lane();
-        let _ = self.job.reply.send(Ok(hashed));
-        None
+        shared.left_lane(length, true);
+        let _ = reply.send(Ok(Hashed { md5, _in_hand: Some(InHand { shared: Arc::clone(shared), length }) }));
     }
 }
 
@@ -109,4 +149,27 @@ pub fn hash_now(file: &File, offset: u64, length: u64) -> io::Result<Option<Md5D
         None => file.read_exact_at(&mut bytes, offset)?,
     }
     Ok(Some(Md5Digest(Message::default().finish(&bytes))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hasher::Hasher;
+
+    /// What an engine that panicked had in its lanes is told to those who wait, and hashing goes on.
+    #[tokio::test]
+    async fn an_engine_that_dies_is_not_waited_for() {
+        let Hasher(shared) = Hasher::new(1);
+        let file = Arc::new(crate::platform::memory_file("test").expect("a file"));
+        let (reply, hashed) = oneshot::channel();
+        {
+            let mut queue = shared.queue();
+            (queue.engines, queue.in_lanes, queue.ahead) = (1, 1, 100_000);
+        }
+        let job = Job { file: Arc::clone(&file), offset: 0, left: 100_000, length: 100_000, reply };
+        drop(Engine { shared: &shared, lanes: vec![Lane::new(job)], has_ended: false });
+        hashed.await.expect_err("nobody hashes it");
+        let queue = shared.queue();
+        assert_eq!((queue.engines, queue.in_lanes, queue.ahead), (0, 0, 0));
+    }
 }

@@ -25,6 +25,8 @@ use crate::page_cache::Footprint;
 
 /// Stretches up to this size are hashed where we are: a hand-over to another thread costs more.
 const INLINE_MAX: u64 = 64 * 1024;
+/// What may be hashed ahead of its sending, in bytes: more would not stay in the page cache until it is sent.
+const AHEAD_MAX: u64 = 512 * 1024 * 1024;
 /// Names an implementation of MD5 instead of the fastest: for measurements, and for a processor that lies.
 const VARIABLE: &str = "MYDUMPER2S3_MD5";
 
@@ -56,7 +58,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: BTreeMap<(Turn, u64), Job>,
+    waiting: BTreeMap<Place, Job>,
     turns: u64,
     numbers: u64,
     /// Engines that run.
@@ -65,7 +67,12 @@ struct Queue {
     in_lanes: usize,
     /// Stretches that are hashed and not sent.
     in_hand: usize,
+    /// The bytes of both.
+    ahead: u64,
 }
+
+/// A place in the queue: first by turn, then by number.
+type Place = (Turn, u64);
 
 impl Hasher {
     /// For `senders` who send at a time. Must be called within a runtime: its threads for blocking work do the hashing.
@@ -100,13 +107,8 @@ impl Hasher {
             return Ok(Hashed { md5, _in_hand: None });
         }
         let (reply, hashed) = oneshot::channel();
-        let job = Job { file: Arc::clone(file), offset, left: length, reply };
-        {
-            let mut queue = self.0.queue();
-            queue.numbers += 1;
-            let number = queue.numbers;
-            queue.waiting.insert((turn, number), job);
-        }
+        let job = Job { file: Arc::clone(file), offset, left: length, length, reply };
+        let _queued = Queued::enter(&self.0, turn, job);
         self.0.start_engine_if_due();
         hashed.await.map_err(|_| io::Error::other("the thread that hashes it has died"))?
     }
@@ -156,12 +158,12 @@ impl Shared {
         let mut jobs = Vec::new();
         while jobs.len() < free
             && queue.in_hand + queue.in_lanes < ahead_max
+            && queue.ahead < AHEAD_MAX
             && let Some((_, job)) = queue.waiting.pop_first()
         {
-            if !job.reply.is_closed() {
-                queue.in_lanes += 1;
-                jobs.push(job);
-            }
+            queue.in_lanes += 1;
+            queue.ahead += job.length;
+            jobs.push(job);
         }
         if jobs.is_empty() && free == self.lanes.width() {
             queue.engines -= 1;
@@ -170,27 +172,66 @@ impl Shared {
         Some(jobs)
     }
 
-    /// A job has left its lane, hashed or not.
-    fn left_lane(&self) {
-        self.queue().in_lanes -= 1;
+    /// A stretch has left its lane: hashed, and then it is in hand, or not.
+    fn left_lane(&self, length: u64, is_hashed: bool) {
+        let mut queue = self.queue();
+        queue.in_lanes -= 1;
+        if is_hashed {
+            queue.in_hand += 1;
+        } else {
+            queue.ahead -= length;
+        }
+    }
+
+    /// An engine has died with so many lanes, of so many bytes. Those who wait for them are told by their channels.
+    fn engine_died(self: &Arc<Self>, lanes: usize, bytes: u64) {
+        {
+            let mut queue = self.queue();
+            queue.engines -= 1;
+            queue.in_lanes -= lanes;
+            queue.ahead -= bytes;
+        }
+        self.start_engine_if_due();
+    }
+}
+
+/// A job that waits in the queue; when nobody waits for it any more it is taken out.
+struct Queued {
+    shared: Arc<Shared>,
+    place: Place,
+}
+
+impl Queued {
+    fn enter(shared: &Arc<Shared>, turn: Turn, job: Job) -> Self {
+        let mut queue = shared.queue();
+        queue.numbers += 1;
+        let place = (turn, queue.numbers);
+        queue.waiting.insert(place, job);
+        Self { shared: Arc::clone(shared), place }
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.shared.queue().waiting.remove(&self.place);
     }
 }
 
 /// Counts a digest as in hand as long as it lives.
 #[derive(Debug)]
-struct InHand(Arc<Shared>);
-
-impl InHand {
-    fn new(shared: &Arc<Shared>) -> Self {
-        shared.queue().in_hand += 1;
-        Self(Arc::clone(shared))
-    }
+struct InHand {
+    shared: Arc<Shared>,
+    length: u64,
 }
 
 impl Drop for InHand {
     fn drop(&mut self) {
-        self.0.queue().in_hand -= 1;
-        self.0.start_engine_if_due();
+        {
+            let mut queue = self.shared.queue();
+            queue.in_hand -= 1;
+            queue.ahead -= self.length;
+        }
+        self.shared.start_engine_if_due();
     }
 }
 
@@ -210,6 +251,7 @@ fn chosen_lanes() -> Lanes {
 mod tests {
     use std::io::Write;
 
+    use futures_util::FutureExt;
     use md5::{Digest, Md5};
 
     use super::*;
@@ -260,40 +302,57 @@ mod tests {
         }
     }
 
-    /// As many as can be hashed side by side are ahead of the senders, and no more; earlier turns go first; and what
-    /// nobody waits for is not hashed.
+    /// Holds the engines back: as if more were hashed than can be sent.
+    fn brake(hasher: &Hasher) -> Vec<InHand> {
+        hasher.0.queue().in_hand += hasher.0.senders + 1;
+        (0..=hasher.0.senders).map(|_| InHand { shared: Arc::clone(&hasher.0), length: 0 }).collect()
+    }
+
+    fn counts(hasher: &Hasher) -> (usize, usize, u64) {
+        let queue = hasher.0.queue();
+        (queue.in_hand, queue.in_lanes, queue.ahead)
+    }
+
+    /// As many as can be hashed side by side are ahead of the senders, and no more; and earlier turns go first.
     #[tokio::test]
     async fn hashing_runs_ahead_of_sending_and_not_away() {
-        let bytes = bytes(100_000);
-        let file = file(&bytes);
+        let file = file(&bytes(100_000));
         for hasher in hashers(2) {
             let ahead_max = 2 + hasher.side_by_side();
-            let (late, early) = {
-                let early = hasher.turn();
-                (hasher.turn(), early)
-            };
-            let wanted: Vec<_> = (0..3 * ahead_max).map(|at| if at % 3 == 0 { early } else { late }).collect();
-            let mut hashes: Vec<_> =
-                (wanted.iter()).map(|turn| Box::pin(hasher.hash(*turn, &file, 0, 100_000))).collect();
-            let mut in_hand = Vec::new();
-            let mut done = 0;
-            while done < wanted.len() {
-                let (hashed, at, rest) = futures_util::future::select_all(hashes).await;
-                hashes = rest;
-                let _ = at;
-                in_hand.push(hashed.expect("hashed"));
-                done += 1;
-                assert!(in_hand.len() <= ahead_max, "{hasher:?}");
-                if in_hand.len() == ahead_max {
-                    // All that may be ahead is; nothing moves until something is sent.
-                    assert_eq!(hasher.0.queue().in_lanes, 0, "{hasher:?}");
-                    in_hand.clear();
+            let (early, late) = (hasher.turn(), hasher.turn());
+            let brake = brake(&hasher);
+            let hash = async |turn| (turn, hasher.hash(turn, &file, 0, 100_000).await.expect("hashed"));
+            let turns = [[late, early, late]].into_iter().cycle().take(ahead_max).flatten();
+            let mut hashes: futures_util::stream::FuturesUnordered<_> = turns.map(hash).collect();
+            assert!(hashes.next().now_or_never().is_none());
+            drop(brake);
+            for wanted in [early, late, late] {
+                let mut in_hand = Vec::new();
+                while in_hand.len() < ahead_max {
+                    let (turn, hashed) = hashes.next().await.expect("one more");
+                    assert_eq!(turn, wanted, "{hasher:?}");
+                    in_hand.push(hashed);
                 }
+                // All that may be ahead is; nothing moves until something is sent.
+                let (hashed, in_lanes, bytes) = counts(&hasher);
+                assert_eq!((hashed, in_lanes, bytes), (ahead_max, 0, 100_000 * ahead_max as u64), "{hasher:?}");
             }
-            drop(in_hand);
-            assert_eq!(hasher.0.queue().in_hand, 0, "{hasher:?}");
-            drop(hasher.hash(early, &file, 0, 100_000));
-            assert!(hasher.0.queue().waiting.is_empty(), "{hasher:?}");
+            assert!(hashes.next().await.is_none());
+            assert_eq!(counts(&hasher), (0, 0, 0), "{hasher:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_not_hashed() {
+        let file = file(&bytes(100_000));
+        for hasher in hashers(2) {
+            let brake = brake(&hasher);
+            let mut hash = Box::pin(hasher.hash(hasher.turn(), &file, 0, 100_000));
+            assert!((&mut hash).now_or_never().is_none());
+            assert_eq!(hasher.0.queue().waiting.len(), 1);
+            drop(hash);
+            assert_eq!(hasher.0.queue().waiting.len(), 0);
+            drop(brake);
         }
     }
 }

@@ -6,9 +6,9 @@ use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use tracing::{debug, info, trace};
+use tracing::{debug, info, trace, warn};
 
-use super::{PART_SIZE, Passage, Source, Transfer, Trouble};
+use super::{PART_SIZE, Passage, Source, TRIES, Transfer, Trouble};
 use crate::hasher::Hashed;
 use crate::model::etag::{ETag, Md5Digest};
 use crate::model::manifest::{ContentHash, ObjectRecord};
@@ -36,16 +36,18 @@ impl Transfer {
         };
         self.remember(upload.as_open());
         let (upload, stored) = (&upload, &stored);
+        // In whatever order they arrive: one that is slow holds up no other.
         let sent: Result<Vec<_>, Trouble> = stream::iter(first.map(Ok))
             .chain(hashes)
             .map(async |hashed| {
                 let (part, hashed) = hashed?;
-                self.put_part(passage, upload, part, hashed, stored.get(&part.number)).await
+                let (md5, etag) = self.put_part(passage, upload, part, hashed, stored.get(&part.number)).await?;
+                Ok((part.number, md5, etag))
             })
-            .buffered(self.workers)
+            .buffer_unordered(self.workers)
             .try_collect()
             .await;
-        let sent = match sent {
+        let mut sent = match sent {
             Ok(sent) => sent,
             Err(trouble) => {
                 // Where the store is out of reach the parts must stay: they may still be continued.
@@ -55,8 +57,9 @@ impl Transfer {
                 return Err(trouble);
             }
         };
-        let part_md5s: Vec<_> = sent.iter().map(|(md5, _)| *md5).collect();
-        let etags: Vec<_> = (1..).zip(sent.into_iter().map(|(_, etag)| etag)).collect();
+        sent.sort_unstable_by_key(|(number, ..)| *number);
+        let part_md5s: Vec<_> = sent.iter().map(|(_, md5, _)| *md5).collect();
+        let etags: Vec<_> = sent.into_iter().map(|(number, _, etag)| (number, etag)).collect();
         let hash = ContentHash::Parts { part_size: plan.part_size(), part_md5s };
         let answer = match self.store.end_upload(upload, &etags).await {
             Ok(answer) => answer,
@@ -76,29 +79,42 @@ impl Transfer {
         self.prove(key, plan.size(), hash, answer).await
     }
 
+    /// Sends a part, and again where its bytes were damaged on the way: it alone, not the file.
     async fn put_part(
         &self,
         passage: &Passage<'_>,
         upload: &Upload,
         part: Part,
-        hashed: Hashed,
+        mut hashed: Hashed,
         stored: Option<&StoredPart>,
     ) -> Result<(Md5Digest, String), Trouble> {
-        let (md5, footprint) = (hashed.md5, &passage.source.footprint);
-        if let Some(stored) = stored
-            && stored.etag() == Some(ETag::of_single_put(md5))
-        {
-            trace!(part = part.number, "an earlier run sent this part");
-            footprint.leave(part.offset, part.length);
-            return Ok((md5, stored.given_etag.clone()));
-        }
-        let _permit = self.permit().await?;
-        let range = FileRange { file: Arc::clone(footprint.file()), offset: part.offset, length: part.length };
-        let etag = self.store.put_part(upload, part, range, md5).await;
-        let etag = etag.map_err(|error| passage.unless_changed(error))?;
+        let Source { footprint, turn } = passage.source;
+        let mut tries = 1;
+        let etag = loop {
+            if let Some(stored) = stored
+                && stored.etag() == Some(ETag::of_single_put(hashed.md5))
+            {
+                trace!(part = part.number, "an earlier run sent this part");
+                break stored.given_etag.clone();
+            }
+            let range = FileRange { file: Arc::clone(footprint.file()), offset: part.offset, length: part.length };
+            let permit = self.permit().await?;
+            let etag = self.store.put_part(upload, part, range, hashed.md5).await;
+            drop(permit);
+            match etag.map_err(|error| passage.unless_changed(error)) {
+                Ok(etag) => break etag,
+                Err(Trouble::Store(error)) if error.kind == ErrorKind::BadDigest && tries < TRIES => {
+                    warn!("{error} (will be retried)");
+                    tries += 1;
+                    drop(hashed);
+                    hashed = self.hasher.hash(*turn, footprint.file(), part.offset, part.length).await?;
+                }
+                Err(trouble) => return Err(trouble),
+            }
+        };
         footprint.leave(part.offset, part.length);
         trace!(part = part.number, bytes = part.length, "part uploaded");
-        Ok((md5, etag))
+        Ok((hashed.md5, etag))
     }
 
     /// An upload of this key that an earlier run left behind, with the parts that it has; `None` if there is none that

@@ -6,6 +6,7 @@ mod support;
 mod architecture;
 mod child_mode;
 mod content;
+mod costs;
 mod delete;
 mod disk;
 mod dump_lives;

@@ -14,3 +14,4 @@ pub mod sandbox;
 pub mod seaweedfs;
 pub mod stage;
 pub mod stored_dump;
+pub mod strace;

@@ -1,0 +1,255 @@
+//! What the work costs, counted and not timed: requests, bytes read, system calls, memory. A count is the same on a
+//! loaded machine, so a change that makes the program dearer shows here at once. Beside each bound stands what was
+//! measured, and why it may not grow. How fast the program is, benchmarks tell.
+
+use std::collections::BTreeMap;
+
+use crate::support::dir_watch::DirWatch;
+use crate::support::fake_dumper::{FakeDumper, Generation};
+use crate::support::s3_server::{BUCKET, Fault, LoggedRequest, Operation};
+use crate::support::stage::{MANIFEST, Stage};
+use crate::support::strace::{Call, Trace, by_name};
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+/// A dump of files `shop.orders.00000.sql` and so on that has ended when the program comes to it: then one look finds
+/// all of them, and no count depends on when it was made.
+fn ended_dump(stage: &Stage, files: u64, bytes: u64) -> FakeDumper {
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    dumper.generate(files, bytes, 0);
+    dumper.finish_and_exit();
+    dumper
+}
+
+/// Uploads a dump that has ended, and returns the system calls that it took.
+fn traced(stage: &Stage, dumper: &FakeDumper, options: &[&str]) -> Vec<Call> {
+    let trace = Trace::new(&stage.sandbox);
+    stage.upload_with_defaults().args(options).wrapped_in(trace.wrapper()).run().assert_status(0);
+    stage.assert_whole(dumper);
+    trace.calls()
+}
+
+/// How many requests of each kind there were for the object of that name, or for none.
+fn requests_for(requests: &[LoggedRequest], name: &str) -> BTreeMap<Operation, usize> {
+    let mut counts = BTreeMap::new();
+    for request in requests.iter().filter(|request| request.key.rsplit('/').next() == Some(name)) {
+        *counts.entry(request.operation).or_default() += 1;
+    }
+    counts
+}
+
+/// A store charges by the request, and each costs a round trip: one for a file, for one in parts one each and two more,
+/// and what does not depend on the files.
+#[test]
+fn requests_are_as_many_as_files_and_parts_and_a_constant() {
+    for files in [10, 200] {
+        let stage = Stage::new();
+        let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+        dumper.generate(files, KIB, 0);
+        dumper.file("shop.empty.00000.sql", 0);
+        dumper.file("shop.large.00000.sql", 21 * MIB);
+        dumper.finish_and_exit();
+        stage.upload_with_defaults().args(["--part-size", "5MiB"]).run().assert_status(0);
+        stage.assert_whole(&dumper);
+        let requests = stage.server.requests();
+        let once = BTreeMap::from([(Operation::PutObject, 1)]);
+        for name in dumper.files().into_keys().filter(|name| !name.starts_with("shop.large.")) {
+            assert_eq!(requests_for(&requests, &name), once, "{name}");
+        }
+        let in_parts = [
+            (Operation::CreateMultipartUpload, 1),
+            (Operation::UploadPart, 5),
+            (Operation::CompleteMultipartUpload, 1),
+        ];
+        assert_eq!(requests_for(&requests, "shop.large.00000.sql"), in_parts.into());
+        let of_the_manifest = [
+            // Whether somebody has claimed the prefix; the claim; and the whole manifest before the commit.
+            (Operation::HeadObject, 1),
+            (Operation::PutObject, 2),
+            // Whether the rights are enough for a file in parts, before there is one.
+            (Operation::CreateMultipartUpload, 1),
+            (Operation::AbortMultipartUpload, 1),
+        ];
+        assert_eq!(requests_for(&requests, MANIFEST), of_the_manifest.into());
+        let of_the_bucket = [
+            // The prefix at the start, twice around the claim, and before the commit. One answer has 1,000 keys.
+            (Operation::ListObjectsV2, 4),
+            // What an earlier run may have left.
+            (Operation::ListMultipartUploads, 3),
+        ];
+        assert_eq!(requests_for(&requests, ""), of_the_bucket.into());
+    }
+}
+
+/// Several stores refuse chunked bodies, or checksums that they were not asked for; and to sign a body is to hash every
+/// byte once more.
+#[test]
+fn bodies_go_plain_with_their_md5_and_nothing_else() {
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    dumper.file("shop.empty.00000.sql", 0);
+    dumper.file("shop.small.00000.sql", KIB);
+    dumper.file("shop.large.00000.sql", 6 * MIB);
+    dumper.finish_and_exit();
+    stage.upload_with_defaults().args(["--part-size", "5MiB"]).run().assert_status(0);
+    stage.assert_whole(&dumper);
+    let carries = |request: &LoggedRequest| [Operation::PutObject, Operation::UploadPart].contains(&request.operation);
+    let requests: Vec<_> = stage.server.requests().into_iter().filter(carries).collect();
+    // The files, of which one goes in two parts, `metadata`, and the manifest twice.
+    assert_eq!(requests.len(), 7);
+    for request in requests {
+        assert!(request.has_content_md5() && !request.is_aws_chunked(), "{request:?}");
+        assert_eq!(request.content_length(), Some(request.received), "{request:?}");
+        assert_eq!(request.header("x-amz-content-sha256"), Some("UNSIGNED-PAYLOAD"), "{request:?}");
+        assert_eq!(request.header("transfer-encoding"), None, "{request:?}");
+        let unwanted = ["x-amz-checksum", "x-amz-sdk-checksum", "x-amz-trailer", "x-amz-decoded", "content-encoding"];
+        for name in request.headers.keys() {
+            assert!(!unwanted.iter().any(|unwanted| name.as_str().starts_with(unwanted)), "{request:?}");
+        }
+    }
+}
+
+/// How many bytes of the file of that name were read.
+fn bytes_read(calls: &[Call], name: &str) -> u64 {
+    let reads = ["read", "readv", "pread64", "preadv", "preadv2", "sendfile", "splice", "copy_file_range"];
+    let of_it = calls.iter().filter(|call| call.arguments.contains(&format!("/{name}>")));
+    let of_it: Vec<_> = of_it.inspect(|call| assert_ne!(call.name, "mmap", "its bytes cannot be counted")).collect();
+    let read = of_it.iter().filter(|call| reads.contains(&call.name.as_str()));
+    read.filter_map(|call| u64::try_from(call.result?).ok()).sum()
+}
+
+/// Each byte is read to be hashed and once more to be sent: measured, exactly twice. Reads are copies out of the page
+/// cache, and from the disk where memory is short: a third would cost the database's host as much as the sending.
+#[test]
+fn each_byte_is_read_twice() {
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let files = [
+        ("shop.empty.00000.sql", 0),
+        ("shop.small.00000.sql", 4 * KIB),
+        ("shop.medium.00000.sql", 3 * MIB + 1),
+        ("shop.large.00000.sql", 21 * MIB + 1),
+    ];
+    files.iter().for_each(|(name, bytes)| dumper.file(name, *bytes));
+    dumper.finish_and_exit();
+    let calls = traced(&stage, &dumper, &["--part-size", "5MiB"]);
+    for (name, bytes) in files {
+        let read = bytes_read(&calls, name);
+        assert!((bytes..=2 * bytes).contains(&read), "{read} bytes of {name} were read, which has {bytes}");
+    }
+}
+
+/// What an error of the store costs: the request's own bytes, once more. Measured: exactly that.
+#[test]
+fn a_request_that_is_repeated_reads_only_its_own_bytes_again() {
+    let stage = Stage::new();
+    let refused = stage.server.inject(Fault::answer(500, "InternalError").on(Operation::UploadPart).part(2).once());
+    let dumper = ended_dump(&stage, 1, 21 * MIB);
+    let calls = traced(&stage, &dumper, &["--part-size", "5MiB"]);
+    refused.wait_for_hits(1);
+    let read = bytes_read(&calls, "shop.orders.00000.sql");
+    assert!(read <= (2 * 21 + 5) * MIB, "{read} bytes were read");
+}
+
+/// A dump may have a hundred thousand small files. Measured: 20 calls for a file of 4 KiB, of which 17 name it or its
+/// descriptor (two of them only in a debug build), and the rest is the network. Each is a microsecond or more of the
+/// host's CPU, for every file.
+#[test]
+fn a_small_file_takes_few_system_calls() {
+    let run = |files: u64| {
+        let stage = Stage::new();
+        let dumper = ended_dump(&stage, files, 4 * KIB);
+        let calls = traced(&stage, &dumper, &[]);
+        let own = by_name(calls.iter().filter(|call| call.arguments.contains("shop.orders.")));
+        println!("{files} files: {} calls, of which name a file: {own:?}", calls.len());
+        (calls.len(), own.values().sum::<usize>())
+    };
+    let ((few, few_own), (many, many_own)) = (run(10), run(110));
+    let (all, own) = ((many - few) / 100, (many_own - few_own) / 100);
+    println!("a small file takes {all} calls, {own} of its own");
+    // The calls of the files themselves are the same in each run; how often the network wakes us is not.
+    assert!(own <= 17, "{own} calls for a file");
+    assert!(all <= 27, "{all} calls for a file, {own} of its own");
+}
+
+/// A dump that lives for hours is looked at every second. Measured: 17 calls for a look, whatever the number of files
+/// that are kept, and some more `getdents64` that list them. None of them may open or stat a file that is done.
+#[test]
+fn a_look_does_not_touch_files_that_are_done() {
+    const LOOKS: usize = 10;
+    // Only a look at the files opens the directory anew, through its own descriptor.
+    let is_look = |call: &Call| call.name == "openat" && call.arguments.contains(r#"/dump>, ".","#);
+    let calls_of_looks = |files: u64| {
+        let stage = Stage::new();
+        let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+        dumper.generate(files, KIB, 0);
+        let trace = Trace::new(&stage.sandbox);
+        let run = stage.upload().arg("--keep").wrapped_in(trace.wrapper()).start();
+        dumper.file("shop.last.00000.sql", KIB);
+        (0..files).for_each(|index| stage.wait_for(&format!("shop.orders.{index:05}.sql")));
+        stage.wait_for("shop.last.00000.sql");
+        // The last answer has to come back.
+        stage.let_looks_pass();
+        let done = trace.calls().len();
+        DirWatch::on(&stage.sandbox.dump_dir()).wait_for_opens(3 * (LOOKS + 3));
+        let calls = trace.calls().split_off(done);
+        dumper.finish_and_exit();
+        run.finish().assert_status(0);
+        let looks: Vec<_> = (0..calls.len()).filter(|index| is_look(&calls[*index])).collect();
+        assert!(looks.len() > LOOKS, "{} looks", looks.len());
+        let calls = &calls[looks[0]..looks[LOOKS]];
+        let touched = calls.iter().find(|call| call.arguments.contains("shop."));
+        assert!(touched.is_none(), "with {files} files: {touched:?}");
+        let kinds = ["close", "fcntl", "fstat", "newfstatat", "open", "openat", "pread64", "read", "statx"];
+        let mut counts: BTreeMap<String, usize> =
+            by_name(calls).into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
+        println!("{LOOKS} looks at {files} files: {counts:?}");
+        counts.retain(|name, _| kinds.contains(&name.as_str()));
+        counts
+    };
+    let (few, many) = (calls_of_looks(50), calls_of_looks(1_000));
+    assert_eq!(few, many, "calls in {LOOKS} looks");
+    let for_a_look = few.values().sum::<usize>() / LOOKS;
+    assert!(for_a_look <= 27, "{for_a_look} calls for a look");
+}
+
+/// "Memory … bounded by the settings, not by the … size of files." Measured in a debug build: 32 MiB with four workers
+/// and a file of 64 MiB, 33 to 34 MiB with one of 512 MiB, and 55 to 57 MiB with 64 workers, all of whom have a part
+/// under way. A buffer for a whole part would show at once: it would be 5 MiB for each worker.
+#[test]
+fn memory_grows_with_the_workers_and_not_with_the_file() {
+    let ((small, large), many) = ((peak_memory(4, 64), peak_memory(4, 512)), peak_memory(64, 512));
+    println!("peak memory in KiB: {small}, with a larger file {large}, with 64 workers {many}");
+    assert!(large < small + 5 * KIB, "{small} KiB grew to {large} KiB with the size of a file");
+    assert!(large < 44 * KIB, "{large} KiB with 4 workers");
+    assert!(many < 72 * KIB, "{many} KiB with 64 workers");
+}
+
+/// The most memory that an upload of one file has had before its commit, in KiB.
+fn peak_memory(workers: usize, mib: u64) -> u64 {
+    const NAME: &str = "shop.sparse.00000.sql";
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    // Closed at once: a file that somebody writes is not uploaded.
+    let file = std::fs::File::create(stage.sandbox.dump_dir().join(NAME)).expect("a file in the dump directory");
+    file.set_len(mib * MIB).expect("a sparse file");
+    drop(file);
+    dumper.finish_and_exit();
+    let parts = stage.server.inject(Fault::hold().on(Operation::UploadPart));
+    let commit = stage.server.inject(Fault::hold().key_where(|key| key.ends_with("/metadata")));
+    let options = ["--workers", &workers.to_string(), "--part-size", "5MiB"];
+    let run = stage.upload_with_defaults().args(options).start();
+    // All of them have a body under way, as with a slow store.
+    parts.wait_for_hits(workers);
+    parts.clear();
+    commit.wait_for_hits(1);
+    let status = format!("/proc/{}/status", run.pid().as_raw_nonzero());
+    let status = std::fs::read_to_string(status).expect("the status of a running program");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+    commit.clear();
+    run.finish().assert_status(0);
+    let object = stage.server.object(BUCKET, &format!("{}/{NAME}", stage.prefix())).expect("the object");
+    assert_eq!(object.size, mib * MIB);
+    peak.expect("its peak").parse().expect("KiB")
+}
