@@ -23,6 +23,7 @@ mod restart;
 mod restore;
 mod rights;
 mod s3_server;
+mod security;
 mod settings;
 mod stopping;
 mod support_tests;
