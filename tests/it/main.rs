@@ -13,6 +13,8 @@ mod dumper_facts;
 mod end_to_end;
 mod etag;
 mod floors;
+mod full_size;
+mod large;
 mod list;
 mod outage;
 mod promises;
