@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
-use tracing::warn;
 
 use crate::cli::ConnectionArgs;
 use crate::exit_status::{Failure, Status};
@@ -16,9 +15,6 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Finds the way to a bucket.
 pub async fn reach(connection: &ConnectionArgs, bucket: &BucketName) -> Result<Store, Failure> {
-    if connection.endpoint_url.as_ref().is_some_and(|url| url.is_unencrypted_remote()) {
-        warn!("the endpoint is http://: the dump crosses the network unencrypted; use https://");
-    }
     let settings = ConnectionSettings::from(connection);
     Store::connect(settings, bucket.as_str(), ObjectSettings::default(), None, 1).await.map_err(Failure::usage)
 }

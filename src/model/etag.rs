@@ -142,6 +142,8 @@ impl fmt::Debug for ETag {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -175,6 +177,29 @@ mod tests {
         for text in ["abc", "0123456789abcdef0123456789abcdef-", "0123456789abcdef0123456789abcdef-0", "x-3", "-"] {
             let tag = ETag::from_store(text).expect("an etag");
             assert_eq!((tag.as_md5(), tag.part_count()), (None, None), "{text}");
+        }
+    }
+
+    proptest! {
+        /// What a store answers, or somebody wrote into a manifest.
+        #[test]
+        fn no_text_makes_the_readers_panic(text in ".*", near in "(W/)?\"?[0-9a-fA-Fü]{30,33}\"?(-[0-9]{0,11})?\"?") {
+            for text in [text, near] {
+                let _ = Md5Digest::from_hex(&text);
+                if let Some(etag) = ETag::from_store(&text) {
+                    prop_assert!(etag.as_md5().is_none() || etag.part_count().is_none());
+                }
+            }
+        }
+
+        #[test]
+        fn an_etag_tells_what_it_was_made_of(digests in proptest::collection::vec(any::<[u8; 16]>(), 1..5)) {
+            let digests: Vec<Md5Digest> = digests.into_iter().map(Md5Digest).collect();
+            let single = ETag::of_single_put(digests[0]);
+            prop_assert_eq!(ETag::from_store(&format!("\"{single}\"")), Some(single.clone()));
+            prop_assert_eq!((single.as_md5(), single.part_count()), (Some(digests[0]), None));
+            let composite = ETag::of_parts(&digests);
+            prop_assert_eq!((composite.as_md5(), composite.part_count()), (None, Some(digests.len() as u32)));
         }
     }
 }

@@ -16,8 +16,10 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use tracing::warn;
 
 use crate::hint::HintExt;
+use crate::model::destination::EndpointUrl;
 
 /// What is not given here is found by the SDK as usual: in `AWS_…` variables and its files.
 #[derive(Debug, Clone, Default)]
@@ -62,9 +64,13 @@ pub(super) async fn connect(settings: &ConnectionSettings) -> anyhow::Result<Cli
     Ok(Client::from_conf(config.build()))
 }
 
-/// Finds credentials once, so that a missing secret shows now and not at the first file.
-pub(super) async fn check_credentials(settings: &ConnectionSettings) -> anyhow::Result<()> {
+/// Looks once at what was found: credentials, so that a missing secret shows now and not at the first file; and an
+/// endpoint to which everything goes in the clear.
+pub(super) async fn check(settings: &ConnectionSettings) -> anyhow::Result<()> {
     let shared = load(settings).await?;
+    if shared.endpoint_url().is_some_and(is_unencrypted_remote) {
+        warn!("the endpoint is http://: the dump crosses the network unencrypted; use https://");
+    }
     let provider = shared.credentials_provider().context("no credentials are configured")?;
     let found = tokio::time::timeout(CREDENTIALS_TIMEOUT, provider.provide_credentials()).await;
     let why = match found {
@@ -124,6 +130,11 @@ fn trust_store(settings: &ConnectionSettings) -> anyhow::Result<TrustStore> {
             .hint("a PEM file has lines like -----BEGIN CERTIFICATE-----");
     }
     Ok(TrustStore::empty().with_pem_certificate(pem))
+}
+
+/// The SDK takes endpoints that we would refuse; their hosts are not looked at.
+fn is_unencrypted_remote(endpoint: &str) -> bool {
+    endpoint.parse().map_or(endpoint.starts_with("http://"), |url: EndpointUrl| url.is_unencrypted_remote())
 }
 
 /// A bucket cannot be a host name below an IP address or `localhost`.

@@ -66,7 +66,7 @@ impl Store {
         requests_at_once: usize,
     ) -> anyhow::Result<Self> {
         let client = connect::connect(&connection).await?;
-        connect::check_credentials(&connection).await?;
+        connect::check(&connection).await?;
         Ok(Self(Arc::new(Inner {
             connection,
             bucket: bucket.to_owned(),

@@ -2,13 +2,11 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::support::fake_dumper::{FakeDumper, Generation};
 use crate::support::s3_server::Fault;
-use crate::support::sandbox::eventually;
 use crate::support::stage::Stage;
 
 /// What the real compressor makes of some rows.
@@ -225,17 +223,4 @@ fn a_file_that_changes_while_it_is_read_is_read_again() {
             });
         }
     });
-}
-
-/// Two thousand small files; a hundred thousand take too long for each run of the tests.
-#[test]
-fn a_directory_of_many_files_arrives() {
-    let stage = Stage::new();
-    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
-    dumper.generate(2_000, 100, 0);
-    dumper.finish_and_exit();
-    stage.upload().args(["--workers", "8"]).time_limit(Duration::from_secs(240)).run().assert_status(0);
-    stage.assert_whole(&dumper);
-    assert_eq!(stage.server.requests().iter().filter(|request| request.key.ends_with(".sql")).count(), 2_000);
-    eventually("no connection is left", || stage.server.open_connections() == 0);
 }

@@ -6,8 +6,9 @@ use rustix::process::{Pid, Signal};
 
 use super::stopping::state_of;
 use crate::support::fake_dumper::{FakeDumper, Generation};
+use crate::support::mariadb::{MariaDb, mydumper};
 use crate::support::s3_server::{Fault, Operation};
-use crate::support::sandbox::{PeakLocalBytes, Run, eventually};
+use crate::support::sandbox::{PeakLocalBytes, Program, Run, eventually};
 use crate::support::stage::Stage;
 
 const MIB: u64 = 1024 * 1024;
@@ -197,4 +198,65 @@ fn little_free_space_pauses_it_as_well() {
     dumper.finish_and_exit();
     run.finish().assert_status(0);
     stage.assert_whole(&dumper);
+}
+
+/// With a disk of its own, which only the program and its child see, and which is gone with them. Only root can do that.
+fn on_a_disk_of<'a>(stage: &'a Stage, mib: u64, program: Program<'a>) -> Program<'a> {
+    let mount = format!("mount -t tmpfs -o size={mib}m dump \"$0\" && exec \"$@\"");
+    let dir = stage.sandbox.dump_dir();
+    let dir = dir.to_str().expect("a path in UTF-8");
+    program.wrapped_in(["unshare", "--mount", "sh", "-c", &mount, dir])
+}
+
+/// "A forecast in the status line and log", where mydumper writes and nothing is taken away.
+#[test]
+fn needs_root_a_disk_that_fills_is_forecast() {
+    let stage = Stage::new();
+    no_data(&stage);
+    let upload = stage.upload().args(["--", "mydumper", "-B", "shop"]).on_a_terminal();
+    let mut run = on_a_disk_of(&stage, 256, upload).start();
+    let mut dumper = FakeDumper::accept(&stage.sandbox);
+    dumper.begin(Generation::V1_0);
+    run.wait_for_line("claimed");
+    let mut files = (0..).map(|index| format!("shop.t.{index:05}.0.sql"));
+    let mut write_at_a_pace = || {
+        dumper.file(files.next().expect("a name"), MIB);
+        // The dumper's own pace.
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    eventually("a forecast", || {
+        write_at_a_pace();
+        run.text_so_far().contains("the disk is full in")
+    });
+    (0..20).for_each(|_| write_at_a_pace());
+    stage.server.clear_faults();
+    dumper.finish_and_exit();
+    let text = run.finish().assert_status(0).text();
+    assert_eq!(stage.files(&stage.prefix()), dumper.files());
+    let lines: Vec<&str> = text.split(['\r', '\n']).filter(|line| line.contains("full in ")).collect();
+    let (logged, shown): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line.contains("the disk is"));
+    // Once a minute at most in the log.
+    assert_eq!(logged.len(), 1, "{logged:?}");
+    assert!(!shown.is_empty(), "not in the status line: {text}");
+    for line in logged.into_iter().chain(shown) {
+        assert!(line.contains("/s in, ") && line.contains("/s out"), "{line}");
+    }
+}
+
+/// "ENOSPC seen by mydumper leaves closed empty files and a `metadata`: such a dump is not committed." A real mydumper on
+/// a disk that is too small; and where its exit status of 1 gets lost on the way, its empty files tell. (With `-c` 0.10.0
+/// hangs for ever on a full disk, by itself.)
+#[test]
+fn needs_root_a_real_mydumper_on_a_full_disk_commits_nothing() {
+    const DATABASE: &str = "on_a_full_disk";
+    MariaDb::shared().create_sample(DATABASE, 60_000);
+    for wrapper in [&[][..], &["sh", "-c", "\"$@\"; exit 0", "sh"]] {
+        let stage = Stage::new();
+        // Nothing is taken, and so no space is given back, while it writes.
+        let upload = stage.upload_with_defaults().args(["--settle", "1m", "--"]).args(wrapper).arg(mydumper());
+        let upload = upload.args(MariaDb::shared().mydumper_arguments(DATABASE));
+        let finished = on_a_disk_of(&stage, 2, upload).run().assert_status(3);
+        assert!(!stage.has("metadata"), "{finished:?}");
+        assert_eq!(stage.manifest()["state"], "incomplete", "{finished:?}");
+    }
 }

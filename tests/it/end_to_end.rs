@@ -4,13 +4,15 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::bucket::Bucket;
 use crate::support::fake_dumper::{FakeDumper, Generation};
 use crate::support::mariadb::{MariaDb, mydumper};
-use crate::support::sandbox::{PeakLocalBytes, Program, Sandbox, eventually};
+use crate::support::sandbox::{Endpoint, PeakLocalBytes, Program, Sandbox, eventually};
 use crate::support::seaweedfs::SeaweedFs;
+use crate::support::slow_link::SlowLink;
 
 /// The sample that all of these tests dump and none changes. Its largest table needs more than one part
 /// when it is dumped into one file.
@@ -190,6 +192,42 @@ fn a_mydumper_that_fails_commits_nothing() {
     let files = story.bucket.files(&prefix);
     assert!(files.contains_key("shop.small.sql"), "{:?}", files.keys());
     assert!(!files.contains_key("metadata"), "{:?}", files.keys());
+}
+
+/// "Killed with SIGKILL at any moment and started again with the same command, while the dump goes on"; and the store is
+/// away for some seconds: the same where nothing is made up.
+#[test]
+fn kills_and_an_outage_amid_a_real_dump_lose_nothing() {
+    let story = Story::new("killed", &[]);
+    let database = SlowLink::to(mariadb().port(), 6_000_000);
+    let store_port = story.bucket.endpoint.url.rsplit(':').next().and_then(|port| port.parse().ok());
+    let store = SlowLink::to(store_port.expect("the store's port"), u64::MAX);
+    let endpoint = Endpoint { url: format!("http://127.0.0.1:{}", store.port()), ..story.bucket.endpoint.clone() };
+    // The large table goes up in parts, and slowly, so that there is a middle to be killed in.
+    let upload = || {
+        let program = story.sandbox.mydumper2s3().upload_to(&endpoint);
+        program.args(["--part-size", "5MiB", "--limit-rate", "3MiB", "--settle", "0.2"])
+    };
+    // The last port counts.
+    let dump = story.mydumper().args(["-P", &database.port().to_string()]).start();
+    let conditions: [(&str, &dyn Fn() -> bool); 3] = [
+        ("the prefix is claimed", &|| !dumps_in(&story.bucket).is_empty()),
+        ("a data file is there", &|| story.bucket.keys("").iter().any(|key| key.ends_with("small.sql"))),
+        ("a file is on its way in parts", &|| !story.bucket.open_uploads().is_empty()),
+    ];
+    for (what, condition) in conditions {
+        let run = upload().start();
+        eventually(what, condition);
+        run.kill().assert_killed_by(Signal::KILL);
+    }
+    let mut run = upload().start();
+    eventually("it goes on with the parts", || run.text_so_far().contains("found a dump"));
+    store.cut();
+    run.wait_for_line("files wait locally");
+    store.mend();
+    run.finish().assert_status(0).assert_says("the store is back");
+    dump.finish().assert_status(0);
+    story.assert_arrived();
 }
 
 /// With default settings, a dump at 10 MB/s in files of 1 MB needs less than a quarter of its size in

@@ -154,6 +154,37 @@ impl Rival {
     }
 }
 
+/// Makes `flock` answer ENOLCK, as filesystems do that have no locks, and becomes the program. A filter of system calls
+/// does it: such a filesystem is not to be had everywhere.
+const WITHOUT_LOCKS: &str = r#"
+import ctypes, os, platform, struct, sys
+FLOCK, ENOLCK = {"x86_64": 73, "aarch64": 32}[platform.machine()], 37
+load, equal, answer = 0x20, 0x15, 0x06
+steps = [(load, 0, 0, 0), (equal, 0, 1, FLOCK), (answer, 0, 0, 0x00050000 | ENOLCK), (answer, 0, 0, 0x7fff0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+class Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("steps", ctypes.c_void_p)]
+program = Program(len(steps), ctypes.addressof(code))
+prctl, zero = ctypes.CDLL(None).prctl, ctypes.c_ulong(0)
+assert prctl(38, ctypes.c_ulong(1), zero, zero, zero) == 0, "PR_SET_NO_NEW_PRIVS"
+assert prctl(22, ctypes.c_ulong(2), ctypes.byref(program), zero, zero) == 0, "PR_SET_SECCOMP"
+os.execv(sys.argv[1], sys.argv[1:])
+"#;
+
+/// "One warning where locks are not supported": the dump arrives all the same.
+#[test]
+fn a_directory_that_cannot_be_locked_is_said_once() {
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let mut run = stage.upload().wrapped_in(["python3", "-c", WITHOUT_LOCKS]).start();
+    run.wait_for_line("claimed");
+    dumper.file("shop.t.00000.sql", 1_000);
+    dumper.finish_and_exit();
+    let finished = run.finish().assert_status(0);
+    assert_eq!(finished.text().matches("cannot be locked").count(), 1, "{finished:?}");
+    stage.assert_whole(&dumper);
+}
+
 /// Whoever has committed, all of it is theirs.
 #[track_caller]
 fn assert_no_mixture(stage: &Stage, dumps: [&FakeDumper; 2]) {

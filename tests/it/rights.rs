@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::support::fake_dumper::{FakeDumper, Generation};
 use crate::support::s3_server::{ACCESS_KEY, AccessKey, BUCKET, Fault, Operation, Permission, SECRET_KEY};
-use crate::support::sandbox::{Program, eventually};
+use crate::support::sandbox::{Program, eventually, files_in};
 use crate::support::stage::{MANIFEST, Stage};
 
 const MIB: u64 = 1024 * 1024;
@@ -194,6 +194,19 @@ fn write_only_asks_for_nothing_but_to_put() {
     for request in stage.server.requests() {
         assert!(puts.contains(&format!("{:?}", request.operation).as_str()), "{:?}", request.operation);
     }
+
+    // Who may read finds the dump whole, and the withdrawn file is none of it.
+    stage.server.set_key(AccessKey::new(ACCESS_KEY, SECRET_KEY));
+    let command = |words: &[&str]| {
+        let program = stage.sandbox.mydumper2s3().args(words).args(["--bucket", BUCKET, "--prefix", &stage.prefix()]);
+        program.connect_to(&stage.endpoint())
+    };
+    for options in [&["verify"][..], &["verify", "--deep"]] {
+        command(options).run().assert_status(0).assert_says("0 extra");
+    }
+    let restored = stage.sandbox.path("restored");
+    command(&["restore"]).arg("--dir").arg(&restored).run().assert_status(0);
+    assert_eq!(files_in(&restored), dumper.files());
 }
 
 /// "A restart uploads again." What the killed run uploaded and removed here belongs to the dump all the same.

@@ -514,10 +514,13 @@ fn needs_root_an_unreadable_file_is_named_and_the_rest_goes_on() {
 #[test]
 fn odd_names_arrive_as_they_are() {
     let stage = Stage::new();
-    let names = ["shop.two words.sql", "#shop.50%.sql", "shop.größe.sql", "shop.a+b&c=d?.sql", "shop.'q\"uote.sql"];
+    // As long as a file name can be.
+    let longest = format!("shop.{}.sql", "x".repeat(246));
+    let odd = ["shop.two words.sql", "#shop.50%.sql", "shop.größe.sql", "shop.a+b&c=d?.sql", "shop.'q\"uote.sql"];
+    let names = odd.into_iter().chain([longest.as_str()]);
     let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V0_10);
     let run = stage.upload().args(["--part-size", "5MiB"]).start();
-    names.iter().for_each(|name| dumper.file(name, 6 * MIB));
+    names.for_each(|name| dumper.file(name, 6 * MIB));
     dumper.finish_and_exit();
     run.finish().assert_status(0);
     stage.assert_whole(&dumper);

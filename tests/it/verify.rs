@@ -5,6 +5,7 @@ use std::io::Write;
 
 use serde_json::Value;
 
+use crate::support::peak_memory;
 use crate::support::s3_server::{BUCKET, Encryption, Fault, Operation};
 use crate::support::sandbox::Finished;
 use crate::support::stored_dump::{METADATA, PREFIX, StoredDump, bytes};
@@ -298,25 +299,11 @@ fn a_hundred_thousand_objects() {
     }));
     dump.put("mydumper2s3.json", serde_json::to_vec(&manifest).expect("JSON"));
     let before = dump.server.count(Operation::ListObjectsV2);
-    let verify = dump.command("verify").wrapped_in(["sh", "-c", PEAK_MEMORY, "sh"]).run();
-    let peak_mib = peak_mib(&verify);
+    let verify = dump.command("verify").wrapped_in(peak_memory::WRAPPER).run();
+    let peak_mib = peak_memory::mib(&verify);
     verify.assert_status(0).assert_says(&format!("{} match", FILES + dump.files.len()));
     let listings = dump.server.count(Operation::ListObjectsV2) - before;
     println!("{listings} listing requests, {peak_mib} MiB at the peak");
     assert!(listings <= FILES / 1000 + 2, "{listings}");
     assert!(peak_mib < 64, "{peak_mib} MiB");
-}
-
-/// Runs a program and says the most memory that it had: `ru_maxrss` of the children, as GNU time and bash have it.
-const PEAK_MEMORY: &str = "exec python3 -c '
-import resource, subprocess, sys
-status = subprocess.call(sys.argv[1:])
-print(\"peak KiB\", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
-sys.exit(status)' \"$@\"";
-
-#[track_caller]
-fn peak_mib(finished: &Finished) -> u64 {
-    let line = finished.stderr.lines().find_map(|line| line.strip_prefix("peak KiB "));
-    let kib: u64 = line.and_then(|kib| kib.parse().ok()).unwrap_or_else(|| panic!("no figure:\n{finished:?}"));
-    kib / 1024
 }

@@ -28,9 +28,6 @@ pub struct Right {
 /// Finds the way to the bucket and tries everything that an upload needs.
 pub async fn connect(args: &UploadArgs) -> anyhow::Result<(Store, Vec<Right>)> {
     let destination = &args.destination;
-    if args.connection.endpoint_url.as_ref().is_some_and(|url| url.is_unencrypted_remote()) {
-        warn!("the endpoint is http://: the dump crosses the network unencrypted; use https://");
-    }
     let objects = ObjectSettings {
         storage_class: destination.storage_class.as_ref().map(ToString::to_string),
         encryption: destination.sse.map(|kind| kind.as_str().to_owned()),

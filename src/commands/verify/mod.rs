@@ -118,7 +118,8 @@ fn entries(
 ) -> impl futures_util::Stream<Item = Entry> {
     let has_manifest = manifest.is_some();
     let named = manifest.map(Spooled::files);
-    let state = State { named, listing: Some(listing), rest: None, local, unnamed: None, has_manifest };
+    let withdrawn = manifest.map(|manifest| manifest.header.withdrawn.iter().cloned().collect()).unwrap_or_default();
+    let state = State { named, listing: Some(listing), rest: None, withdrawn, local, unnamed: None, has_manifest };
     futures_util::stream::unfold(state, async |mut state| Some((state.next().await?, state)))
 }
 
@@ -126,6 +127,8 @@ struct State {
     named: Option<tokio::sync::mpsc::Receiver<crate::model::manifest::ManifestFile>>,
     listing: Option<Listing>,
     rest: Option<Box<dyn Iterator<Item = Listed>>>,
+    /// What mydumper took back and could not be deleted: none of the dump.
+    withdrawn: HashSet<FileName>,
     local: HashSet<FileName>,
     unnamed: Option<std::collections::hash_set::IntoIter<FileName>>,
     has_manifest: bool,
@@ -145,6 +148,10 @@ impl State {
         }
         while let Some(listed) = self.rest.as_mut().and_then(Iterator::next) {
             let is_local = self.local.remove(&listed.name);
+            if !is_local && self.withdrawn.contains(&listed.name) {
+                info!(file = %listed.name, "mydumper took it back, and its object could not be deleted: skipped");
+                continue;
+            }
             // Without a manifest all kinds of things may lie there: at the root of a bucket, say.
             if self.has_manifest || is_local || could_be_dump_file(listed.name.as_str()) {
                 return Some(Entry { name: listed.name.clone(), record: None, listed: Some(listed), is_local });

@@ -6,12 +6,16 @@
 pub mod background;
 pub mod bucket;
 pub mod dir_watch;
+pub mod disk_samples;
 pub mod dump_objects;
 pub mod fake_dumper;
 pub mod mariadb;
+pub mod peak_memory;
 pub mod s3_server;
 pub mod sandbox;
 pub mod seaweedfs;
+pub mod slow_link;
 pub mod stage;
 pub mod stored_dump;
 pub mod strace;
+pub mod tls_front;

@@ -2,13 +2,15 @@
 //! and so that a test can change a byte of what is stored.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tempfile::TempDir;
+
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// The directory of all blobs. It lives as long as any of them.
 pub struct BlobDir {
@@ -40,9 +42,17 @@ pub struct BlobWriter {
 
 impl BlobWriter {
     /// Blocks, which is fine: it writes into the page cache, on a runtime that serves nothing but this server.
+    /// Zeros become a hole, so that an object of many gigabytes can be had for nothing.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
-        self.blob.size += bytes.len() as u64;
+        for piece in bytes.chunks(ZEROS.len()) {
+            let end = self.blob.size + piece.len() as u64;
+            if *piece == ZEROS[..piece.len()] {
+                self.file.set_len(end)?;
+            } else {
+                self.file.write_all_at(piece, self.blob.size)?;
+            }
+            self.blob.size = end;
+        }
         Ok(())
     }
 

@@ -1,0 +1,68 @@
+//! The way to the store: encrypted, to whom it is meant, or said. (Secrets: `rights`.)
+
+use crate::support::fake_dumper::{FakeDumper, Generation};
+use crate::support::s3_server::BUCKET;
+use crate::support::sandbox::{Endpoint, Program};
+use crate::support::stage::Stage;
+use crate::support::tls_front::TlsFront;
+
+const UNENCRYPTED: &str = "crosses the network unencrypted";
+
+#[track_caller]
+fn finished_dump(stage: &Stage) -> FakeDumper {
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    dumper.file("shop.t.00000.sql", 10_000);
+    dumper.finish_and_exit();
+    dumper
+}
+
+fn upload_to<'a>(stage: &'a Stage, url: &str) -> Program<'a> {
+    let endpoint = Endpoint { url: url.to_owned(), ..stage.endpoint() };
+    stage.sandbox.mydumper2s3().upload_to(&endpoint)
+}
+
+/// The endpoint where the SDK finds it, and not on the command line.
+fn upload_with_endpoint_in_the_environment<'a>(stage: &'a Stage, url: &str) -> Program<'a> {
+    let endpoint = stage.endpoint();
+    let program = stage.sandbox.mydumper2s3().arg("--dir").arg(stage.sandbox.dump_dir());
+    let program = program.args(["--bucket", &endpoint.bucket, "--path-style"]).env("AWS_ENDPOINT_URL", url);
+    program.env("AWS_ACCESS_KEY_ID", &endpoint.access_key).env("AWS_SECRET_ACCESS_KEY", &endpoint.secret_key)
+}
+
+/// "`http://` to a host that is not loopback warns once", wherever the endpoint was found. 0.0.0.0 is this machine, too,
+/// and no loopback address.
+#[test]
+fn an_unencrypted_way_over_a_network_is_said_once() {
+    let ways = [upload_to, upload_with_endpoint_in_the_environment];
+    for (host, warnings) in [("0.0.0.0", 1), ("127.0.0.1", 0)] {
+        for way in ways {
+            let stage = Stage::new();
+            let dumper = finished_dump(&stage);
+            let url = format!("http://{host}:{}", stage.server.port());
+            let finished = way(&stage, &url).run().assert_status(0);
+            assert_eq!(finished.text().matches(UNENCRYPTED).count(), warnings, "{finished:?}");
+            stage.assert_whole(&dumper);
+            let verify = stage.sandbox.mydumper2s3().args(["verify", "--bucket", BUCKET, "--prefix", &stage.prefix()]);
+            let finished = verify.connect_to(&Endpoint { url, ..stage.endpoint() }).run().assert_status(0);
+            assert_eq!(finished.text().matches(UNENCRYPTED).count(), warnings, "{finished:?}");
+        }
+    }
+}
+
+/// "TLS is checked": who made the certificate, and for whom. Where that is wrong, nothing is asked at all.
+#[test]
+fn a_certificate_that_is_not_trusted_is_refused() {
+    let stage = Stage::new();
+    let dumper = finished_dump(&stage);
+    let front = TlsFront::before(stage.server.port());
+    let certificate = front.write_certificate(stage.sandbox.path("ca.pem"));
+    upload_to(&stage, &front.url("localhost")).run().assert_status(2).assert_says("certificate");
+    // Another host name than the certificate's.
+    let other = upload_to(&stage, &front.url("127.0.0.1")).arg("--ca-bundle").arg(&certificate);
+    other.run().assert_status(2).assert_says("certificate");
+    assert!(stage.server.requests().is_empty(), "it was asked");
+    assert_eq!(stage.sandbox.local_files(), dumper.files());
+    let trusted = upload_to(&stage, &front.url("localhost")).arg("--ca-bundle").arg(&certificate);
+    trusted.run().assert_status(0).assert_does_not_say(UNENCRYPTED);
+    stage.assert_whole(&dumper);
+}
