@@ -1,7 +1,7 @@
 //! An S3 server that costs next to nothing: it counts what it gets and throws it away. `scripts/bench.sh` measures
 //! uploaders against it, so that what is measured is the uploader.
 //!
-//!     cargo run --release --example sink_server -- --port 9000
+//!     cargo run --release --package sink_server -- --port 9000
 //!
 //! A measuring tool, not a store: it checks no signature, and without `--dir` it forgets the bytes. One thread per
 //! connection with blocking calls, since that is the cheapest; bodies are dropped in the kernel.
