@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import json
+import signal
 import sys
 
 from . import machine, page
@@ -28,6 +29,8 @@ def arguments():
 
 
 def main():
+    # So that what was started is stopped then, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     chosen = arguments()
     if chosen.list:
         for name, row in ROWS.items():
@@ -37,6 +40,7 @@ def main():
     raw = directory / "benchmarks" / "results.json"
     raw.parent.mkdir(parents=True, exist_ok=True)
     results = json.loads(raw.read_text(encoding="utf-8")) if raw.exists() else {"rows": {}}
+    results["is_quick"] = chosen.quick
     failed = [] if chosen.page_only else measure_rows(chosen, results, raw)
     page.write(results, directory)
     print(directory / "benchmarks.md")

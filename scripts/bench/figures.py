@@ -15,9 +15,7 @@ class Row:
         self.samples = row.get("samples", [])
 
     def select(self, **wanted):
-        return [
-            sample for sample in self.samples if all(sample.get(name) == value for name, value in wanted.items())
-        ]
+        return [sample for sample in self.samples if all(sample.get(name) == value for name, value in wanted.items())]
 
     def values(self, figure, **wanted):
         values = [figure(sample) for sample in self.select(**wanted)]

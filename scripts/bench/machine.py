@@ -33,16 +33,14 @@ def describe(context):
         "vector instructions": ", ".join(flag for flag in ("avx2", "avx512f") if flag in flags) or "none that matter",
         "memory": f"{int(memory.group(1)) / (1 << 20):.0f} GiB",
         "virtual machine": "yes" if "hypervisor" in flags else "no",
-        "filesystem of the data": _first_line("stat", "-f", "-c", "%T", context.work),
+        "filesystem of the data": _first_line("findmnt", "-no", "FSTYPE", "-T", context.work),
         "kernel": platform.release(),
         "system": re.search(r'PRETTY_NAME="(.*)"', release).group(1),
         "mydumper2s3": commit(),
         "s5cmd": _first_line(context.tools / "s5cmd", "version"),
         "aws cli": _first_line(context.tools / "aws", "--version"),
         "rclone": _first_line(context.tools / "rclone", "version"),
-        "Python mydumper2s3": _first_line(
-            context.tools / "pip", "show", "mydumper2s3", pattern=r"Version: (.*)"
-        ),
+        "Python mydumper2s3": _first_line(context.tools / "pip", "show", "mydumper2s3", pattern=r"Version: (.*)"),
         "mydumper": _first_line("mydumper", "--version"),
         "MariaDB": _first_line("mariadbd", "--version"),
         "rustc": _first_line("rustc", "--version"),
@@ -51,8 +49,8 @@ def describe(context):
 
 
 def commit():
-    text = _first_line("git", "-C", ROOT, "rev-parse", "--short=10", "HEAD")
-    changed = subprocess.run(
-        ["git", "-C", str(ROOT), "diff", "--quiet", "HEAD", "--", "src", "md5-lanes", "Cargo.lock"], check=False
-    )
+    """The last one that changed what is measured."""
+    sources = ["--", "src", "md5-lanes", "Cargo.toml", "Cargo.lock"]
+    text = _first_line("git", "-C", ROOT, "log", "-1", "--format=%h", *sources)
+    changed = subprocess.run(["git", "-C", str(ROOT), "diff", "--quiet", "HEAD", *sources], check=False)
     return f"commit {text}" + (", with changes" if changed.returncode else "")

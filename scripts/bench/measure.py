@@ -3,11 +3,13 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
 LAUNCHER = pathlib.Path(__file__).with_name("launch.py")
-TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+# No run takes nearly as long. A tool that hangs must not hold up the others.
+TIME_LIMIT_S = 240
 
 
 class Failed(Exception):
@@ -19,12 +21,30 @@ def start(command, environment, result, log, directory=None):
     with open(log, "wb") as output:
         launcher = [sys.executable, "-I", "-S", str(LAUNCHER), str(result), *map(str, command)]
         return subprocess.Popen(
-            launcher, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=directory
+            launcher,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=directory,
+            start_new_session=True,
         )
 
 
+def stop(process):
+    """The launcher and whatever it runs."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 def finish(process, command, result, log):
-    process.wait()
+    try:
+        process.wait(TIME_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"it did not end within {TIME_LIMIT_S} s: {' '.join(map(str, command))}") from None
+    finally:
+        stop(process)
     sample = json.loads(pathlib.Path(result).read_text(encoding="utf-8"))
     if sample.pop("status") != 0:
         tail = pathlib.Path(log).read_text(encoding="utf-8", errors="replace")[-2000:]

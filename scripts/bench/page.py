@@ -33,9 +33,10 @@ def table(head, lines):
 
 def by_tool(row, columns):
     """A line for each tool. `columns`: heading and figure."""
+    failures = "".join(f"\n\n{tool} is left out: {why}" for tool, why in row.get("failures", {}).items())
     row = Row(row)
     lines = [[tool, *(row.text(figure, tool=tool) for _, figure in columns)] for tool in row.tools()]
-    return table(["tool", *(heading for heading, _ in columns)], lines)
+    return table(["tool", *(heading for heading, _ in columns)], lines) + failures
 
 
 UPLOAD_COLUMNS = [
@@ -223,9 +224,13 @@ def machine_table(rows):
 def command_list(rows):
     blocks = []
     for name, row in rows.items():
-        commands = "\n".join(f"# {tool}\n{command}" for tool, command in row["commands"].items()) if "commands" in row else ""
+        commands = (
+            "\n".join(f"# {tool}\n{command}" for tool, command in row["commands"].items()) if "commands" in row else ""
+        )
         if commands:
-            blocks.append(f"<details><summary>{name}, measured {row['measured']}</summary>\n\n```sh\n{commands}\n```\n\n</details>")
+            blocks.append(
+                f"<details><summary>{name}, measured {row['measured']}</summary>\n\n```sh\n{commands}\n```\n\n</details>"
+            )
     return "\n\n".join(blocks)
 
 
@@ -235,9 +240,10 @@ def write(results, directory):
     rows = {name: results["rows"][name] for name in ROWS if name in results["rows"]}
     drawn = plots.write(rows, directory / "benchmarks")
     found, missing = targets.judged(rows)
-    is_small = any(sample.get("bytes", GIB) < GIB // 4 for name in ("big",) for sample in rows.get(name, {}).get("samples", []))
     values = {
-        "note": "**A quick run with little data: it shows that the harness works, not how fast anything is.**\n" if is_small else "",
+        "note": "**A quick run with little data: it shows that the harness works, not how fast anything is.**\n"
+        if results["is_quick"]
+        else "",
         "targets": target_table(found),
         "missed": missed(found, missing),
         "plots": "\n\n".join(f"![{CAPTIONS[name]}](benchmarks/{name}.svg)" for name in drawn),

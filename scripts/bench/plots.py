@@ -23,7 +23,9 @@ def _entries(row, measure):
 
 
 def cpu(rows):
-    groups = [(scheme, _entries(Row(rows[name]), cpu_per_gib)) for name, scheme in (("big", "http"), ("big-tls", "https"))]
+    groups = [
+        (scheme, _entries(Row(rows[name]), cpu_per_gib)) for name, scheme in (("big", "http"), ("big-tls", "https"))
+    ]
     return svg.bars(
         "CPU that an upload takes",
         "1 GiB file, parts of 16 MiB, 4 at once; medians, the line is the spread",
@@ -59,8 +61,7 @@ def disk(rows):
         "Local disk during a real dump",
         "MariaDB, mydumper with 2 threads; what the dump directory takes, every 50 ms",
         series,
-        "seconds since the start",
-        "GiB on the local disk",
+        ("seconds since the start", "GiB on the local disk"),
     )
 
 
@@ -70,8 +71,7 @@ def scan(rows):
         "CPU of a scan that finds nothing new",
         "all files are uploaded and kept; both axes are logarithmic",
         [("mydumper2s3", points)],
-        "files in the directory",
-        "milliseconds of CPU per scan",
+        ("files in the directory", "milliseconds of CPU per scan"),
         is_logarithmic=True,
         with_points=True,
     )

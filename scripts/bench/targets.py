@@ -34,8 +34,8 @@ class Target:
 
 # Printed only under a target that is missed; by its work.
 REMARKS = {
-    "5,000 files of 4 KiB, 30 ms of latency": "The run begins and ends with requests that wait for each other: listing, "
-    "claim; then listing, manifest, `metadata`. They are counted here.",
+    "5,000 files of 4 KiB, 30 ms of latency": "the run begins and ends with requests that wait for each other "
+    "(listing, claim; then listing, manifest, `metadata`), and they are counted here.",
 }
 
 
@@ -59,7 +59,9 @@ def of_big(rows):
     for name, scheme, limits in (("big", "http", (0.25, 0.70)), ("big-tls", "https", (0.35, 0.80))):
         row, work = Row(rows[name]), f"1 GiB file, {scheme}"
         yield compare(work, "CPU per GiB", row, cpu_per_gib, S5CMD, limits[0], " s")
-        yield compare(work, "CPU per GiB, one MD5 stream per part", row, cpu_per_gib, S5CMD, limits[1], " s", ours=SERIAL)
+        yield compare(
+            work, "CPU per GiB, one MD5 stream per part", row, cpu_per_gib, S5CMD, limits[1], " s", ours=SERIAL
+        )
 
 
 def of_memory(rows):
@@ -75,7 +77,10 @@ def of_small(rows):
     row, work = Row(rows["small"]), "5,000 files of 4 KiB"
     yield compare(work, "CPU per file", row, cpu_per_file_us, S5CMD, 0.35, " µs")
     yield compare(work, "CPU per file", row, cpu_per_file_us, PYTHON, 0.1, " µs")
-    for figure, measure in (("files per second, whole run", files_per_s), ("the same, first request to last answer", files_per_transfer_s)):
+    for figure, measure in (
+        ("files per second, whole run", files_per_s),
+        ("the same, first request to last answer", files_per_transfer_s),
+    ):
         mine, theirs = row.median(measure, tool=OURS), row.median(measure, tool=S5CMD)
         peer = f"{number(theirs)} (s5cmd)"
         yield Target(work, figure, number(mine), peer, mine / theirs, "at least 2", mine / theirs >= 2)
@@ -97,7 +102,9 @@ def of_sparse(rows):
         small, large = (row.median(measure, tool=OURS, bytes=size) for size in sizes)
         peer = f"{number(small)} s (1 GiB file)"
         ratio = large / small
-        yield Target("10 GiB file", figure, number(large) + " s", peer, ratio, f"at most 1 (noise: {NOISE:g})", ratio <= NOISE)
+        yield Target(
+            "10 GiB file", figure, number(large) + " s", peer, ratio, f"at most 1 (noise: {NOISE:g})", ratio <= NOISE
+        )
 
 
 def of_idle(rows):
@@ -109,11 +116,22 @@ def of_idle(rows):
 def of_many(rows):
     row = Row(rows["many"])
     few, many = sorted({sample["files"] for sample in row.samples})
-    for figure, measure, unit in (("CPU per file", cpu_per_file_us, " µs"), ("time per file", lambda sample: 1e6 / files_per_s(sample), " µs")):
+    for figure, measure, unit in (
+        ("CPU per file", cpu_per_file_us, " µs"),
+        ("time per file", lambda sample: 1e6 / files_per_s(sample), " µs"),
+    ):
         small, large = row.median(measure, files=few), row.median(measure, files=many)
         peer = f"{number(small)}{unit} (10,000 files)"
         ratio = large / small
-        yield Target("100,000 files in one run", figure, number(large) + unit, peer, ratio, f"at most 1 (noise: {NOISE:g})", ratio <= NOISE)
+        yield Target(
+            "100,000 files in one run",
+            figure,
+            number(large) + unit,
+            peer,
+            ratio,
+            f"at most 1 (noise: {NOISE:g})",
+            ratio <= NOISE,
+        )
     yield bounded("100,000 files in one run", "peak memory", max(row.values(field("rss_mib"), files=many)), 64, " MiB")
 
 
@@ -129,8 +147,24 @@ def of_cache(rows):
     samples = [sample for sample in rows["cache"]["samples"] if not sample["was_cached"]]
     read = max(sample["disk_read_bytes"] / sample["size"] for sample in samples)
     left = max(sample["cached_after"] / sample["size"] for sample in samples)
-    yield Target("1 GiB file, not in the page cache", "read from the disk", f"{number(read)} of its size", "", read, "once (at most 1.01)", read <= 1.01)
-    yield Target("the same, kept", "left in the page cache", f"{number(left)} of its size", "", left, "nothing (at most 0.01)", left <= 0.01)
+    yield Target(
+        "1 GiB file, not in the page cache",
+        "read from the disk",
+        f"{number(read)} of its size",
+        "",
+        read,
+        "once (at most 1.01)",
+        read <= 1.01,
+    )
+    yield Target(
+        "the same, kept",
+        "left in the page cache",
+        f"{number(left)} of its size",
+        "",
+        left,
+        "nothing (at most 0.01)",
+        left <= 0.01,
+    )
 
 
 def of_start(rows):

@@ -12,9 +12,7 @@ def upload(context, sink, tool, dump, workers, options=(), **environment):
     directory = dump.copy(context.work / "upload")
     sink.reset()
     command = [*tool.command(sink, directory, workers), *options]
-    sample = measure.run(
-        command, context.environment(**tool.environment(sink, workers), **environment), context.work
-    )
+    sample = measure.run(command, context.environment(**tool.environment(sink, workers), **environment), context.work)
     check_objects(sink, tool, dump)
     counters = sink.counters()
     sample["transfer_s"] = (counters["last_answer_unix_ns"] - counters["first_request_unix_ns"]) / 1e9
@@ -23,7 +21,8 @@ def upload(context, sink, tool, dump, workers, options=(), **environment):
     sample.update(tool=tool.name, workers=workers, bytes=dump.bytes, files=len(dump.files()))
     del sample["started_unix_ns"]
     shutil.rmtree(directory)
-    return sample, shown(context, sink, command)
+    variables = [f"{name}={value}" for name, value in tool.environment(sink, workers).items()]
+    return sample, shown(context, sink, variables + command)
 
 
 def check_objects(sink, tool, dump):
@@ -56,11 +55,20 @@ def shown(context, sink, command):
 def interleaved(context, sink, tools, dump, workers, rounds, **how):
     """Each tool in turn, `rounds` times: what the machine does meanwhile meets all of them. `tools` may hold a limit of
     its own for a slow one."""
-    samples, commands = [], {}
+    row = {"samples": [], "commands": {}, "failures": {}}
     for number in range(rounds):
         for tool, limit in tools:
-            if number < limit:
+            if number >= limit or tool.name in row["failures"]:
+                continue
+            try:
                 sample, command = upload(context, sink, tool, dump, workers, **how)
-                samples.append(sample)
-                commands[tool.name] = command
-    return {"samples": samples, "commands": commands}
+            except measure.Failed as error:
+                # A peer that cannot do it leaves its line empty; if we cannot, there is nothing to show.
+                if tool.name.startswith("mydumper2s3"):
+                    raise
+                context.say(f"left out, {tool.name}: {error}")
+                row["failures"][tool.name] = str(error).splitlines()[0]
+                continue
+            row["samples"].append(sample)
+            row["commands"][tool.name] = command
+    return row

@@ -3,7 +3,6 @@
 import ctypes
 import os
 import shutil
-import signal
 import struct
 import time
 
@@ -101,9 +100,8 @@ def scan_cost(context, sink, files):
         openings.close()
         return {"files": files, "scans": scans, "cpu_s_per_scan": cpu / scans}, shown(context, sink, command)
     finally:
-        if process and process.poll() is None:
-            os.kill(measure.child_of(process), signal.SIGKILL)
-            process.wait()
+        if process:
+            measure.stop(process)
         dump.remove()
 
 

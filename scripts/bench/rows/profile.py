@@ -18,7 +18,7 @@ IN_KERNEL = (
     ("socket read", re.compile(r"sys_recv|sock_read_iter|tcp_recvmsg")),
 )
 IN_PROGRAM = (
-    ("MD5", re.compile(r"md5", re.IGNORECASE)),
+    ("MD5", re.compile(r"md5|core_arch::x86", re.IGNORECASE)),
     ("TLS", re.compile(r"ring_|rustls|aes_|gcm|ghash|gfmul|chacha|bn_mul|ecp_|p256|aesni", re.IGNORECASE)),
     ("SHA-256", re.compile(r"sha2|sha256", re.IGNORECASE)),
 )

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import threading
 import time
 
@@ -80,10 +79,8 @@ def with_sidecar(context, database, sink):
         try:
             sample = measure.run(database.dump_command(directory), context.environment(), context.work)
             of_ours = measure.finish(sidecar, ours, result, log)
-        except BaseException:
-            sidecar.kill()
-            subprocess.run(["kill", str(measure.child_of(sidecar))], check=False)
-            raise
+        finally:
+            measure.stop(sidecar)
     left = list(directory.iterdir())
     if left:
         raise measure.Failed(f"{len(left)} files are left in the directory")
