@@ -23,6 +23,9 @@ class Context:
         self.target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
         self.tools = ROOT / "target" / "tools" / "bench" / "bin"
         self.work = None
+        # The Python tool writes it, wherever it runs.
+        self.foreign_log = pathlib.Path("/tmp/mydumper2s3.log")
+        self.keeps_foreign_log = self.foreign_log.exists()
         self._began = time.monotonic()
 
     def __enter__(self):
@@ -34,6 +37,8 @@ class Context:
 
     def __exit__(self, *_):
         shutil.rmtree(self.work, ignore_errors=True)
+        if not self.keeps_foreign_log:
+            self.foreign_log.unlink(missing_ok=True)
 
     def say(self, text):
         print(f"[{time.monotonic() - self._began:5.0f} s] {text}", file=sys.stderr, flush=True)

@@ -123,8 +123,7 @@ def content(row):
     for suffix in ("zst", "gz"):
         for is_checked in (False, True):
             where = {"suffix": suffix, "is_checked": is_checked}
-            plain = data[suffix]["plain_bytes"]
-            per_plain = lambda sample: sample["cpu_s"] * GIB / plain
+            per_plain = field("cpu_s", GIB / data[suffix]["plain_bytes"])
             figures = [row.text(figure, **where) for figure in (cpu_per_gib, per_plain, wall_per_gib, field("rss_mib"))]
             lines.append([f".{suffix}", "yes" if is_checked else "no", *figures])
     ratio = ", ".join(
@@ -224,13 +223,10 @@ def machine_table(rows):
 def command_list(rows):
     blocks = []
     for name, row in rows.items():
-        commands = (
-            "\n".join(f"# {tool}\n{command}" for tool, command in row["commands"].items()) if "commands" in row else ""
-        )
+        commands = "\n".join(f"# {tool}\n{command}" for tool, command in row.get("commands", {}).items())
         if commands:
-            blocks.append(
-                f"<details><summary>{name}, measured {row['measured']}</summary>\n\n```sh\n{commands}\n```\n\n</details>"
-            )
+            summary = f"<summary>{name}, measured {row['measured']}</summary>"
+            blocks.append(f"<details>{summary}\n\n```sh\n{commands}\n```\n\n</details>")
     return "\n\n".join(blocks)
 
 

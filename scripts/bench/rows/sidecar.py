@@ -1,5 +1,6 @@
 """A real dump of a real MariaDB by Debian's mydumper, with mydumper2s3 beside it and without."""
 
+import contextlib
 import os
 import shutil
 import threading
@@ -43,14 +44,10 @@ class DiskOverTime:
 def used_bytes(directory):
     """As `du` counts; files that vanish meanwhile take nothing."""
     total = 0
-    try:
+    with contextlib.suppress(FileNotFoundError):
         for entry in os.scandir(directory):
-            try:
+            with contextlib.suppress(FileNotFoundError):
                 total += entry.stat(follow_symlinks=False).st_blocks * 512
-            except FileNotFoundError:
-                pass
-    except FileNotFoundError:
-        pass
     return total
 
 
