@@ -232,3 +232,36 @@ fn from_base64(text: &str) -> Option<[u8; 16]> {
     }
     Some(bits.to_be_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_md5_is_read() {
+        // RFC 1321: the MD5 of nothing.
+        let md5 = from_base64("1B2M2Y8AsgTpgAmY7PhCfg==").unwrap();
+        assert_eq!(hex(&md5), "d41d8cd98f00b204e9800998ecf8427e");
+        for wrong in ["", "==", "1B2M2Y8AsgTpgAmY7PhCfg", "1B2M2Y8AsgTpgAmY7PhC!g=="] {
+            assert_eq!(from_base64(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn framing_is_taken_off_to_the_last_byte() {
+        // AWS, "Signature calculations for trailing headers": chunks, then trailers. What follows is the next request.
+        let text = b"5;chunk-signature=ab\r\nhello\r\n1\r\n!\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\nGET";
+        let mut rest = &text[..];
+        let mut body = Vec::new();
+        Chunks::new(&mut rest).read_to_end(&mut body).unwrap();
+        assert_eq!(body, b"hello!");
+        assert_eq!(rest, b"GET");
+    }
+
+    #[test]
+    fn a_body_that_breaks_off_is_no_body() {
+        for text in [&b"5\r\nhell"[..], b"zz\r\n", b"5\r\nhello\r\n"] {
+            assert!(Chunks::new(text).read_to_end(&mut Vec::new()).is_err(), "{text:?}");
+        }
+    }
+}

@@ -102,3 +102,53 @@ fn encode(request: &Request, text: &str) -> String {
     }
     xml::escape(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn sink_with(keys: &[&str]) -> Sink {
+        let sink = Sink::new(Duration::ZERO, false, None);
+        for key in keys {
+            let object = Object {
+                etag: String::new(),
+                size: 0,
+                modified: Timestamp::UNIX_EPOCH,
+                metadata: Vec::new(),
+                pieces: Vec::new(),
+            };
+            sink.store.insert(format!("b/{key}"), object);
+        }
+        sink
+    }
+
+    /// What all pages of a listing name, with `most` on each.
+    fn listed(sink: &Sink, query: &str, most: usize) -> Vec<String> {
+        let (mut names, mut after) = (Vec::new(), String::new());
+        loop {
+            let page = page(sink, &Request::get("b", query), &after, most);
+            names.extend(xml::texts(&page.xml, "Key"));
+            names.extend(xml::texts(&page.xml, "Prefix"));
+            match page.next {
+                Some(next) => after = next,
+                None => return names,
+            }
+        }
+    }
+
+    #[test]
+    fn pages_of_any_size_name_each_key_once() {
+        let sink = sink_with(&["a", "d/1", "d/2", "d0", "e/1", "z"]);
+        for most in 1..8 {
+            assert_eq!(listed(&sink, "", most), ["a", "d/1", "d/2", "d0", "e/1", "z"], "{most}");
+            assert_eq!(listed(&sink, "prefix=d/", most), ["d/1", "d/2"], "{most}");
+            let mut names = listed(&sink, "delimiter=/", most);
+            names.sort();
+            assert_eq!(names, ["a", "d/", "d0", "e/", "z"], "{most}");
+        }
+    }
+}

@@ -205,3 +205,23 @@ fn parse_range(text: &str, size: u64) -> Option<Range<u64>> {
     };
     (range.start < range.end).then_some(range)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_those_of_rfc_9110() {
+        for (text, range) in [
+            ("bytes=0-3", Some(0..4)),
+            ("bytes=8-99", Some(8..10)),
+            ("bytes=4-", Some(4..10)),
+            ("bytes=-3", Some(7..10)),
+            ("bytes=10-", None),
+            ("bytes=x-y", None),
+            ("lines=0-3", None),
+        ] {
+            assert_eq!(parse_range(text, 10), range, "{text}");
+        }
+    }
+}

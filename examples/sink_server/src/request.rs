@@ -104,17 +104,21 @@ fn parse(bytes: &[u8]) -> io::Result<Option<(Request, usize)>> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
     let headers = parsed.headers.iter().map(|header| (header.name.to_ascii_lowercase(), text(header.value))).collect();
-    let query = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decode(name), decode(&value.replace('+', "%20")))
-    });
     let request = Request {
         method: parsed.method.unwrap_or_default().to_owned(),
         path: decode(path.trim_start_matches('/')),
-        query: query.collect(),
+        query: parse_query(query),
         headers,
     };
     Ok(Some((request, length)))
+}
+
+fn parse_query(query: &str) -> HashMap<String, String> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode(name), decode(&value.replace('+', "%20")))
+    });
+    pairs.collect()
 }
 
 fn decode(text: &str) -> String {
@@ -126,6 +130,12 @@ pub fn malformed(why: impl std::fmt::Display) -> io::Error {
 }
 
 impl Request {
+    #[cfg(test)]
+    pub fn get(path: &str, query: &str) -> Self {
+        let query = parse_query(query);
+        Self { method: "GET".to_owned(), path: path.to_owned(), query, headers: HashMap::new() }
+    }
+
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
