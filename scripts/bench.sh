@@ -8,7 +8,7 @@
 #     scripts/bench.sh --page-only      writes the page again, from the figures of the last run
 #     scripts/bench.sh --list           names the rows
 #
-# Run it on a machine that does nothing else. As root it also measures the profile (perf) and empties page caches.
+# Run it on a machine that does nothing else. As root it also measures where the CPU goes (perf).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/packages.sh
@@ -28,9 +28,12 @@ need_mariadb_and_mydumper
 need openssl command -v openssl
 need zstd command -v zstd
 need util-linux command -v fincore
-# Where the kernel's perf is missing, the profile is left out, which the page says.
-need linux-perf command -v perf
 install_missing
+# Only root may look into the kernel. Where perf is not to be had, the profile is left out, which the page says.
+if [[ $EUID -eq 0 ]]; then
+    need linux-perf command -v perf
+    (install_missing) || missing_packages=()
+fi
 
 if [[ ! -e $tools/installed || $(<"$tools/installed") != "${peers[*]}" ]]; then
     echo "installing ${peers[*]} into $tools" >&2

@@ -1,5 +1,6 @@
 """A private MariaDB with a database to dump."""
 
+import os
 import shutil
 import subprocess
 import time
@@ -7,8 +8,8 @@ import time
 from . import measure
 
 DATABASE = "shop"
-# A dump of about 400 MB for each table.
-ROWS_PER_TABLE = 400_000
+# A dump of about 440 MB for each table.
+ROWS_PER_TABLE = 480_000
 
 
 class MariaDb:
@@ -20,7 +21,9 @@ class MariaDb:
         self.socket = context.work / "mariadb.sock"
 
     def __enter__(self):
-        common = ["--no-defaults", f"--datadir={self.data}", "--user=root"]
+        common = ["--no-defaults", f"--datadir={self.data}"]
+        if os.geteuid() == 0:
+            common.append("--user=root")
         self.log = open(self.context.work / "mariadb.log", "wb")
         subprocess.run(
             ["mariadb-install-db", *common, "--auth-root-authentication-method=normal", "--skip-test-db"],

@@ -246,7 +246,6 @@ def write(results, directory):
         "leaves_out": "\n".join(f"- {tool.name}: {tool.leaves_out}." for tool in all_of(None)),
         "machine": machine_table(rows),
         "commands": command_list(rows),
-        "profile_hz": "taken by the processor's clock, since a virtual machine has no counters for it",
     }
     for name, block in BLOCKS.items():
         values[name] = block(rows[name]) if name in rows else NOT_MEASURED
