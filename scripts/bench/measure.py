@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -66,6 +67,12 @@ def child_of(process):
         if children:
             return int(children[0])
     raise Failed("it ended before it could be looked at")
+
+
+def peak_mib(pid):
+    """The most resident memory that a running process had so far."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return int(re.search(r"VmHWM:\s*(\d+) kB", status).group(1)) / 1024
 
 
 def cpu_s(pid):

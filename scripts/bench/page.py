@@ -76,9 +76,10 @@ def sparse(row):
 
 def idle(row):
     lines = [
-        [f"{sample['files']:,}", number(sample["cpu_s_per_scan"] * 1000), sample["scans"]] for sample in row["samples"]
+        [f"{sample['files']:,}", number(sample["cpu_s_per_scan"] * 1000), sample["scans"], number(sample["rss_mib"])]
+        for sample in row["samples"]
     ]
-    return table(["files", "CPU ms/scan", "scans looked at"], lines)
+    return table(["files", "CPU ms/scan", "scans looked at", "peak memory MiB"], lines)
 
 
 def many(row):

@@ -10,8 +10,8 @@ from .. import data, measure, tools
 from ..sink import Sink
 from ..upload import shown
 
-INTERVAL_S = 0.25
-SCANS = 40
+INTERVAL_S = 0.5
+SCANS = 20
 IN_OPEN, IN_ISDIR = 0x20, 0x40000000
 
 
@@ -66,7 +66,11 @@ def wait_until(condition, what, seconds=300):
     while not condition():
         if time.monotonic() > end:
             raise measure.Failed(f"waited {seconds} s for {what}")
-        time.sleep(0.05)
+        time.sleep(0.2)
+
+
+def puts(sink):
+    return sink.counters()["requests_by_operation"].get("PutObject", 0)
 
 
 def scan_cost(context, sink, files):
@@ -81,7 +85,7 @@ def scan_cost(context, sink, files):
         process = measure.start(command, context.environment(), result, log)
         pid = measure.child_of(process)
         # The dump's files and the claim.
-        wait_until(lambda: len(sink.objects()) == files + 3 or process.poll() is not None, f"{files} uploads")
+        wait_until(lambda: puts(sink) >= files + 3 or process.poll() is not None, f"{files} uploads")
         if process.poll() is not None:
             measure.finish(process, command, result, log)
         openings = DirectoryOpenings(directory)
@@ -98,7 +102,8 @@ def scan_cost(context, sink, files):
         if sink.counters()["requests"] != requests:
             raise measure.Failed("an idle scan sent requests")
         openings.close()
-        return {"files": files, "scans": scans, "cpu_s_per_scan": cpu / scans}, shown(context, sink, command)
+        sample = {"files": files, "scans": scans, "cpu_s_per_scan": cpu / scans, "rss_mib": measure.peak_mib(pid)}
+        return sample, shown(context, sink, command)
     finally:
         if process:
             measure.stop(process)
