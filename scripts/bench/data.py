@@ -31,7 +31,7 @@ class Dump:
         def line(what, when):
             return f"{what} dump at: {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(when))}\n"
 
-        text = line("Started", self.started) + "\n" + line("Finished", time.time() + 1)
+        text = line("Started", self.started) + "\n" + line("Finished", time.time())
         self.write("metadata", text.encode())
         return self
 
