@@ -1,7 +1,7 @@
 //! The dump directory: list, open, stat, and remove what is proved. Nothing of ours is ever written into it.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -107,12 +107,18 @@ impl DumpDir {
     /// Opens a regular file for reading. Never through a symlink, and without waiting: opening a FIFO would block, or
     /// steal what its reader waits for.
     pub fn open_file(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
+        self.open_identified(name).map(|(file, _)| file)
+    }
+
+    /// The same, and what the file is now.
+    pub fn open_identified(&self, name: impl AsRef<OsStr>) -> io::Result<(File, FileIdentity)> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let file: File = rustix::fs::openat(&self.descriptor, name.as_ref(), flags, Mode::empty())?.into();
-        if !file.metadata()?.is_file() {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
         }
-        Ok(file)
+        Ok((file, identity_of_metadata(&metadata)))
     }
 
     /// What stands under that name, without following a symlink.
@@ -176,14 +182,17 @@ impl DumpDir {
 
 /// The identity of an open file.
 pub fn identity_of(file: &File) -> io::Result<FileIdentity> {
-    let metadata = file.metadata()?;
-    Ok(FileIdentity {
+    file.metadata().map(|metadata| identity_of_metadata(&metadata))
+}
+
+fn identity_of_metadata(metadata: &Metadata) -> FileIdentity {
+    FileIdentity {
         device: metadata.dev(),
         inode: metadata.ino(),
         size: metadata.size(),
         modified: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
         changed: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
-    })
+    }
 }
 
 #[allow(clippy::useless_conversion, clippy::unnecessary_cast, reason = "the fields' types differ between systems")]
@@ -197,6 +206,7 @@ fn identity_of_stat(stat: &rustix::fs::Stat) -> FileIdentity {
     }
 }
 
-fn nanoseconds(seconds: i64, rest: i64) -> i128 {
-    i128::from(seconds) * 1_000_000_000 + i128::from(rest)
+/// Enough until the year 2262.
+fn nanoseconds(seconds: i64, rest: i64) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(rest)
 }

@@ -7,6 +7,9 @@ use mydumper2s3::report::Report;
 use mydumper2s3::stop::Stop;
 use mydumper2s3::{cli, commands, dumper, platform};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == dumper::HELPER_ARGUMENT) {
         dumper::wake_when_the_pipe_breaks(std::io::stdin());

@@ -114,7 +114,7 @@ impl Look {
         // First who writes it, then what it is: a size taken before may be stale.
         let writers: Writers = table.writers(file);
         let identity = identity_of(file)?;
-        if self.not_before.is_some_and(|dump_began| identity.modified < dump_began) {
+        if self.not_before.is_some_and(|dump_began| i128::from(identity.modified) < dump_began) {
             let why = "it is older than the dump and belongs to something else; move it away, or use --include-older";
             return Ok(Err(why.to_owned()));
         }

@@ -45,7 +45,7 @@ pub struct LivingDump {
     handle: Option<Arc<ProcessHandle>>,
     silent_since: Option<Instant>,
     /// Size and time of the lead when its text was last found to be of this dump.
-    vouched: Option<(u64, i128)>,
+    vouched: Option<(u64, i64)>,
 }
 
 impl LivingDump {

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use md5_lanes::{BLOCK, Message};
 use tokio::sync::oneshot;
 
@@ -136,19 +137,20 @@ impl Lane {
         let Job { length, reply, .. } = self.job;
         let md5 = Md5Digest(self.message.finish(self.piece.as_chunks::<BLOCK>().1));
         shared.left_lane(length, true);
-        let _ = reply.send(Ok(Hashed { md5, _in_hand: Some(InHand { shared: Arc::clone(shared), length }) }));
+        let in_hand = InHand { shared: Arc::clone(shared), length };
+        let _ = reply.send(Ok(Hashed { md5, content: None, _in_hand: Some(in_hand) }));
     }
 }
 
-/// The MD5 of a short stretch, here and now; `None` if the disk would have to be waited for.
-pub fn hash_now(file: &File, offset: u64, length: u64) -> io::Result<Option<Md5Digest>> {
+/// The MD5 of a short stretch, here and now, and its bytes; `None` if the disk would have to be waited for.
+pub fn hash_now(file: &File, offset: u64, length: u64) -> io::Result<Option<(Md5Digest, Bytes)>> {
     let mut bytes = vec![0; length as usize];
     match platform::read_cached(file, &mut bytes, offset) {
         Some(cached) if cached < bytes.len() => return Ok(None),
         Some(_) => {}
         None => file.read_exact_at(&mut bytes, offset)?,
     }
-    Ok(Some(Md5Digest(Message::default().finish(&bytes))))
+    Ok(Some((Md5Digest(Message::default().finish(&bytes)), bytes.into())))
 }
 
 #[cfg(test)]

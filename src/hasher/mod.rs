@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use md5_lanes::{Implementation, Lanes};
 use tokio::runtime::Handle;
@@ -43,6 +44,8 @@ pub struct Turn(u64);
 pub struct Hashed {
     /// The MD5 of the stretch.
     pub md5: Md5Digest,
+    /// The stretch itself, where it is short.
+    pub content: Option<Bytes>,
     _in_hand: Option<InHand>,
 }
 
@@ -102,9 +105,9 @@ impl Hasher {
     /// Hashes a stretch of a file.
     pub async fn hash(&self, turn: Turn, file: &Arc<File>, offset: u64, length: u64) -> io::Result<Hashed> {
         if length <= INLINE_MAX
-            && let Some(md5) = engine::hash_now(file, offset, length)?
+            && let Some((md5, content)) = engine::hash_now(file, offset, length)?
         {
-            return Ok(Hashed { md5, _in_hand: None });
+            return Ok(Hashed { md5, content: Some(content), _in_hand: None });
         }
         let (reply, hashed) = oneshot::channel();
         let job = Job { file: Arc::clone(file), offset, left: length, length, reply };

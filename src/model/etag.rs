@@ -6,6 +6,7 @@
 //! neither.
 
 use std::fmt;
+use std::num::NonZeroU32;
 
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
@@ -84,8 +85,37 @@ impl TryFrom<String> for Md5Digest {
 
 /// An ETag without its quotes, as a store gave it or as it must be.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ETag(Box<str>);
+#[serde(from = "String", into = "String")]
+pub struct ETag(Form);
+
+/// Digests in binary: a dump has as many ETags as files, and all of them are in memory.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Form {
+    Md5(Md5Digest),
+    Composite(Md5Digest, NonZeroU32),
+    Other(Box<str>),
+}
+
+impl From<String> for ETag {
+    fn from(text: String) -> Self {
+        if let Some(md5) = Md5Digest::from_hex(&text) {
+            return Self(Form::Md5(md5));
+        }
+        let composite = || {
+            let (digest, count) = text.split_once('-')?;
+            // Anything but the usual way to write the number is another ETag.
+            let number = count.parse().ok().filter(|number: &NonZeroU32| number.to_string() == count)?;
+            Some(Form::Composite(Md5Digest::from_hex(digest)?, number))
+        };
+        Self(composite().unwrap_or_else(|| Form::Other(text.into())))
+    }
+}
+
+impl From<ETag> for String {
+    fn from(etag: ETag) -> Self {
+        etag.to_string()
+    }
+}
 
 impl ETag {
     /// Takes an ETag as it came from a store: quotes and a weakness mark are dropped, hexadecimal digits made small.
@@ -93,12 +123,12 @@ impl ETag {
     pub fn from_store(text: &str) -> Option<Self> {
         let text = text.trim();
         let text = text.strip_prefix("W/").unwrap_or(text).trim_matches('"');
-        (!text.is_empty()).then(|| Self(text.to_ascii_lowercase().into()))
+        (!text.is_empty()).then(|| text.to_ascii_lowercase().into())
     }
 
     /// The ETag of an object that went up in one PUT.
     pub fn of_single_put(digest: Md5Digest) -> Self {
-        Self(digest.to_string().into())
+        Self(Form::Md5(digest))
     }
 
     /// The ETag of an object that went up in these parts.
@@ -107,30 +137,32 @@ impl ETag {
         for part in parts {
             hasher.update(part.0);
         }
-        Self(format!("{}-{}", Md5Digest(hasher.finalize().into()), parts.len()).into())
-    }
-
-    /// The ETag as text, without quotes.
-    pub fn as_str(&self) -> &str {
-        &self.0
+        let md5 = Md5Digest(hasher.finalize().into());
+        match u32::try_from(parts.len()).ok().and_then(NonZeroU32::new) {
+            Some(count) => Self(Form::Composite(md5, count)),
+            // No store makes an object of no parts.
+            None => Self(Form::Other(format!("{md5}-{}", parts.len()).into())),
+        }
     }
 
     /// The MD5 of the whole object, where the ETag has the form of one.
     pub fn as_md5(&self) -> Option<Md5Digest> {
-        Md5Digest::from_hex(&self.0)
+        if let Form::Md5(md5) = self.0 { Some(md5) } else { None }
     }
 
     /// The number of parts, where the ETag has the form of a composite.
     pub fn part_count(&self) -> Option<u32> {
-        let (digest, count) = self.0.split_once('-')?;
-        Md5Digest::from_hex(digest)?;
-        count.parse().ok().filter(|count| *count > 0)
+        if let Form::Composite(_, count) = self.0 { Some(count.get()) } else { None }
     }
 }
 
 impl fmt::Display for ETag {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
+        match &self.0 {
+            Form::Md5(md5) => md5.fmt(formatter),
+            Form::Composite(md5, count) => write!(formatter, "{md5}-{count}"),
+            Form::Other(text) => formatter.write_str(text),
+        }
     }
 }
 
@@ -167,15 +199,23 @@ mod tests {
     fn the_composite_is_the_md5_of_the_binary_md5s() {
         // (printf a | openssl md5 -binary; printf b | openssl md5 -binary) | md5sum
         let tag = ETag::of_parts(&[Md5Digest::of(b"a"), Md5Digest::of(b"b")]);
-        assert_eq!(tag.as_str(), "96e024ba2074fe77e8e965ba43a704be-2");
+        assert_eq!(tag.to_string(), "96e024ba2074fe77e8e965ba43a704be-2");
         assert_eq!(tag.part_count(), Some(2));
         assert_eq!(tag.as_md5(), None);
     }
 
     #[test]
     fn other_etags_are_neither() {
-        for text in ["abc", "0123456789abcdef0123456789abcdef-", "0123456789abcdef0123456789abcdef-0", "x-3", "-"] {
+        for text in [
+            "abc",
+            "0123456789abcdef0123456789abcdef-",
+            "0123456789abcdef0123456789abcdef-0",
+            "x-3",
+            "-",
+            "0123456789abcdef0123456789abcdef-03",
+        ] {
             let tag = ETag::from_store(text).expect("an etag");
+            assert_eq!(tag.to_string(), text);
             assert_eq!((tag.as_md5(), tag.part_count()), (None, None), "{text}");
         }
     }

@@ -17,9 +17,9 @@ pub struct FileIdentity {
     /// Bytes.
     pub size: u64,
     /// `mtime`.
-    pub modified: i128,
+    pub modified: i64,
     /// `ctime`: also moves when `mtime` is set back by hand.
-    pub changed: i128,
+    pub changed: i64,
 }
 
 /// Which dump this is: two dumps never have the same identity, and a restart finds the same again.

@@ -151,10 +151,10 @@ pub struct DumpState {
     present: HashMap<FileName, u64>,
     /// Those that may still be written or have not settled, with what is known of them. Filled by `observe` and `fail`.
     open: HashMap<FileName, Waiting>,
-    /// Those handed to the pool and not yet ended. `observe` adds; `complete`, `fail` and `withdraw` take out.
-    uploading: HashMap<FileName, FileIdentity>,
-    /// Those verified in the bucket. `complete` and `adopt` add; `observe` takes out what was withdrawn.
-    uploaded: HashMap<FileName, Uploaded>,
+    /// Those handed to the pool and not yet ended, with their bytes. `observe` adds; `complete`, `fail` and `withdraw` take out.
+    uploading: HashMap<FileName, u64>,
+    /// Those verified in the bucket; boxed, because a map of large values takes twice their room when it grows. `complete` and `adopt` add; `observe` takes out what was withdrawn.
+    uploaded: HashMap<FileName, Box<Uploaded>>,
     /// What went wrong with a file, until it is uploaded.
     setbacks: HashMap<FileName, Setback>,
     /// Objects that must go because mydumper took the file back, and how often that failed.
@@ -205,9 +205,9 @@ impl DumpState {
 
     /// The listed files that need a closer look: all that are neither on their way nor done.
     pub fn unfinished(&self, listing: &Listing) -> Vec<FileName> {
-        let is_unfinished = |name: &str, inode| match self.uploaded.get(name) {
-            Some(Uploaded { local: Local::Kept(identity), .. }) => identity.inode != inode,
-            Some(Uploaded { local: Local::Removed, .. }) => true,
+        let is_unfinished = |name: &str, inode| match self.uploaded.get(name).map(|uploaded| &uploaded.local) {
+            Some(Local::Kept(identity)) => identity.inode != inode,
+            Some(Local::Removed) => true,
             None => !self.uploading.contains_key(name),
         };
         let names = listing.iter().filter(|(name, inode)| is_unfinished(name, *inode));
@@ -235,7 +235,7 @@ impl DumpState {
             if self.uploading.contains_key(&name) || !self.present.contains_key(&name) {
                 continue;
             }
-            if let Some(Uploaded { local: Local::Kept(identity), .. }) = self.uploaded.get(&name)
+            if let Some(Local::Kept(identity)) = self.uploaded.get(&name).map(|uploaded| &uploaded.local)
                 && **identity == probe.identity
             {
                 continue;
@@ -262,7 +262,7 @@ impl DumpState {
         if settled && turn && !self.held_back(&name, now, phase) {
             self.open.remove(&name);
             self.forget_uploaded(&name);
-            self.uploading.insert(name.clone(), probe.identity);
+            self.uploading.insert(name.clone(), probe.identity.size);
             return Some(UploadJob { name, identity: probe.identity, after_end: phase != Phase::Writing });
         }
         self.open.insert(name, Waiting { identity: probe.identity, closed_since });
@@ -295,7 +295,7 @@ impl DumpState {
 
     /// Uploaded files that vanished although we did not remove them: while it lives, mydumper took them back.
     fn take_withdrawn(&mut self, gone: Vec<FileName>) -> Vec<FileName> {
-        let was_kept = |name: &FileName| self.uploaded.get(name).is_some_and(Uploaded::is_kept);
+        let was_kept = |name: &FileName| self.uploaded.get(name).is_some_and(|uploaded| uploaded.is_kept());
         let gone: Vec<_> = gone.into_iter().filter(was_kept).collect();
         for name in gone {
             if self.ended {
@@ -334,7 +334,7 @@ impl DumpState {
             // It was there a moment ago. Absent at the next look, it must be missed.
             self.present.entry(name.clone()).or_insert(self.scans);
         }
-        self.uploaded.insert(name, uploaded);
+        self.uploaded.insert(name, Box::new(uploaded));
     }
 
     /// The job failed: the file becomes ready again after a delay that doubles from one second.
@@ -416,27 +416,27 @@ impl DumpState {
     }
 
     /// The verified files.
-    pub fn uploaded(&self) -> &HashMap<FileName, Uploaded> {
+    pub fn uploaded(&self) -> &HashMap<FileName, Box<Uploaded>> {
         &self.uploaded
     }
 
     /// Bytes of the dump's files that are on the local disk, as far as they were looked at.
     pub fn local_bytes(&self) -> u64 {
         let waiting = self.open.values().map(|waiting| waiting.identity.size);
-        let uploading = self.uploading.values().map(|identity| identity.size);
+        let uploading = self.uploading.values().copied();
         waiting.chain(uploading).sum::<u64>() + self.kept_bytes
     }
 
     /// Bytes of closed files that are not in the bucket yet.
     pub fn waiting_bytes(&self) -> u64 {
         let closed = self.open.values().filter(|waiting| waiting.closed_since.is_some());
-        let uploading = self.uploading.values().map(|identity| identity.size);
+        let uploading = self.uploading.values().copied();
         closed.map(|waiting| waiting.identity.size).chain(uploading).sum()
     }
 
     /// The kept files and what they were when they were read.
     pub fn kept(&self) -> Vec<(FileName, FileIdentity)> {
-        let kept = |(name, uploaded): (&FileName, &Uploaded)| match &uploaded.local {
+        let kept = |(name, uploaded): (&FileName, &Box<Uploaded>)| match &uploaded.local {
             Local::Kept(identity) => Some((name.clone(), **identity)),
             Local::Removed => None,
         };

@@ -25,6 +25,8 @@ pub struct FileRange {
     pub offset: u64,
     /// Its length in bytes.
     pub length: u64,
+    /// What it holds, where it was read to be hashed and was short enough to be kept: then it is not read again.
+    pub content: Option<Bytes>,
 }
 
 /// What all bodies to a store share.
@@ -153,7 +155,11 @@ impl Body for FileBody {
             self.pause = None;
         }
         self.progress.state().moved = Instant::now();
-        let piece = match self.shared.read(&self.range.file, self.range.offset, length) {
+        let piece = match &mut self.range.content {
+            Some(content) => Ok(content.split_to(length)),
+            None => self.shared.read(&self.range.file, self.range.offset, length),
+        };
+        let piece = match piece {
             Ok(piece) => piece,
             Err(error) => {
                 let told = io::Error::new(error.kind(), "the file cannot be read");

@@ -198,8 +198,8 @@ impl Transfer {
 
     /// Opens the file that was found ready, or none.
     fn open(&self, job: &UploadJob) -> io::Result<File> {
-        let file = self.directory.open_file(job.name().as_str())?;
-        if identity_of(&file)? != *job.identity() {
+        let (file, identity) = self.directory.open_identified(job.name().as_str())?;
+        if identity != *job.identity() {
             return Err(io::Error::other("it changed since it was found closed"));
         }
         Ok(file)
@@ -326,7 +326,7 @@ impl Transfer {
         let file = passage.source.file();
         let hashed = self.hasher.hash(passage.source.turn, file, 0, size).await?;
         let permit = self.permit().await?;
-        let range = FileRange { file: Arc::clone(file), offset: 0, length: size };
+        let range = FileRange { file: Arc::clone(file), offset: 0, length: size, content: hashed.content.clone() };
         let answer = self.store.put(passage.key, range, hashed.md5, &passage.metadata, false).await;
         let answer = answer.map_err(|error| passage.unless_changed(error))?;
         drop(permit);

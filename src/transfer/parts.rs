@@ -97,7 +97,9 @@ impl Transfer {
                 trace!(part = part.number, "an earlier run sent this part");
                 break stored.given_etag.clone();
             }
-            let range = FileRange { file: Arc::clone(footprint.file()), offset: part.offset, length: part.length };
+            let file = Arc::clone(footprint.file());
+            let content = hashed.content.clone();
+            let range = FileRange { file, offset: part.offset, length: part.length, content };
             let permit = self.permit().await?;
             let etag = self.store.put_part(upload, part, range, hashed.md5).await;
             drop(permit);

@@ -173,7 +173,7 @@ pub async fn write_claim(
     let md5 = Md5Digest::of(&text);
     let mut file = platform::memory_file("manifest").map_err(failed)?;
     std::io::Write::write_all(&mut file, &text).map_err(failed)?;
-    let range = FileRange { file: file.into(), offset: 0, length: text.len() as u64 };
+    let range = FileRange { file: file.into(), offset: 0, length: text.len() as u64, content: None };
     let metadata = HashMap::from([(crate::transfer::DUMP_ID.to_owned(), header.dump_id.clone())]);
     let mut answer = store.put(&key, range.clone(), md5, &metadata, only_if_absent).await;
     // Damaged on its way: once more, as for any file.

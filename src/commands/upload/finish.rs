@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
+use super::bucket_check::BucketCheck;
 use super::claim;
-use super::follow::Shared;
 use super::session::Session;
 use crate::dump_dir::Removal;
 use crate::exit_status::{Failure, Status};
@@ -27,7 +27,7 @@ use crate::model::manifest::{
 use crate::model::state::{Local, Phase, Uploaded};
 use crate::model::verdict::{Ending, Evidence, why_incomplete, wrongly_empty};
 use crate::platform;
-use crate::s3::{ListedObject, ObjectHead, StoreError};
+use crate::s3::{ObjectHead, StoreError};
 use crate::transfer::{BROKEN, DUMP_ID, PART_SIZE, SHA256};
 
 /// Files that are named in a message at most.
@@ -194,22 +194,15 @@ impl Session<'_> {
 
     /// Whether the bucket holds exactly this dump: names, sizes and ETags, and our claim.
     pub async fn check_bucket(&self) -> anyhow::Result<()> {
-        let directory = self.shared.transfer.prefix.directory();
-        let mut listed: HashMap<String, ListedObject> = HashMap::new();
-        self.store.list(&directory, |object| drop(listed.insert(object.key.clone(), object))).await?;
-        listed.remove(&directory);
-        let manifest = listed.remove(&self.shared.transfer.prefix.manifest_key());
+        let check = BucketCheck::make(&self.store, &self.shared).await?;
+        let manifest = check.manifest.as_ref();
         if manifest.is_none_or(|manifest| manifest.etag.is_some() && manifest.etag != self.claim_etag) {
             return Err(anyhow!("another program has claimed {} meanwhile", self.destination()));
         }
-        let wrong = differences(&self.shared, &mut listed)?;
-        if wrong.is_empty() {
-            return Ok(());
+        match check.differences(NAMED_MAX) {
+            None => Ok(()),
+            Some(wrong) => Err(anyhow!("{} does not hold exactly this dump: {wrong}", self.destination())),
         }
-        let shown: Vec<_> = wrong.iter().take(NAMED_MAX).map(String::as_str).collect();
-        let more = wrong.len().saturating_sub(NAMED_MAX);
-        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-        Err(anyhow!("{} does not hold exactly this dump: {}{more}", self.destination(), shown.join(", ")))
     }
 
     /// Takes in what an earlier run uploaded and removed here. The object itself says that it is of this dump.
@@ -392,27 +385,6 @@ fn record_of(head: ObjectHead) -> ObjectRecord {
 
 fn not_committed(error: anyhow::Error) -> Failure {
     Failure::failed(error.context("the dump is not committed"))
-}
-
-/// Where bucket and state differ, in words. Empties `listed`.
-fn differences(shared: &Shared, listed: &mut HashMap<String, ListedObject>) -> anyhow::Result<Vec<String>> {
-    let state = shared.state();
-    let mut wrong = Vec::new();
-    for (name, uploaded) in state.uploaded() {
-        match listed.remove(&shared.transfer.prefix.key(name)?) {
-            // Just committed: some stores list what is new a moment later.
-            None if name.is_metadata() => {}
-            None => wrong.push(format!("'{name}' is missing")),
-            Some(there) if there.size != uploaded.object.size => wrong.push(format!("'{name}' has another size")),
-            Some(there) if there.etag.is_some() && there.etag != uploaded.object.etag => {
-                wrong.push(format!("'{name}' has another ETag"));
-            }
-            Some(_) => {}
-        }
-    }
-    wrong.extend(listed.drain().map(|(key, _)| format!("'{}' is not of this dump", key.escape_debug())));
-    wrong.sort();
-    Ok(wrong)
 }
 
 /// Says what a file is, from its name and from `metadata`.

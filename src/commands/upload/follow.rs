@@ -276,6 +276,10 @@ impl Watcher<'_> {
                     if let (Ok(permit), Some(job)) = (permit, backlog.pop_front()) {
                         permit.send(job);
                     }
+                    if backlog.len() < backlog.capacity() / 4 {
+                        // A dump that has ended comes as a whole, and its room is wanted for what is done.
+                        backlog.shrink_to_fit();
+                    }
                 }
                 () = self.shared.ended.notified() => {
                     if let Some(error) = locked(&self.shared.gave_up).take() {

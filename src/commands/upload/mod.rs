@@ -1,5 +1,6 @@
 //! The main job: a running dump goes to the bucket while it is written, verified, and the disk is freed.
 
+mod bucket_check;
 mod claim;
 mod disk;
 mod dry_run;

@@ -109,7 +109,7 @@ async fn try_rights(store: &Store, prefix: &Prefix) -> anyhow::Result<Vec<Right>
 async fn try_a_refused_put(store: &Store, prefix: &Prefix) -> anyhow::Result<()> {
     let mut file = platform::memory_file("check")?;
     std::io::Write::write_all(&mut file, b"x")?;
-    let range = FileRange { file: file.into(), offset: 0, length: 1 };
+    let range = FileRange { file: file.into(), offset: 0, length: 1, content: None };
     let wrong = Md5Digest::of(b"not x");
     match store.put(&prefix.manifest_key(), range, wrong, &Default::default(), false).await {
         Err(error) if matches!(error.kind, ErrorKind::BadDigest | ErrorKind::Invalid) => Ok(()),
