@@ -229,7 +229,7 @@ impl DumpState {
         let gone = self.forget_absent();
         let withdrawn = self.take_withdrawn(gone);
         self.ended = scan.phase != Phase::Writing;
-        let mut jobs = Vec::new();
+        let mut jobs = Vec::with_capacity(scan.probes.len());
         for (name, probe) in scan.probes {
             // A worker may have ended with it between the look and now; then the look is stale.
             if self.uploading.contains_key(&name) || !self.present.contains_key(&name) {

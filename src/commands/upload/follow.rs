@@ -195,7 +195,7 @@ impl Watcher<'_> {
                 Ok(_) if self.is_lost() => return End::Lost(Ending::Overwritten),
                 Ok(scan) => {
                     idle.compare(&scan, Instant::now());
-                    backlog.extend(self.observe(scan));
+                    self.observe(scan, &mut backlog);
                 }
                 Err(error) => warn!("cannot look at '{}' (will be retried): {error}", self.directory.path().display()),
             }
@@ -238,7 +238,7 @@ impl Watcher<'_> {
         Ok(scan)
     }
 
-    fn observe(&mut self, scan: Scan) -> Vec<Job> {
+    fn observe(&mut self, scan: Scan, backlog: &mut VecDeque<Job>) {
         let mut state = self.shared.state();
         self.disk.notice(&scan);
         let observed = state.observe(scan);
@@ -252,7 +252,14 @@ impl Watcher<'_> {
         }
         let mut withdrawing = locked(&self.shared.withdrawing);
         let withdrawals = observed.withdrawn.into_iter().filter(|name| withdrawing.insert(name.clone()));
-        withdrawals.map(Job::Withdraw).chain(observed.jobs.into_iter().map(Job::Upload)).collect()
+        backlog.extend(withdrawals.map(Job::Withdraw));
+        let mut jobs = VecDeque::from(observed.jobs.into_iter().map(Job::Upload).collect::<Vec<_>>());
+        if backlog.is_empty() {
+            // Their own memory, where they may be all files of a dump that has ended.
+            *backlog = jobs;
+        } else {
+            backlog.append(&mut jobs);
+        }
     }
 
     fn is_drained(&self, backlog: &VecDeque<Job>) -> bool {
