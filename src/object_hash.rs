@@ -9,7 +9,7 @@ use crate::hasher::Hasher;
 use crate::model::content_hash::ComputedHash;
 use crate::model::etag::ETag;
 use crate::model::manifest::{ContentHash, ObjectRecord};
-use crate::model::part_plan::CutInto;
+use crate::model::part_plan::{CutInto, PARTS_MAX};
 use crate::model::part_size_guess::part_sizes_of;
 use crate::page_cache::Footprint;
 use crate::s3::{ObjectHead, Store, StoreError};
@@ -87,6 +87,12 @@ fn told_part_size(head: &ObjectHead) -> Option<u64> {
 pub async fn hash_local(hasher: &Hasher, file: File, like: &ContentHash) -> io::Result<ComputedHash> {
     let size = file.metadata()?.len();
     let cut = match like {
+        // A manifest may say anything, and each part's hash is kept.
+        ContentHash::Parts { part_size, .. } if size.div_ceil((*part_size).max(1)) > u64::from(PARTS_MAX) => {
+            return Err(io::Error::other(format!(
+                "its manifest cuts it into parts of {part_size} bytes, which no upload does"
+            )));
+        }
         ContentHash::Parts { part_size, .. } => CutInto::Parts(*part_size),
         ContentHash::Whole { .. } | ContentHash::Unknown {} => CutInto::OnePut,
     };

@@ -436,11 +436,11 @@ impl DumpState {
 
     /// The kept files and what they were when they were read.
     pub fn kept(&self) -> Vec<(FileName, FileIdentity)> {
-        let kept = |(name, uploaded): (&FileName, &Box<Uploaded>)| match &uploaded.local {
+        let kept = self.uploaded.iter().filter_map(|(name, uploaded)| match &uploaded.local {
             Local::Kept(identity) => Some((name.clone(), **identity)),
             Local::Removed => None,
-        };
-        self.uploaded.iter().filter_map(kept).collect()
+        });
+        kept.collect()
     }
 
     /// The sizes of the sets.

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -97,11 +100,24 @@ async fn load(settings: &ConnectionSettings) -> anyhow::Result<SdkConfig> {
     }
     if let Some(region) = &settings.region {
         loader = loader.region(Region::new(region.clone()));
+    } else if settings.endpoint_url.is_some() {
+        loader = loader.region(region_of_other_store(settings).await);
     }
     if let Some(profile) = &settings.profile {
         loader = loader.profile_name(profile);
     }
     Ok(loader.load().await)
+}
+
+/// A store of one's own is asked for in the region that environment or profile name. Not in the machine's: to find out
+/// that there is none can take a second of waiting for instance metadata.
+async fn region_of_other_store(settings: &ConnectionSettings) -> Option<Region> {
+    let mut profile = ProfileFileRegionProvider::builder();
+    if let Some(name) = &settings.profile {
+        profile = profile.profile_name(name);
+    }
+    let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new()).or_else(profile.build());
+    chain.or_else(Region::from_static(REGION_OF_OTHER_STORES)).region().await
 }
 
 /// One HTTP client for S3 and for finding credentials. The SDK's own has no proxy.

@@ -119,7 +119,11 @@ fn bytes_read(calls: &[Call], name: &str) -> u64 {
     read.filter_map(|call| u64::try_from(call.result?).ok()).sum()
 }
 
-/// Each byte is read to be hashed and once more to be sent: measured, exactly twice. Reads are copies out of the page
+/// Bytes of a file that are read to see whether the page cache has it.
+const LOOKED_AT: u64 = 8;
+
+/// Each byte is read to be hashed and once more to be sent: measured, exactly twice, and once where a file is short.
+/// Reads are copies out of the page
 /// cache, and from the disk where memory is short: a third would cost the database's host as much as the sending.
 #[test]
 fn each_byte_is_read_twice() {
@@ -135,8 +139,9 @@ fn each_byte_is_read_twice() {
     dumper.finish_and_exit();
     let calls = traced(&stage, &dumper, &["--part-size", "5MiB"]);
     for (name, bytes) in files {
-        let read = bytes_read(&calls, name);
-        assert!((bytes..=2 * bytes).contains(&read), "{read} bytes of {name} were read, which has {bytes}");
+        let (read, times) = (bytes_read(&calls, name), if bytes <= 64 * KIB { 1 } else { 2 });
+        let allowed = times * bytes..=times * bytes + LOOKED_AT;
+        assert!(allowed.contains(&read), "{read} bytes of {name} were read, which has {bytes}");
     }
 }
 
@@ -149,7 +154,7 @@ fn a_request_that_is_repeated_reads_only_its_own_bytes_again() {
     let calls = traced(&stage, &dumper, &["--part-size", "5MiB"]);
     refused.wait_for_hits(1);
     let read = bytes_read(&calls, "shop.orders.00000.sql");
-    assert!(read <= (2 * 21 + 5) * MIB, "{read} bytes were read");
+    assert!(read <= (2 * 21 + 5) * MIB + LOOKED_AT, "{read} bytes were read");
 }
 
 /// A dump may have a hundred thousand small files. Measured: 20 calls for a file of 4 KiB, of which 17 name it or its

@@ -66,3 +66,19 @@ fn a_certificate_that_is_not_trusted_is_refused() {
     trusted.run().assert_status(0).assert_does_not_say(UNENCRYPTED);
     stage.assert_whole(&dumper);
 }
+
+/// A store of one's own needs no region, and nobody waits for instance metadata that are not there.
+#[test]
+fn a_store_of_ones_own_is_reached_without_instance_metadata() {
+    let stage = Stage::new();
+    let dumper = finished_dump(&stage);
+    let metadata_service = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    metadata_service.set_nonblocking(true).expect("a listener that does not wait");
+    let address = metadata_service.local_addr().expect("its address");
+    let upload = stage.upload().without_env("AWS_REGION").without_env("AWS_EC2_METADATA_DISABLED");
+    let upload = upload.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", format!("http://{address}"));
+    upload.run().assert_status(0);
+    let asked = metadata_service.accept().map(|(_, who)| who);
+    assert_eq!(asked.expect_err("nobody asks").kind(), std::io::ErrorKind::WouldBlock);
+    stage.assert_whole(&dumper);
+}
