@@ -145,6 +145,33 @@ fn each_byte_is_read_twice() {
     }
 }
 
+/// The page cache is the database's: a file that only we read into it is taken out again, and one that was there stays.
+#[test]
+fn the_page_cache_is_left_as_it_was() {
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let (cold, warm) = ("shop.cold.00000.sql", "shop.warm.00000.sql");
+    [cold, warm].into_iter().for_each(|name| dumper.file(name, 11 * MIB));
+    dumper.finish_and_exit();
+    let open = |name: &str| std::fs::File::open(stage.sandbox.dump_dir().join(name)).expect("the file");
+    let file = open(cold);
+    file.sync_all().expect("on the disk");
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("out of the cache");
+    stage.upload_with_defaults().args(["--keep", "--part-size", "5MiB"]).run().assert_status(0);
+    // 9 MiB from its start is in its second part.
+    let is_cached = |name: &str| {
+        let mut byte = [0];
+        let mut slices = [std::io::IoSliceMut::new(&mut byte)];
+        rustix::io::preadv2(open(name), &mut slices, 9 * MIB, rustix::io::ReadWriteFlags::NOWAIT)
+    };
+    // Some filesystems, overlayfs for one, do not tell: there nothing is taken out, and the file that was read stays.
+    let tells = !matches!(is_cached(warm), Err(rustix::io::Errno::OPNOTSUPP));
+    println!("the filesystem tells what is cached: {tells}");
+    if tells {
+        assert_eq!((is_cached(warm), is_cached(cold)), (Ok(1), Err(rustix::io::Errno::AGAIN)));
+    }
+}
+
 /// What an error of the store costs: the request's own bytes, once more. Measured: exactly that.
 #[test]
 fn a_request_that_is_repeated_reads_only_its_own_bytes_again() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::support::fake_dumper::{FakeDumper, Generation};
 use crate::support::s3_server::{BUCKET, Fault, Operation};
+use crate::support::sandbox::eventually;
 use crate::support::stage::Stage;
 
 const MIB: u64 = 1024 * 1024;
@@ -161,8 +162,11 @@ fn an_empty_or_wrong_etag_of_a_completion_is_asked_for_again() {
 /// Damaged on its way, or an ETag of other bytes, for a part: it is sent again.
 #[test]
 fn a_damaged_part_is_sent_again() {
-    in_parts_despite(Fault::damage_in_transit().on(Operation::UploadPart).part(2).times(2));
-    in_parts_despite(Fault::wrong_etag().on(Operation::UploadPart).part(1).once());
+    // It alone, and not its file.
+    let stage = in_parts_despite(Fault::damage_in_transit().on(Operation::UploadPart).part(2).times(2));
+    assert_eq!(stage.server.count(Operation::UploadPart), 3 + 2);
+    let stage = in_parts_despite(Fault::wrong_etag().on(Operation::UploadPart).part(1).once());
+    assert_eq!(stage.server.count(Operation::UploadPart), 3 + 1);
 }
 
 /// "A vanished upload id": the file begins anew.
@@ -253,4 +257,26 @@ fn after_the_end_patience_ends_and_everything_is_still_here() {
         stage.upload().run().assert_status(0);
         stage.assert_whole(&dumper);
     }
+}
+
+/// One part that takes long holds up neither the file's other parts nor other files.
+#[test]
+fn a_slow_part_holds_up_no_other() {
+    let stage = Stage::new();
+    let slow = stage.server.inject(Fault::hold().on(Operation::UploadPart).part(1).once());
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    dumper.file("shop.t.00000.sql", 41 * MIB);
+    dumper.file("shop.u.00000.sql", MIB);
+    dumper.finish_and_exit();
+    let run = stage.upload().args(["--part-size", "5MiB", "--workers", "2"]).start();
+    slow.wait_for_hits(1);
+    // Part 1 waits for its answer; the eight others have theirs.
+    eventually("all other parts are there", || {
+        let parts = stage.server.requests().into_iter().filter(|request| request.operation == Operation::UploadPart);
+        parts.filter(|request| request.is_ok()).count() == 8
+    });
+    stage.wait_for("shop.u.00000.sql");
+    slow.clear();
+    run.finish().assert_status(0);
+    stage.assert_whole(&dumper);
 }
