@@ -30,7 +30,8 @@ fn main() -> ExitCode {
     ExitCode::from(status.code())
 }
 
-/// One thread for the network and for all that waits; reading and hashing have threads of their own.
+/// One thread for the network, for all that waits and for short files; the others are read and hashed on threads of their
+/// own.
 fn run(command: &cli::Command, report: &Report) -> anyhow::Result<Status> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let status = tokio::task::LocalSet::new().block_on(&runtime, async {

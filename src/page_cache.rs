@@ -39,7 +39,7 @@ impl Footprint {
         &self.file
     }
 
-    /// A stretch that is not read again, while others still are.
+    /// A stretch that need not stay in the cache, while others still must.
     pub fn leave(&self, offset: u64, length: u64) {
         if self.is_ours && length > 0 {
             platform::drop_cached(&self.file, offset, length);

@@ -1,6 +1,6 @@
 //! A bounded queue and the workers that empty it. Knows jobs and a function, nothing else.
 //!
-//! The workers are tasks of the network's one thread (a `LocalSet`): they mostly wait, and hashing has threads of its own.
+//! The workers are tasks of the network's one thread (a `LocalSet`): they mostly wait, and what takes long has threads of its own.
 
 use std::future::Future;
 use std::sync::Arc;

@@ -15,6 +15,8 @@ use crate::platform;
 
 /// How much is read at a time, of each stretch: sixteen of them fit into a core's cache.
 const PIECE: usize = 64 * 1024;
+/// How much of a stretch the disk is asked for at a time.
+const WINDOW: u64 = 16 * 1024 * 1024;
 const _: () = assert!(PIECE.is_multiple_of(BLOCK), "only a stretch's end may be less than a block");
 
 /// A stretch that is to be hashed.
@@ -36,8 +38,8 @@ struct Lane {
     job: Job,
     message: Message,
     piece: Vec<u8>,
-    /// The disk has been asked for all of the stretch.
-    is_fetched: bool,
+    /// Up to here the disk has been asked for it.
+    fetched_to: u64,
 }
 
 /// Hashes until nothing is left to hash.
@@ -94,7 +96,7 @@ impl Drop for Engine<'_> {
 
 impl Lane {
     fn new(job: Job) -> Self {
-        Self { job, message: Message::default(), piece: Vec::new(), is_fetched: false }
+        Self { job, message: Message::default(), piece: Vec::new(), fetched_to: 0 }
     }
 
     /// Reads the next piece; false if nobody waits for the digest any more.
@@ -110,15 +112,17 @@ impl Lane {
         Ok(true)
     }
 
-    /// A stretch that is not in the page cache is asked for as a whole, so that the disk reads it in one go although its
+    /// What is not in the page cache is asked for in large windows, so that the disk reads each in one go although the
     /// pieces are hashed in turn with others'.
     fn read_piece(&mut self) -> io::Result<()> {
         let Job { file, offset, left, .. } = &self.job;
-        let cached = if self.is_fetched { None } else { platform::read_cached(file, &mut self.piece, *offset) };
+        let is_asked_for = *offset < self.fetched_to;
+        let cached = if is_asked_for { None } else { platform::read_cached(file, &mut self.piece, *offset) };
         let done = cached.unwrap_or(0);
         if cached.is_some() && done < self.piece.len() {
-            platform::read_ahead(file, *offset, *left);
-            self.is_fetched = true;
+            let window = WINDOW.min(*left);
+            platform::read_ahead(file, *offset, window);
+            self.fetched_to = offset + window;
         }
         file.read_exact_at(&mut self.piece[done..], offset + done as u64)
     }
@@ -140,6 +144,20 @@ impl Lane {
         let in_hand = InHand { shared: Arc::clone(shared), length };
         let _ = reply.send(Ok(Hashed { md5, content: None, _in_hand: Some(in_hand) }));
     }
+}
+
+/// The MD5 of a stretch without company.
+pub fn hash_alone(file: &File, offset: u64, length: u64) -> io::Result<Md5Digest> {
+    let (mut message, mut piece) = (Message::default(), vec![0; PIECE]);
+    let mut left = length;
+    while left > PIECE as u64 {
+        file.read_exact_at(&mut piece, offset + length - left)?;
+        md5_lanes::Lanes::best().update(&mut [(&mut message, piece.as_chunks().0)]);
+        left -= PIECE as u64;
+    }
+    let rest = &mut piece[..left as usize];
+    file.read_exact_at(rest, offset + length - left)?;
+    Ok(Md5Digest(message.finish(rest)))
 }
 
 /// The MD5 of a short stretch, here and now, and its bytes; `None` if the disk would have to be waited for.

@@ -1,8 +1,11 @@
 //! MD5 of stretches of files: most of the CPU that an upload takes, so it is done for many of them side by side.
 //!
-//! Stretches wait in a queue until it is worth while: until an engine can fill its lanes, or somebody who could send
-//! has nothing that is hashed. So a file's parts, and files, are hashed a dozen at a time, and never further ahead of
-//! their sending than that: what was read to be hashed is still in the page cache when it is read to be sent.
+//! Stretches wait in a queue until somebody who could send has nothing that is hashed; then an engine takes as many as it
+//! has lanes. So a file's parts, and files, are hashed a dozen at a time, and never further ahead of their sending than
+//! that: what was read to be hashed is still in the page cache when it is read to be sent.
+//!
+//! Whoever holds a digest must be able to get on without the queue, or all wait for each other: see
+//! [`Hasher::hash_again`].
 
 mod engine;
 
@@ -26,7 +29,8 @@ use crate::page_cache::Footprint;
 
 /// Stretches up to this size are hashed where we are: a hand-over to another thread costs more.
 const INLINE_MAX: u64 = 64 * 1024;
-/// What may be hashed ahead of its sending, in bytes: more would not stay in the page cache until it is sent.
+/// What may be hashed ahead of its sending, in bytes, beside one stretch for each sender: more would not stay in the page
+/// cache until it is sent.
 const AHEAD_MAX: u64 = 512 * 1024 * 1024;
 /// Names an implementation of MD5 instead of the fastest: for measurements, and for a processor that lies.
 const VARIABLE: &str = "MYDUMPER2S3_MD5";
@@ -116,6 +120,14 @@ impl Hasher {
         hashed.await.map_err(|_| io::Error::other("the thread that hashes it has died"))?
     }
 
+    /// Hashes a stretch once more, for somebody who was about to send it. Past the queue: it stands still until those
+    /// get on who hold what is hashed, and they may wait for this one.
+    pub async fn hash_again(&self, file: &Arc<File>, offset: u64, length: u64) -> io::Result<Hashed> {
+        let file = Arc::clone(file);
+        let hashed = tokio::task::spawn_blocking(move || engine::hash_alone(&file, offset, length)).await;
+        Ok(Hashed { md5: hashed.map_err(io::Error::other)??, content: None, _in_hand: None })
+    }
+
     /// Hashes a whole file as an object is that was uploaded so; it is not going to be sent.
     pub async fn hash_file(&self, source: &Footprint, cut: CutInto) -> io::Result<ContentHash> {
         let turn = self.turn();
@@ -161,7 +173,7 @@ impl Shared {
         let mut jobs = Vec::new();
         while jobs.len() < free
             && queue.in_hand + queue.in_lanes < ahead_max
-            && queue.ahead < AHEAD_MAX
+            && (queue.ahead < AHEAD_MAX || queue.in_hand + queue.in_lanes < self.senders)
             && let Some((_, job)) = queue.waiting.pop_first()
         {
             queue.in_lanes += 1;
@@ -286,6 +298,10 @@ mod tests {
                 let made = hasher.hash_file(&source, CutInto::Parts(part_size)).await.expect("hashed");
                 let part_md5s: Vec<_> = bytes.chunks(part_size as usize).map(md5).collect();
                 assert_eq!(made, ContentHash::Parts { part_size, part_md5s }, "{hasher:?}");
+            }
+            for length in [1, 65_536, 65_537, 131_072, 300_001] {
+                let made = hasher.hash_again(source.file(), 5, length).await.expect("hashed");
+                assert_eq!(made.md5, md5(&bytes[5..5 + length as usize]), "{hasher:?}");
             }
             let made = hasher.hash_file(&source, CutInto::OnePut).await.expect("hashed");
             assert_eq!(made, ContentHash::Whole { md5: md5(&bytes) }, "{hasher:?}");

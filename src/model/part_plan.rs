@@ -101,7 +101,7 @@ impl PartPlan {
 
     /// The number of requests that carry bytes; an empty file needs one too.
     pub fn count(&self) -> u32 {
-        // `new` kept this within max_parts, a u32.
+        // `new` kept this within max_parts, a u32; of what is in the bucket already, callers have looked.
         self.size.div_ceil(self.part_size).max(1) as u32
     }
 

@@ -100,7 +100,7 @@ async fn load(settings: &ConnectionSettings) -> anyhow::Result<SdkConfig> {
     }
     if let Some(region) = &settings.region {
         loader = loader.region(Region::new(region.clone()));
-    } else if settings.endpoint_url.is_some() {
+    } else if settings.endpoint_url.as_deref().is_some_and(|url| !url.contains(".amazonaws.com")) {
         loader = loader.region(region_of_other_store(settings).await);
     }
     if let Some(profile) = &settings.profile {

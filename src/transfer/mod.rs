@@ -1,7 +1,7 @@
 //! One file's life: open, hash, upload, prove, remove.
 //!
 //! A file is read twice: once to hash it, once to send it with that hash, so that the store refuses a damaged body
-//! before it replaces anything. The second time it comes from the page cache.
+//! before it replaces anything. The second time it comes from the page cache. What is short is kept in between.
 
 mod parts;
 mod sha256;
@@ -9,6 +9,7 @@ mod sha256;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -87,8 +88,10 @@ pub struct Transfer {
     pub hasher: Hasher,
     /// Files whose content is looked at, beside their MD5, at a time.
     pub looks: Semaphore,
-    /// Requests that carry bytes at a time, whether of one file or of many.
+    /// Requests at a time, whether of one file or of many.
     pub requests: Semaphore,
+    /// Nothing more is begun.
+    pub is_stopping: AtomicBool,
     /// How many of them there may be.
     pub workers: usize,
     /// Multipart uploads that were begun here and not ended.
@@ -325,15 +328,27 @@ impl Transfer {
         let size = passage.plan.size();
         let file = passage.source.file();
         let hashed = self.hasher.hash(passage.source.turn, file, 0, size).await?;
-        let permit = self.permit().await?;
+        let _permit = self.permit().await?;
+        self.check_not_stopping()?;
         let range = FileRange { file: Arc::clone(file), offset: 0, length: size, content: hashed.content.clone() };
         let answer = self.store.put(passage.key, range, hashed.md5, &passage.metadata, false).await;
         let answer = answer.map_err(|error| passage.unless_changed(error))?;
-        drop(permit);
         self.prove(passage.key, size, ContentHash::Whole { md5: hashed.md5 }, answer).await
     }
 
-    /// To send bytes.
+    /// Begins nothing more: what has something in the store already goes on to its end.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+    }
+
+    fn check_not_stopping(&self) -> Result<(), Trouble> {
+        if self.is_stopping.load(Ordering::Relaxed) {
+            return Err(Trouble::Local("a stop was asked for before it was begun".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// To make a request.
     async fn permit(&self) -> Result<SemaphorePermit<'_>, Trouble> {
         self.requests.acquire().await.map_err(|error| Trouble::Local(error.to_string()))
     }

@@ -26,6 +26,8 @@ impl Transfer {
         let ahead = self.workers + self.hasher.side_by_side();
         let mut hashes = pin!(stream::iter(plan.parts()).map(hash).buffered(ahead));
         let first = hashes.try_next().await?;
+        self.check_not_stopping()?;
+        let permit = self.permit().await?;
         let (upload, stored) = match self.continue_upload(key, plan).await {
             Some(left) => left,
             None => {
@@ -34,6 +36,7 @@ impl Transfer {
                 (self.store.begin_upload(key, &metadata).await?, HashMap::new())
             }
         };
+        drop(permit);
         self.remember(upload.as_open());
         let (upload, stored) = (&upload, &stored);
         // In whatever order they arrive: one that is slow holds up no other.
@@ -61,6 +64,7 @@ impl Transfer {
         let part_md5s: Vec<_> = sent.iter().map(|(_, md5, _)| *md5).collect();
         let etags: Vec<_> = sent.into_iter().map(|(number, _, etag)| (number, etag)).collect();
         let hash = ContentHash::Parts { part_size: plan.part_size(), part_md5s };
+        let _permit = self.permit().await?;
         let answer = match self.store.end_upload(upload, &etags).await {
             Ok(answer) => answer,
             // The answer to an earlier try may have been lost after the object was made: HEAD decides.
@@ -88,7 +92,7 @@ impl Transfer {
         mut hashed: Hashed,
         stored: Option<&StoredPart>,
     ) -> Result<(Md5Digest, String), Trouble> {
-        let Source { footprint, turn } = passage.source;
+        let footprint = &passage.source.footprint;
         let mut tries = 1;
         let etag = loop {
             if let Some(stored) = stored
@@ -108,8 +112,11 @@ impl Transfer {
                 Err(Trouble::Store(error)) if error.kind == ErrorKind::BadDigest && tries < TRIES => {
                     warn!("{error} (will be retried)");
                     tries += 1;
-                    drop(hashed);
-                    hashed = self.hasher.hash(*turn, footprint.file(), part.offset, part.length).await?;
+                    hashed = self.hasher.hash_again(footprint.file(), part.offset, part.length).await?;
+                }
+                // It was tried often enough; its file need not begin anew for it.
+                Err(Trouble::Store(error)) if error.kind == ErrorKind::BadDigest => {
+                    return Err(Trouble::Local(error.to_string()));
                 }
                 Err(trouble) => return Err(trouble),
             }

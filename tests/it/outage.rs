@@ -259,6 +259,19 @@ fn after_the_end_patience_ends_and_everything_is_still_here() {
     }
 }
 
+/// Hashing stands still until what is hashed has been sent; the part that was damaged must not wait for that.
+#[test]
+fn a_damaged_part_does_not_wait_for_those_that_wait_for_it() {
+    let stage = Stage::new();
+    stage.server.inject(Fault::damage_in_transit().on(Operation::UploadPart).part(1).once());
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    dumper.file("shop.t.00000.sql", 41 * MIB);
+    dumper.finish_and_exit();
+    stage.upload().args(["--part-size", "5MiB", "--workers", "1"]).run().assert_status(0);
+    assert_eq!(stage.server.count(Operation::UploadPart), 9 + 1);
+    stage.assert_whole(&dumper);
+}
+
 /// One part that takes long holds up neither the file's other parts nor other files.
 #[test]
 fn a_slow_part_holds_up_no_other() {

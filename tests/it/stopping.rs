@@ -31,6 +31,7 @@ fn a_stop_lets_running_requests_end_and_takes_no_new_files() {
         let finished = run.finish().assert_status(status).assert_says("hint: run the same command again");
         assert_eq!(stage.uploads_of("shop.a.00000.sql").len(), 1);
         assert!(stage.has("shop.a.00000.sql"), "{finished:?}");
+        assert_eq!(stage.uploads_of("shop.b.00000.sql").len(), 0, "one that waited was begun");
         assert_eq!(stage.uploads_of("shop.c.00000.sql").len(), 0, "a new file was taken");
         assert!(!stage.sandbox.local_files().contains_key("shop.a.00000.sql"), "proved, but still here");
         dumper.finish_and_exit();

@@ -1,6 +1,7 @@
 //! The upload of one dump, from its claim to its end.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -338,6 +339,7 @@ impl<'a> Session<'a> {
                 stop_child(child, self.args, &self.store, self.totals).await;
             }
         };
+        self.shared.transfer.stop();
         let uploads = tokio::time::timeout(self.args.dump.stop_timeout, pool.stop());
         let (_, ended) = tokio::join!(child, uploads);
         if ended.is_err() {
@@ -487,6 +489,7 @@ fn transfer(
         hasher: Hasher::new(args.transfer.workers),
         looks: Semaphore::new(args.transfer.workers),
         requests: Semaphore::new(args.transfer.workers),
+        is_stopping: AtomicBool::new(false),
         workers: args.transfer.workers,
         open_uploads: Mutex::default(),
         left_uploads: Mutex::default(),
