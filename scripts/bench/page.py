@@ -204,7 +204,10 @@ def missed(found, missing):
     lines = []
     if missing:
         lines.append(f"Rows that were not measured, whose targets are left out: {', '.join(missing)}.")
-    lines += [f"- {target.work}, {target.figure}: {target.remark}" for target in found if target.remark]
+    # One remark may be of several targets.
+    remarks = dict.fromkeys((target.work, target.remark) for target in found if target.remark)
+    if remarks:
+        lines += ["Why targets are missed:\n", *(f"- {work}: {remark}" for work, remark in remarks)]
     return "\n".join(lines) + "\n" if lines else ""
 
 
