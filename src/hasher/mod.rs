@@ -322,9 +322,14 @@ mod tests {
     }
 
     /// Holds the engines back: as if more were hashed than can be sent.
-    fn brake(hasher: &Hasher) -> Vec<InHand> {
+    fn hold(hasher: &Hasher) {
         hasher.0.queue().in_hand += hasher.0.senders + 1;
-        (0..=hasher.0.senders).map(|_| InHand { shared: Arc::clone(&hasher.0), length: 0 }).collect()
+    }
+
+    /// Lets them go, all at once.
+    fn release(hasher: &Hasher) {
+        hasher.0.queue().in_hand -= hasher.0.senders + 1;
+        hasher.0.start_engine_if_due();
     }
 
     fn counts(hasher: &Hasher) -> (usize, usize, u64) {
@@ -339,24 +344,35 @@ mod tests {
         for hasher in hashers(2) {
             let ahead_max = 2 + hasher.side_by_side();
             let (early, late) = (hasher.turn(), hasher.turn());
-            let brake = brake(&hasher);
+            hold(&hasher);
             let hash = async |turn| (turn, hasher.hash(turn, &file, 0, 100_000).await.expect("hashed"));
             let turns = [[late, early, late]].into_iter().cycle().take(ahead_max).flatten();
             let mut hashes: futures_util::stream::FuturesUnordered<_> = turns.map(hash).collect();
-            assert!(hashes.next().now_or_never().is_none());
-            drop(brake);
-            for wanted in [early, late, late] {
-                let mut in_hand = Vec::new();
-                while in_hand.len() < ahead_max {
-                    let (turn, hashed) = hashes.next().await.expect("one more");
-                    assert_eq!(turn, wanted, "{hasher:?}");
-                    in_hand.push(hashed);
-                }
-                // All that may be ahead is; nothing moves until something is sent.
-                let (hashed, in_lanes, bytes) = counts(&hasher);
-                assert_eq!((hashed, in_lanes, bytes), (ahead_max, 0, 100_000 * ahead_max as u64), "{hasher:?}");
+            while hasher.0.queue().waiting.len() < 3 * ahead_max {
+                assert!(hashes.next().now_or_never().is_none());
+                tokio::task::yield_now().await;
             }
-            assert!(hashes.next().await.is_none());
+            release(&hasher);
+            // Nothing is sent: all that may be ahead is, and then nothing moves.
+            let mut in_hand = Vec::new();
+            while in_hand.len() < ahead_max {
+                let (turn, hashed) = hashes.next().await.expect("one more");
+                assert_eq!(turn, early, "{hasher:?}");
+                in_hand.push(hashed);
+            }
+            assert_eq!(counts(&hasher), (ahead_max, 0, 100_000 * ahead_max as u64), "{hasher:?}");
+            // What is sent makes room.
+            in_hand.clear();
+            while let Some((turn, hashed)) = hashes.next().await {
+                assert_eq!(turn, late, "{hasher:?}");
+                let (hashed_now, in_lanes, _) = counts(&hasher);
+                assert!(hashed_now + in_lanes <= ahead_max, "{hasher:?}");
+                in_hand.push(hashed);
+                if in_hand.len() > 2 {
+                    in_hand.remove(0);
+                }
+            }
+            drop(in_hand);
             assert_eq!(counts(&hasher), (0, 0, 0), "{hasher:?}");
         }
     }
@@ -365,13 +381,12 @@ mod tests {
     async fn what_nobody_waits_for_is_not_hashed() {
         let file = file(&bytes(100_000));
         for hasher in hashers(2) {
-            let brake = brake(&hasher);
+            hold(&hasher);
             let mut hash = Box::pin(hasher.hash(hasher.turn(), &file, 0, 100_000));
             assert!((&mut hash).now_or_never().is_none());
             assert_eq!(hasher.0.queue().waiting.len(), 1);
             drop(hash);
             assert_eq!(hasher.0.queue().waiting.len(), 0);
-            drop(brake);
         }
     }
 }
