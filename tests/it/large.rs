@@ -17,7 +17,7 @@ const MIB: u64 = 1 << 20;
 const PART: u64 = 16 * MIB;
 /// What an upload may need, whatever it uploads, and for each file that it must remember until the commit.
 const PEAK_BYTES: u64 = 64 * MIB;
-const BYTES_PER_FILE: u64 = 1_500;
+const BYTES_PER_FILE: u64 = 500;
 const TIME_LIMIT: Duration = Duration::from_secs(3600);
 
 /// Runs the upload to its good end, and says what it cost.
