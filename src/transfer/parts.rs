@@ -26,8 +26,8 @@ impl Transfer {
         let ahead = self.workers + self.hasher.side_by_side();
         let mut hashes = pin!(stream::iter(plan.parts()).map(hash).buffered(ahead));
         let first = hashes.try_next().await?;
-        self.check_not_stopping()?;
         let permit = self.permit().await?;
+        self.check_not_stopping()?;
         let (upload, stored) = match self.continue_upload(key, plan).await {
             Some(left) => left,
             None => {
