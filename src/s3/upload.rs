@@ -24,6 +24,31 @@ pub struct PutAnswer {
     pub etag_is_no_md5: bool,
 }
 
+/// When the store is to take an object. A help on stores that know conditions, never the guard: some ignore them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Condition {
+    /// In any case.
+    #[default]
+    None,
+    /// Only where the key does not exist.
+    Absent,
+    /// Only over the object that has this ETag.
+    Is(ETag),
+}
+
+impl Condition {
+    fn if_none_match(&self) -> Option<String> {
+        (*self == Self::Absent).then(|| "*".to_owned())
+    }
+
+    fn if_match(&self) -> Option<String> {
+        match self {
+            Self::Is(etag) => Some(format!("\"{etag}\"")),
+            Self::None | Self::Absent => None,
+        }
+    }
+}
+
 /// What is sent with the first request of an object.
 pub type UserMetadata = std::collections::HashMap<String, String>;
 
@@ -36,15 +61,14 @@ pub struct Upload {
 }
 
 impl Store {
-    /// Puts an object in one request. `only_if_absent` asks the store to refuse when the key exists: a help on stores
-    /// that know it, never the guard.
+    /// Puts an object in one request.
     pub async fn put(
         &self,
         key: &str,
         range: FileRange,
         md5: Md5Digest,
         metadata: &UserMetadata,
-        only_if_absent: bool,
+        condition: &Condition,
     ) -> Result<PutAnswer, StoreError> {
         let request = async |client: Client, progress: Progress| {
             let objects = &self.0.objects;
@@ -59,7 +83,8 @@ impl Store {
                 .set_server_side_encryption(self.encryption())
                 .set_ssekms_key_id(objects.kms_key_id.clone())
                 .set_tagging(objects.tagging.clone())
-                .set_if_none_match(only_if_absent.then(|| "*".to_owned()))
+                .set_if_none_match(condition.if_none_match())
+                .set_if_match(condition.if_match())
                 .body(self.0.bodies.stream(range.clone(), progress))
                 .customize()
                 .disable_payload_signing()
@@ -141,7 +166,12 @@ impl Store {
     ///
     /// The answer may be lost although the object was made, and then a repetition finds no such upload: the caller's
     /// HEAD decides.
-    pub async fn end_upload(&self, upload: &Upload, parts: &[(u32, String)]) -> Result<PutAnswer, StoreError> {
+    pub async fn end_upload(
+        &self,
+        upload: &Upload,
+        parts: &[(u32, String)],
+        condition: &Condition,
+    ) -> Result<PutAnswer, StoreError> {
         let completed = |(number, etag): &(u32, String)| {
             CompletedPart::builder().part_number(number.cast_signed()).e_tag(etag).build()
         };
@@ -153,6 +183,8 @@ impl Store {
                 .key(&upload.key)
                 .upload_id(&upload.id)
                 .multipart_upload(list.clone())
+                .set_if_none_match(condition.if_none_match())
+                .set_if_match(condition.if_match())
                 .send()
                 .await
         };

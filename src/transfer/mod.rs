@@ -27,7 +27,9 @@ use crate::model::object_key::Prefix;
 use crate::model::part_plan::{CutInto, PartPlan};
 use crate::model::state::{Local, UploadJob, Uploaded};
 use crate::page_cache::Footprint;
-use crate::s3::{ErrorKind, FileRange, ListedObject, OpenUpload, PutAnswer, Store, StoreError, UserMetadata};
+use crate::s3::{
+    Condition, ErrorKind, FileRange, ListedObject, OpenUpload, PutAnswer, Store, StoreError, UserMetadata,
+};
 
 /// How often damaged bytes, a wrong ETag or a lost upload id make one job begin its file anew.
 pub const TRIES: u32 = 4;
@@ -121,6 +123,8 @@ struct Passage<'a> {
     identity: &'a FileIdentity,
     metadata: UserMetadata,
     plan: PartPlan,
+    /// When the store is to take it.
+    condition: Condition,
 }
 
 /// Why a file did not get into the bucket.
@@ -238,7 +242,7 @@ impl Transfer {
     ) -> Result<Passage<'a>, Trouble> {
         let plan = PartPlan::new(identity.size, self.part_size, self.max_parts);
         let plan = plan.map_err(|error| Trouble::Local(error.to_string()))?;
-        Ok(Passage { key, source, identity, metadata, plan })
+        Ok(Passage { key, source, identity, metadata, plan, condition: Condition::None })
     }
 
     /// Puts a file that is held open under a key and proves it. Damaged bytes, a wrong ETag and a lost upload id begin
@@ -331,7 +335,7 @@ impl Transfer {
         let _permit = self.permit().await?;
         self.check_not_stopping()?;
         let range = FileRange { file: Arc::clone(file), offset: 0, length: size, content: hashed.content.clone() };
-        let answer = self.store.put(passage.key, range, hashed.md5, &passage.metadata, false).await;
+        let answer = self.store.put(passage.key, range, hashed.md5, &passage.metadata, &passage.condition).await;
         let answer = answer.map_err(|error| passage.unless_changed(error))?;
         self.prove(passage.key, size, ContentHash::Whole { md5: hashed.md5 }, answer).await
     }

@@ -65,7 +65,7 @@ impl Transfer {
         let etags: Vec<_> = sent.into_iter().map(|(number, _, etag)| (number, etag)).collect();
         let hash = ContentHash::Parts { part_size: plan.part_size(), part_md5s };
         let _permit = self.permit().await?;
-        let answer = match self.store.end_upload(upload, &etags).await {
+        let answer = match self.store.end_upload(upload, &etags, &passage.condition).await {
             Ok(answer) => answer,
             // The answer to an earlier try may have been lost after the object was made: HEAD decides.
             Err(error) if !self.write_only && matches!(error.kind, ErrorKind::NoSuchUpload | ErrorKind::NoSuchKey) => {

@@ -16,7 +16,7 @@ use crate::model::identity::DumpIdentity;
 use crate::model::manifest::{self, DumpStateWord, ManifestHeader};
 use crate::model::object_key::Prefix;
 use crate::platform;
-use crate::s3::{ErrorKind, FileRange, ListedObject, OpenUpload, Store, StoreError};
+use crate::s3::{Condition, ErrorKind, FileRange, ListedObject, OpenUpload, Store, StoreError};
 
 /// A prefix that is ours.
 #[derive(Debug)]
@@ -175,19 +175,20 @@ pub async fn write_claim(
     std::io::Write::write_all(&mut file, &text).map_err(failed)?;
     let range = FileRange { file: file.into(), offset: 0, length: text.len() as u64, content: None };
     let metadata = HashMap::from([(crate::transfer::DUMP_ID.to_owned(), header.dump_id.clone())]);
-    let mut answer = store.put(&key, range.clone(), md5, &metadata, only_if_absent).await;
+    let condition = if only_if_absent { Condition::Absent } else { Condition::None };
+    let mut answer = store.put(&key, range.clone(), md5, &metadata, &condition).await;
     // Damaged on its way: once more, as for any file.
     for _ in 0..crate::transfer::TRIES {
         if !answer.as_ref().is_err_and(|error| error.kind == ErrorKind::BadDigest) {
             break;
         }
-        answer = store.put(&key, range.clone(), md5, &metadata, only_if_absent).await;
+        answer = store.put(&key, range.clone(), md5, &metadata, &condition).await;
     }
     let answer = match answer {
         // Some stores refuse what they do not know.
         Err(error) if only_if_absent && matches!(error.kind, ErrorKind::NotImplemented | ErrorKind::Invalid) => {
             debug!("{error}; trying without a condition");
-            store.put(&key, range, md5, &metadata, false).await?
+            store.put(&key, range, md5, &metadata, &Condition::None).await?
         }
         answer => answer?,
     };

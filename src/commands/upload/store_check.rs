@@ -12,7 +12,7 @@ use crate::hint::HintExt;
 use crate::model::etag::Md5Digest;
 use crate::model::object_key::Prefix;
 use crate::platform;
-use crate::s3::{ConnectionSettings, ErrorKind, FileRange, ObjectSettings, RateLimiter, Store, StoreError};
+use crate::s3::{Condition, ConnectionSettings, ErrorKind, FileRange, ObjectSettings, RateLimiter, Store, StoreError};
 
 /// A right beside that to upload, and what its lack means.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ async fn try_a_refused_put(store: &Store, prefix: &Prefix) -> anyhow::Result<()>
     std::io::Write::write_all(&mut file, b"x")?;
     let range = FileRange { file: file.into(), offset: 0, length: 1, content: None };
     let wrong = Md5Digest::of(b"not x");
-    match store.put(&prefix.manifest_key(), range, wrong, &Default::default(), false).await {
+    match store.put(&prefix.manifest_key(), range, wrong, &Default::default(), &Condition::None).await {
         Err(error) if matches!(error.kind, ErrorKind::BadDigest | ErrorKind::Invalid) => Ok(()),
         Err(error) => Err(error).context("cannot upload to the bucket"),
         Ok(_) => {
