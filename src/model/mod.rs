@@ -10,6 +10,7 @@ pub mod content_check;
 pub mod content_hash;
 pub mod destination;
 pub mod dump_metadata;
+pub mod dumper_version;
 pub mod etag;
 pub mod file_kind;
 pub mod file_name;
