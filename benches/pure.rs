@@ -79,7 +79,7 @@ fn part_plan(criterion: &mut Criterion) {
 fn look(state: &mut DumpState, listing: Listing) -> Vec<UploadJob> {
     let probe = |name| (name, Probe { identity: identity(FILES), writers: Writers::None });
     let probes = state.unfinished(&listing).into_iter().map(probe).collect();
-    state.observe(Scan { now: Instant::now(), phase: Phase::Writing, listing, probes }).jobs
+    state.observe(Scan { now: Instant::now(), phase: Phase::Writing, listing, probes, vanished: Vec::new() }).jobs
 }
 
 /// Finds them, and forgets them again, so that each time is like the first.
@@ -89,7 +89,7 @@ fn time_to_find_new(state: &mut DumpState) -> Duration {
     let jobs = black_box(look(state, listing));
     let took = began.elapsed();
     assert_eq!(jobs.len() as u64, NEW_FILES);
-    jobs.into_iter().for_each(|job| state.withdraw(job, false));
+    jobs.into_iter().for_each(|job| state.gone(job, false));
     took
 }
 
@@ -106,7 +106,7 @@ fn all_kept() -> DumpState {
             proof: Proof::EtagMd5,
         };
         let local = Local::Kept(Box::new(identity(number)));
-        state.adopt(name.parse().expect("a file name"), Uploaded { object, local });
+        state.adopt(name.parse().expect("a file name"), Uploaded { object, local, broken: None });
     }
     state
 }

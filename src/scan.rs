@@ -1,10 +1,10 @@
 //! One look at the dump directory, in the order that matters: list, ask who writes, stat.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rustix::fs::FileType;
@@ -12,6 +12,7 @@ use rustix::fs::FileType;
 use crate::dump_dir::{DumpDir, Entry, identity_of};
 use crate::model::file_kind::is_never_data;
 use crate::model::file_name::{BadName, FileName, METADATA, METADATA_PARTIAL};
+use crate::model::identity::FileIdentity;
 use crate::model::listing::Listing;
 use crate::model::manifest::ClosedBy;
 use crate::model::object_key::Prefix;
@@ -31,6 +32,41 @@ pub struct Look {
     pub not_before: Option<i128>,
     /// Where the dump goes: a name must make a key.
     pub prefix: Prefix,
+    /// What earlier looks hold open.
+    pub held: Held,
+}
+
+/// Files that wait, held open from look to look while the dump lives: when one's name is gone, what it last was can be
+/// told, where a look saw only what it was then. Shared by all looks at one dump.
+#[derive(Debug, Clone, Default)]
+pub struct Held(Arc<Mutex<HashMap<FileName, File>>>);
+
+/// So many descriptors at most: a quarter of what a process has at least (`RLIMIT_NOFILE`, 1,024 in most places).
+const HELD_MAX: usize = 256;
+
+impl Held {
+    fn lock(&self) -> MutexGuard<'_, HashMap<FileName, File>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets go of all that does not wait any more; returns those whose names are gone, each with what it last was.
+    fn let_go(&self, waiting: &HashSet<&str>, listing: &Listing) -> Vec<(FileName, FileIdentity)> {
+        let mut held = self.lock();
+        let released: Vec<_> = held.extract_if(|name, _| !waiting.contains(name.as_str())).collect();
+        if released.is_empty() {
+            return Vec::new();
+        }
+        let there: HashSet<&str> = listing.iter().map(|(name, _)| name).collect();
+        let gone = released.into_iter().filter(|(name, _)| !there.contains(name.as_str()));
+        gone.filter_map(|(name, file)| Some((name, identity_of(&file).ok()?))).collect()
+    }
+
+    fn hold(&self, name: &FileName, file: File) {
+        let mut held = self.lock();
+        if held.len() < HELD_MAX || held.contains_key(name) {
+            held.insert(name.clone(), file);
+        }
+    }
 }
 
 /// What a look found beside the dump's files: names that cannot be or are not the dump's, each with why.
@@ -57,6 +93,8 @@ impl Look {
             unfinished.retain(|name| self.phase != Phase::Committing || name.is_metadata());
             unfinished
         };
+        let waiting = unfinished.iter().map(FileName::as_str).collect();
+        let vanished = self.held.let_go(&waiting, &listing);
         let (mut probes, mut rejected) = (Vec::with_capacity(unfinished.len()), HashSet::new());
         for name in unfinished {
             match self.probe(directory, &table, &name) {
@@ -71,7 +109,7 @@ impl Look {
         if !rejected.is_empty() {
             listing = listing.filtered(|name| !rejected.contains(name));
         }
-        Ok((Scan { now: Instant::now(), phase: self.phase, listing, probes }, strangers))
+        Ok((Scan { now: Instant::now(), phase: self.phase, listing, probes, vanished }, strangers))
     }
 
     /// Lists an entry if it is a file of the dump; if not, says why it stands in the way, where it does.
@@ -107,7 +145,11 @@ impl Look {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(format!("cannot read it: {error}")),
         };
-        self.examine(&file, table).map_err(|error| format!("cannot look at it: {error}"))?
+        let examined = self.examine(&file, table).map_err(|error| format!("cannot look at it: {error}"))?;
+        if self.phase == Phase::Writing && examined.is_ok() {
+            self.held.hold(name, file);
+        }
+        examined
     }
 
     fn examine(&self, file: &File, table: &WriterTable) -> io::Result<Result<Option<Probe>, String>> {

@@ -26,6 +26,7 @@ pub mod selection;
 pub mod standing;
 pub mod state;
 pub mod table_choice;
+pub mod taken_back;
 pub mod units;
 pub mod usage_error;
 pub mod verdict;

@@ -2,6 +2,7 @@
 
 use super::dump_metadata::{DumpMetadata, TableSection};
 use super::file_kind::{FileKind, KnownNames, NameParts};
+use super::file_name::FileName;
 use super::manifest::{DumperExit, ExitSeen};
 use super::missing_schema::missing_schema;
 
@@ -37,6 +38,8 @@ pub struct Evidence<'a> {
     pub names: &'a [&'a str],
     /// Files whose content is broken, each with why.
     pub broken: &'a [(String, String)],
+    /// Files that went away before they were proved, and not by mydumper's hand, each with what was seen.
+    pub lost: &'a [(FileName, String)],
 }
 
 /// The schema files that are named in a message at most.
@@ -78,11 +81,13 @@ fn why_ended_badly(evidence: &Evidence) -> Option<String> {
 }
 
 fn why_content_is_bad(evidence: &Evidence) -> Option<String> {
+    let more = |others: usize| if others == 0 { String::new() } else { format!(" (and {others} more)") };
+    if let Some((name, why)) = evidence.lost.first() {
+        let more = more(evidence.lost.len() - 1);
+        return Some(format!("'{name}' is missing: {why}; mydumper did not remove it{more}"));
+    }
     if let Some((name, why)) = evidence.broken.first() {
-        let more = match evidence.broken.len() - 1 {
-            0 => String::new(),
-            more => format!(" (and {more} more)"),
-        };
+        let more = more(evidence.broken.len() - 1);
         return Some(format!("'{name}' is broken: {why}{more}"));
     }
     let missing = missing_schema(evidence.metadata, evidence.names.iter().copied());
@@ -157,6 +162,7 @@ mod tests {
             allow_empty: false,
             names: &["shop-schema-create.sql", "metadata"],
             broken: &[],
+            lost: &[],
         }
     }
 
@@ -174,6 +180,7 @@ mod tests {
         let metadata = DumpMetadata::parse(GOOD.as_bytes());
         let unfinished = DumpMetadata::parse(b"Started dump at: 2026-11-22 02:00:01\n");
         let broken = [("a.zst".to_owned(), "cut short".to_owned())];
+        let lost = [("s.t.sql".parse().expect("a name"), "20 bytes were seen".to_owned())];
         let good = || good(&metadata);
         let exit = |status, signal| DumperExit { status, signal, seen: ExitSeen::Child };
         for (wanted, evidence) in [
@@ -187,6 +194,7 @@ mod tests {
             ("not seen", Evidence { exit: DumperExit::NOT_SEEN, exit_is_required: true, ..good() }),
             ("neither", Evidence { names: &["metadata"], ..good() }),
             ("'a.zst' is broken: cut short", Evidence { broken: &broken, ..good() }),
+            ("'s.t.sql' is missing: 20 bytes were seen", Evidence { lost: &lost, ..good() }),
         ] {
             let reason = why_incomplete(&evidence).expect(wanted);
             assert!(reason.contains(wanted), "{reason}");
@@ -222,6 +230,7 @@ mod tests {
             allow_empty: false,
             names: &names,
             broken: &[],
+            lost: &[],
         };
         assert!(why_incomplete(&evidence).expect("a reason").contains("shop.v-schema.sql"));
     }

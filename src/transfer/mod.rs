@@ -6,11 +6,11 @@
 mod parts;
 mod sha256;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::{debug, warn};
@@ -26,6 +26,7 @@ use crate::model::manifest::{ContentHash, ObjectRecord, Proof};
 use crate::model::object_key::Prefix;
 use crate::model::part_plan::{CutInto, PartPlan};
 use crate::model::state::{Local, UploadJob, Uploaded};
+use crate::model::taken_back::renamed_to;
 use crate::page_cache::Footprint;
 use crate::s3::{
     Condition, ErrorKind, FileRange, ListedObject, OpenUpload, PutAnswer, Store, StoreError, UserMetadata,
@@ -44,11 +45,13 @@ pub enum Outcome {
         /// Why the local file is still there although it should not.
         removal: Option<String>,
     },
-    /// mydumper took the file back. `object_left`: an object of it may be in the bucket, and must go.
-    Withdrawn {
-        /// Whether the bucket may hold it.
+    /// The file was gone before it was read.
+    Gone {
+        /// Whether the bucket may hold an object of it.
         object_left: bool,
     },
+    /// mydumper gave the file another name while it went up: the object of the old name must go.
+    Renamed,
     /// Not this time; the file is as it was.
     Failed(String),
     /// The store cannot be had: nothing will succeed any more.
@@ -74,8 +77,6 @@ pub struct Transfer {
     pub sha256: bool,
     /// Inflate `.gz` files to see that they are whole.
     pub inflate: bool,
-    /// Files whose content is broken, each with why. They are uploaded, but their dump is not committed.
-    pub broken: Mutex<BTreeMap<FileName, String>>,
     /// Nothing but putting is allowed: no HEAD, no delete, no abort.
     pub write_only: bool,
     /// Where nothing may be deleted: objects of files that mydumper took back.
@@ -115,6 +116,14 @@ impl Source {
     }
 }
 
+/// What a look at a file's content found.
+struct Content {
+    /// Why it is broken, if it is.
+    broken: Option<String>,
+    /// Its SHA-256, where that is wanted.
+    sha256: Option<String>,
+}
+
 /// A file on its way into an object.
 struct Passage<'a> {
     key: &'a str,
@@ -152,16 +161,16 @@ impl Transfer {
         let source = match self.open(job) {
             Ok(file) => self.source(file, job.identity().size),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Outcome::Withdrawn { object_left: self.earlier.contains_key(name) };
+                return Outcome::Gone { object_left: self.earlier.contains_key(name) };
             }
             Err(error) => return Outcome::Failed(format!("cannot read it: {error}")),
         };
-        let sha256 = match self.look_at_content(name, source.file()).await {
-            Ok(sha256) => sha256,
+        let content = match self.look_at_content(name, source.file()).await {
+            Ok(content) => content,
             Err(error) => return Outcome::Failed(format!("cannot read it: {error}")),
         };
-        let object = match self.bring(job, &source, sha256.as_deref()).await {
-            Ok(object) => ObjectRecord { sha256, ..object },
+        let object = match self.bring(job, &source, &content).await {
+            Ok(object) => ObjectRecord { sha256: content.sha256, ..object },
             Err(Trouble::Local(why)) => return Outcome::Failed(why),
             Err(Trouble::Store(error)) if error.is_outage() || error.is_about_rights() => {
                 return Outcome::GaveUp(error);
@@ -174,33 +183,17 @@ impl Transfer {
             Ok(_) => return Outcome::Failed("it changed while it was read".to_owned()),
             Err(error) => return Outcome::Failed(format!("cannot look at it again: {error}")),
         }
-        self.dispose(job, object)
+        self.dispose(job, object, content.broken.map(String::into_boxed_str))
     }
 
-    /// Notes whether the content is broken; it is uploaded all the same. Makes its SHA-256, if that is wanted.
-    async fn look_at_content(&self, name: &FileName, file: &Arc<File>) -> io::Result<Option<String>> {
+    /// Looks whether the content is broken; it is uploaded all the same. Makes its SHA-256, if that is wanted.
+    async fn look_at_content(&self, name: &FileName, file: &Arc<File>) -> io::Result<Content> {
         let _permit = self.looks.acquire().await.map_err(io::Error::other)?;
-        let why = content::why_broken(name.as_str(), file, self.inflate).await?;
-        self.note_broken(name, why);
-        self.sha256_of(file).await
-    }
-
-    fn note_broken(&self, name: &FileName, why: Option<String>) {
-        let mut broken = self.broken();
-        match why {
-            Some(why) => {
-                warn!(file = %name, "its content is broken, so the dump will not be committed: {why}");
-                broken.insert(name.clone(), why);
-            }
-            None => {
-                broken.remove(name);
-            }
+        let broken = content::why_broken(name.as_str(), file, self.inflate).await?;
+        if let Some(why) = &broken {
+            warn!(file = %name, "its content is broken, so the dump will not be committed: {why}");
         }
-    }
-
-    /// Files whose content is broken.
-    pub fn broken(&self) -> MutexGuard<'_, BTreeMap<FileName, String>> {
-        self.broken.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok(Content { broken, sha256: self.sha256_of(file).await? })
     }
 
     /// Opens the file that was found ready, or none.
@@ -218,7 +211,7 @@ impl Transfer {
     }
 
     /// Brings the file into the bucket, unless it is there.
-    async fn bring(&self, job: &UploadJob, source: &Source, sha256: Option<&str>) -> Result<ObjectRecord, Trouble> {
+    async fn bring(&self, job: &UploadJob, source: &Source, content: &Content) -> Result<ObjectRecord, Trouble> {
         let name = job.name();
         let key = self.prefix.key(name).map_err(|error| Trouble::Local(error.to_string()))?;
         if let Some(object) = self.already_there(&key, job, source).await? {
@@ -229,7 +222,7 @@ impl Transfer {
             let why = "the bucket has this dump already, and this file is not as it is there; it was left alone";
             return Err(Trouble::Local(why.to_owned()));
         }
-        let passage = self.passage(&key, source, job.identity(), self.user_metadata(job, sha256))?;
+        let passage = self.passage(&key, source, job.identity(), user_metadata(&self.dump_id, job, content))?;
         self.put_file(&passage).await
     }
 
@@ -402,52 +395,42 @@ impl Transfer {
     }
 
     /// Removes the local file, now that its object is proved, if it is still the file that was read.
-    fn dispose(&self, job: &UploadJob, object: ObjectRecord) -> Outcome {
-        let kept = Uploaded { object: object.clone(), local: Local::Kept(Box::new(*job.identity())) };
+    fn dispose(&self, job: &UploadJob, object: ObjectRecord, broken: Option<Box<str>>) -> Outcome {
+        let name = job.name().as_str();
+        let uploaded = |local| Uploaded { object, local, broken };
+        let kept = Local::Kept(Box::new(*job.identity()));
         // `metadata` goes last, when the commit is known to stand.
-        if self.keep || job.name().is_metadata() {
-            return match self.directory.identity(job.name().as_str()) {
-                Ok(there) if there == *job.identity() => Outcome::Uploaded { uploaded: kept, removal: None },
-                Ok(_) => Outcome::Failed("it changed while it was uploaded".to_owned()),
-                Err(error) if error.kind() == io::ErrorKind::NotFound && job.after_end() => {
-                    Outcome::Uploaded { uploaded: Uploaded { object, local: Local::Removed }, removal: None }
+        let removal = if self.keep || job.name().is_metadata() {
+            match self.directory.identity(name) {
+                Ok(there) if there == *job.identity() => {
+                    return Outcome::Uploaded { uploaded: uploaded(kept), removal: None };
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Outcome::Withdrawn { object_left: true },
-                Err(error) => Outcome::Failed(format!("cannot look at it again: {error}")),
-            };
-        }
-        match self.directory.remove_verified(job.name().as_str(), job.identity()) {
-            Ok(Removal::Removed) => {
-                Outcome::Uploaded { uploaded: Uploaded { object, local: Local::Removed }, removal: None }
+                Ok(_) => Ok(Removal::Changed),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Removal::Absent),
+                Err(error) => return Outcome::Failed(format!("cannot look at it again: {error}")),
             }
-            // After mydumper's end somebody else tidied up, and the object is proved.
-            Ok(Removal::Absent) if job.after_end() => {
-                Outcome::Uploaded { uploaded: Uploaded { object, local: Local::Removed }, removal: None }
+        } else {
+            self.directory.remove_verified(name, job.identity())
+        };
+        match removal {
+            Ok(Removal::Absent) if self.was_renamed(job) => Outcome::Renamed,
+            // Gone by whatever hand: its object is proved.
+            Ok(Removal::Removed | Removal::Absent) => {
+                Outcome::Uploaded { uploaded: uploaded(Local::Removed), removal: None }
             }
-            Ok(Removal::Absent) => Outcome::Withdrawn { object_left: true },
             Ok(Removal::Changed) => Outcome::Failed("it changed while it was uploaded".to_owned()),
-            Err(error) => Outcome::Uploaded { uploaded: kept, removal: Some(error.to_string()) },
+            Err(error) => Outcome::Uploaded { uploaded: uploaded(kept), removal: Some(error.to_string()) },
         }
+    }
+
+    /// Whether the file stands there under the name that 0.10 gives a table's only file.
+    fn was_renamed(&self, job: &UploadJob) -> bool {
+        let now = renamed_to(job.name().as_str()).and_then(|name| self.directory.identity(name).ok());
+        now.is_some_and(|there| (there.device, there.inode) == (job.identity().device, job.identity().inode))
     }
 
     async fn sha256_of(&self, file: &Arc<File>) -> io::Result<Option<String>> {
         if self.sha256 { sha256(file).await.map(Some) } else { Ok(None) }
-    }
-
-    fn user_metadata(&self, job: &UploadJob, sha256: Option<&str>) -> UserMetadata {
-        let mut metadata = HashMap::from([
-            (DUMP_ID.to_owned(), self.dump_id.clone()),
-            (MTIME.to_owned(), (job.identity().modified / 1_000_000_000).to_string()),
-        ]);
-        if let Some(sha256) = sha256 {
-            metadata.insert(SHA256.to_owned(), sha256.to_owned());
-        }
-        if let Some(why) = self.broken().get(job.name()) {
-            // Headers are ASCII; the reasons of a library need not be.
-            let why: String = why.chars().filter(|c| matches!(c, ' '..='~')).collect();
-            metadata.insert(BROKEN.to_owned(), why);
-        }
-        metadata
     }
 
     /// Deletes the object of a file that mydumper took back; where that is not allowed, notes it for the manifest.
@@ -461,6 +444,22 @@ impl Transfer {
             Err(_) => Ok(()),
         }
     }
+}
+
+fn user_metadata(dump_id: &str, job: &UploadJob, content: &Content) -> UserMetadata {
+    let mut metadata = HashMap::from([
+        (DUMP_ID.to_owned(), dump_id.to_owned()),
+        (MTIME.to_owned(), (job.identity().modified / 1_000_000_000).to_string()),
+    ]);
+    if let Some(sha256) = &content.sha256 {
+        metadata.insert(SHA256.to_owned(), sha256.clone());
+    }
+    if let Some(why) = &content.broken {
+        // Headers are ASCII; the reasons of a library need not be.
+        let why: String = why.chars().filter(|c| matches!(c, ' '..='~')).collect();
+        metadata.insert(BROKEN.to_owned(), why);
+    }
+    metadata
 }
 
 /// User metadata: which dump an object belongs to.

@@ -147,7 +147,7 @@ fn only_the_platform_is_unsafe() {
 
 #[test]
 fn jobs_are_made_in_one_place() {
-    assert_only(&["UploadJob {"], &["model/state.rs"]);
+    assert_only(&["UploadJob {"], &["model/state/mod.rs"]);
 }
 
 #[test]

@@ -150,7 +150,7 @@ fn a_data_file_without_a_byte_is_judged_by_its_rows() {
     assert_good(&files, "");
 }
 
-/// The same where the empty file went up in an earlier run.
+/// The same where an earlier run saw the empty file, which waits for the dump's end.
 #[test]
 fn a_data_file_without_a_byte_is_judged_by_its_rows_after_a_kill() {
     let stage = Stage::new();
@@ -158,7 +158,6 @@ fn a_data_file_without_a_byte_is_judged_by_its_rows_after_a_kill() {
     let run = stage.upload().start();
     dumper.file_of("shop.t-schema.sql", "CREATE");
     dumper.file_of("shop.t.00000.sql", "");
-    stage.wait_until_moved("shop.t.00000.sql");
     stage.wait_until_moved("shop.t-schema.sql");
     run.kill().assert_killed_by(Signal::KILL);
     dumper.write_metadata("[`shop`.`t`]\nrows = 3\n");
@@ -187,11 +186,11 @@ fn a_full_disk_under_mydumper_is_seen_by_its_files() {
     );
 }
 
-/// A file that is written to, cut, replaced or removed while it is read: what is committed is what is there in the end.
+/// A file that is written to, cut or replaced while it is read: what is committed is what is there in the end.
 #[test]
 fn a_file_that_changes_while_it_is_read_is_read_again() {
     type Meddle = fn(&mut FakeDumper, &str);
-    let meddlers: [Meddle; 4] = [
+    let meddlers: [Meddle; 3] = [
         |dumper, name| {
             dumper.reopen(name);
             dumper.write(name, 10);
@@ -199,10 +198,10 @@ fn a_file_that_changes_while_it_is_read_is_read_again() {
         },
         |dumper, name| dumper.file(name, 6_000_000),
         |dumper, name| {
-            dumper.file_of("other", vec![b'x'; 12 << 20]);
-            dumper.rename("other", name);
+            // Under a name that no look takes for a file of the dump.
+            dumper.file_of("resume.partial", vec![b'x'; 12 << 20]);
+            dumper.rename("resume.partial", name);
         },
-        |dumper, name| dumper.delete(name),
     ];
     std::thread::scope(|scope| {
         for meddle in meddlers {

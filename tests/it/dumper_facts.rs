@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use crate::support::dir_watch::DirWatch;
 use crate::support::fake_dumper::{FakeDumper, Generation};
 use crate::support::s3_server::{Fault, Operation};
 use crate::support::sandbox::{Program, Run, eventually};
@@ -83,39 +84,91 @@ fn a_file_that_is_deleted_right_after_its_close_is_never_uploaded() {
     assert_eq!(stage.uploads_of("shop.empty.00000.sql").len(), 0);
 }
 
-/// "A file seen closed can still be deleted": when its bytes are just on their way, its object must go.
+/// mydumper takes back only what has no row. A file with rows that goes away while its bytes are on their way, or after
+/// that, was removed by somebody else, and its object is proved.
 #[test]
-fn a_file_that_is_deleted_while_it_is_uploaded_leaves_no_object() {
+fn a_file_that_somebody_removes_after_it_was_read_stays_in_the_bucket() {
+    for keep in [false, true] {
+        let stage = Stage::new();
+        let name = "shop.t.00000.sql";
+        let held = stage.server.inject(Fault::store_then_hold().key_where(move |key| key.ends_with(name)));
+        let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V0_10);
+        let run = following(stage.upload().args(keep.then_some("--keep")));
+        dumper.file(name, 20);
+        held.wait_for_hits(1);
+        dumper.delete(name);
+        held.clear();
+        dumper.file("shop.full.sql", 1_000);
+        dumper.finish_and_exit();
+        run.finish().assert_status(0);
+        assert_eq!(stage.names(), ["metadata", "shop.full.sql", name]);
+        assert_eq!(stage.server.requests_of(Operation::DeleteObject).len(), 0);
+    }
+}
+
+/// "Any other file that goes away before it is proved was removed by somebody else: not whole."
+#[test]
+fn a_file_that_somebody_removes_before_its_upload_makes_the_dump_incomplete() {
+    for (name, bytes) in [
+        ("shop.t.00000.sql", b"INSERT".as_slice()),
+        ("shop.t-schema.sql", b"CREATE"),
+        ("shop.t.00000.sql.zst", &[0; 14]),
+        ("shop.t.00000.dat", b"1"),
+    ] {
+        let stage = Stage::new();
+        let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+        let run = following(stage.upload_with_defaults().args(["--interval", "0.1", "--settle", "60"]));
+        dumper.file("shop.full.00000.sql", 1_000);
+        dumper.file_of(name, bytes);
+        stage.let_looks_pass();
+        dumper.delete(name);
+        dumper.finish_and_exit();
+        let said = format!("'{name}' is missing");
+        run.finish().assert_status(3).assert_says(&said);
+        stage.assert_incomplete(["shop.full.00000.sql"]);
+    }
+}
+
+/// The size that a look saw is a lower bound: written to after that and removed before the next one, the file had rows.
+#[test]
+fn a_file_that_grew_before_somebody_removed_it_is_missed() {
     let stage = Stage::new();
-    let held = stage.server.inject(Fault::store_then_hold().key_where(|key| key.ends_with("/shop.empty.sql")));
-    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V0_10);
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let run = following(stage.upload_with_defaults().args(["--interval", "1"]));
+    dumper.file("shop.full.00000.sql", 1_000);
+    dumper.open("shop.t.00000.sql");
+    DirWatch::on(&stage.sandbox.dump_dir()).wait_for_opens(4);
+    dumper.write("shop.t.00000.sql", 4_000);
+    dumper.close("shop.t.00000.sql");
+    dumper.delete("shop.t.00000.sql");
+    dumper.finish_and_exit();
+    run.finish().assert_status(3).assert_says("'shop.t.00000.sql' is missing").assert_says("4000 bytes");
+}
+
+/// What mydumper takes back: no row, plain and compressed, and the `.sql` beside a `.dat` without one. It is not even
+/// uploaded, since it waits for the dump's end.
+#[test]
+fn what_has_no_row_is_taken_back_and_was_never_uploaded() {
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
     let run = following(stage.upload());
-    dumper.file("shop.empty.sql", 20);
-    held.wait_for_hits(1);
-    dumper.delete("shop.empty.sql");
-    held.clear();
-    dumper.file("shop.full.sql", 1_000);
+    dumper.file("shop.full.00000.sql", 1_000);
+    let gzip_of_nothing = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let empty: [(&str, &[u8]); 5] = [
+        ("shop.a.00000.sql", b""),
+        ("shop.b.00000.sql.gz", &gzip_of_nothing),
+        ("shop.c.00000.sql.zst", &[0x28, 0xb5, 0x2f, 0xfd, 0x04, 0x00, 0x01, 0x00, 0x00, 0x99, 0xe9, 0xd8, 0x51]),
+        ("shop.d.00000.dat", b""),
+        ("shop.d.00000.sql", b"LOAD DATA LOCAL INFILE 'shop.d.00000.dat';\n"),
+    ];
+    empty.iter().for_each(|(name, bytes)| dumper.file_of(name, *bytes));
+    stage.wait_until_moved("shop.full.00000.sql");
+    stage.let_looks_pass();
+    empty.iter().for_each(|(name, _)| dumper.delete(name));
     dumper.finish_and_exit();
     run.finish().assert_status(0);
     stage.assert_whole(&dumper);
-    assert!(stage.server.requests_of(Operation::DeleteObject).iter().any(|r| r.key.ends_with("/shop.empty.sql")));
-}
-
-/// "So take an already uploaded copy of a withdrawn file out of the bucket": with `--keep` it is there to be withdrawn.
-#[test]
-fn a_file_that_is_deleted_after_its_upload_loses_its_object() {
-    let stage = Stage::new();
-    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
-    let run = following(stage.upload().arg("--keep"));
-    dumper.file("shop.full.00000.sql", 1_000);
-    dumper.file("shop.empty.00000.sql", 20);
-    stage.wait_for("shop.empty.00000.sql");
-    dumper.delete("shop.empty.00000.sql");
-    eventually("the withdrawn object is gone", || !stage.has("shop.empty.00000.sql"));
-    dumper.finish_and_exit();
-    run.finish().assert_status(0);
-    stage.assert_whole_at(&stage.prefix(), &dumper);
-    assert_eq!(stage.sandbox.local_files(), dumper.files());
+    empty.iter().for_each(|(name, _)| assert_eq!(stage.uploads_of(name).len(), 0, "{name}"));
 }
 
 /// "Uploading the old name too breaks the restore ('Duplicate entry')".
@@ -154,15 +207,15 @@ fn a_file_that_is_renamed_while_it_is_uploaded_has_one_name_in_the_bucket() {
 fn a_name_that_comes_back_has_its_new_bytes_in_the_bucket() {
     let stage = Stage::new();
     let held = stage.server.inject(Fault::hold().on(Operation::DeleteObject));
-    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V0_10);
     let run = following(stage.upload().arg("--keep"));
-    dumper.file_of("shop.t.00000.sql", "the first bytes");
-    stage.wait_for("shop.t.00000.sql");
-    dumper.delete("shop.t.00000.sql");
+    dumper.file_of("shop.t.00001.sql", "the first bytes");
+    stage.wait_for("shop.t.00001.sql");
+    dumper.rename("shop.t.00001.sql", "shop.t.sql");
     held.wait_for_hits(1);
-    dumper.file_of("shop.t.00000.sql", "the second bytes");
+    dumper.file_of("shop.t.00001.sql", "the second bytes");
     stage.let_looks_pass();
-    assert_eq!(stage.uploads_of("shop.t.00000.sql").len(), 1, "the old object goes before the new one comes");
+    assert_eq!(stage.uploads_of("shop.t.00001.sql").len(), 1, "the old object goes before the new one comes");
     held.clear();
     dumper.finish_and_exit();
     run.finish().assert_status(0);
@@ -174,14 +227,14 @@ fn a_name_that_comes_back_has_its_new_bytes_in_the_bucket() {
 fn a_withdrawn_file_whose_object_cannot_be_deleted_forbids_the_commit() {
     let stage = Stage::new();
     stage.server.inject(Fault::answer(403, "AccessDenied").on(Operation::DeleteObject));
-    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V0_10);
     let run = following(stage.upload().arg("--keep"));
-    dumper.file("shop.full.00000.sql", 1_000);
-    dumper.file("shop.empty.00000.sql", 20);
-    stage.wait_for("shop.empty.00000.sql");
-    dumper.delete("shop.empty.00000.sql");
+    dumper.file("shop.full.sql", 1_000);
+    dumper.file("shop.t.00001.sql", 20);
+    stage.wait_for("shop.t.00001.sql");
+    dumper.rename("shop.t.00001.sql", "shop.t.sql");
     dumper.finish_and_exit();
-    run.finish().assert_status(1).assert_says("shop.empty.00000.sql").assert_says("cannot be deleted");
+    run.finish().assert_status(1).assert_says("shop.t.00001.sql").assert_says("cannot be deleted");
     assert!(!stage.has("metadata"));
 }
 
@@ -237,7 +290,7 @@ fn a_fifo_is_left_alone() {
     let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
     let run = following(stage.upload());
     dumper.fifo("shop.t.00000.sql");
-    dumper.file_of("shop.t.00000.sql.zst", zstd_frame(b"rows"));
+    dumper.file_of("shop.t.00000.sql.zst", zstd_frame(b"INSERT INTO `t` VALUES(1);"));
     stage.wait_until_moved("shop.t.00000.sql.zst");
     dumper.delete("shop.t.00000.sql");
     dumper.finish_and_exit();

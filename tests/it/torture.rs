@@ -217,20 +217,27 @@ impl<'a> Round<'a> {
         self.faults.push(self.stage.server.inject(fault));
     }
 
-    /// A file that mydumper takes back or renames: it stays here while its upload is held, at whatever point of it.
-    fn fickle_file(&mut self, name: &str) {
+    /// A file without a row, which mydumper takes back; or the only one of its table, which 0.10 renames, while its
+    /// upload is held at whatever point of it.
+    fn fickle_file(&mut self, table: &str) {
+        if self.dice.one_in(2) {
+            let name = format!("{table}.00000.sql");
+            self.dumper.file(&name, 0);
+            self.linger();
+            return self.dumper.delete(name);
+        }
+        let name = format!("{table}.00001.sql");
         let end = format!("/{name}");
         let held = if self.dice.one_in(2) { Fault::hold() } else { Fault::store_then_hold() };
         let held = self.stage.server.inject(held.on(Operation::PutObject).key_where(move |key| key.ends_with(&end)));
         let bytes = 1 + self.dice.below(1_000);
-        self.dumper.file(name, bytes);
+        self.dumper.file(&name, bytes);
         self.linger();
-        if self.dice.one_in(2) {
-            self.dumper.delete(name);
-        } else {
-            self.dumper.rename(name, format!("{name}.renamed.sql"));
+        // It may be uploaded and removed by now; then 0.10 would find nothing to rename.
+        if self.stage.sandbox.dump_dir().join(&name).exists() && held.hits() > 0 {
+            self.dumper.rename(&name, format!("{table}.sql"));
+            self.withdrawn.insert(name);
         }
-        self.withdrawn.insert(name.to_owned());
         if self.dice.one_in(3) {
             self.kill();
             self.start();
@@ -247,7 +254,7 @@ impl<'a> Round<'a> {
                 1 => self.kill(),
                 2 => self.inject(),
                 3 => self.linger(),
-                4 if self.run.is_some() => self.fickle_file(&name),
+                4 if self.run.is_some() => self.fickle_file(&format!("shop.t{index}")),
                 5 | 6 => {
                     let bytes = self.size();
                     self.dumper.open(&name);

@@ -25,7 +25,8 @@ impl<'a> BucketCheck<'a> {
     pub async fn make(store: &Store, shared: &'a Shared) -> Result<Self, StoreError> {
         let directory = shared.transfer.prefix.directory();
         // `metadata` has just been committed: some stores list what is new a moment later.
-        let missing = shared.state().uploaded().keys().filter(|name| !name.is_metadata()).cloned().collect();
+        let missing =
+            shared.state().uploaded().map(|(name, _)| name).filter(|name| !name.is_metadata()).cloned().collect();
         let (wrong, wrong_count) = (Vec::new(), 0);
         let mut check = Self { shared, directory: directory.clone(), missing, wrong, wrong_count, manifest: None };
         store.list(&directory, |object| check.see(object)).await?;
@@ -41,7 +42,7 @@ impl<'a> BucketCheck<'a> {
             return;
         }
         self.missing.remove(name);
-        let difference = match self.shared.state().uploaded().get(name).map(|uploaded| &uploaded.object) {
+        let difference = match self.shared.state().find_uploaded(name).map(|uploaded| &uploaded.object) {
             // The directory itself, as some tools make it.
             None if name.is_empty() => None,
             None => Some(format!("'{}' is not of this dump", object.key.escape_debug())),

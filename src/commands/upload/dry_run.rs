@@ -19,7 +19,7 @@ use crate::model::state::{DumpState, Phase, Writers};
 use crate::model::units::ByteSize;
 use crate::report::{Align, Report, Table};
 use crate::s3::Store;
-use crate::scan::Look;
+use crate::scan::{Held, Look};
 
 /// Shows identity, verdict, prefix, method, rights, and the fate of each file.
 pub async fn run(args: &UploadArgs, report: &Report) -> Result<(), Failure> {
@@ -112,6 +112,7 @@ fn fates(
         lead: found.dump.sighted.inode,
         not_before: not_before(args, header),
         prefix,
+        held: Held::default(),
     };
     let state = Mutex::new(DumpState::new(Duration::ZERO));
     let (scan, strangers) = look.at(&found.directory, &state).context("cannot look at the dump directory")?;

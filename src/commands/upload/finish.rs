@@ -40,7 +40,9 @@ impl Session<'_> {
     pub fn why_incomplete(&self, ending: Ending, exit: DumperExit, metadata: &DumpMetadata) -> Option<String> {
         let broken = self.broken(metadata);
         let state = self.shared.state();
-        let names: Vec<&str> = state.uploaded().keys().chain(state.waiting()).map(FileName::as_str).collect();
+        let uploaded = state.uploaded().map(|(name, _)| name);
+        let names: Vec<&str> = uploaded.chain(state.waiting()).map(FileName::as_str).collect();
+        let lost = state.lost();
         why_incomplete(&Evidence {
             ending,
             metadata,
@@ -50,17 +52,21 @@ impl Session<'_> {
             allow_empty: self.args.dump.allow_empty,
             names: &names,
             broken: &broken,
+            lost: &lost,
         })
     }
 
     /// Files whose content is broken: those that were found so when they were read, and empty ones that cannot be right.
     fn broken(&self, metadata: &DumpMetadata) -> Vec<(String, String)> {
         let state = self.shared.state();
-        let sizes = state.uploaded().iter().map(|(name, uploaded)| (name.as_str(), uploaded.object.size));
-        let found = self.shared.transfer.broken();
-        let found = found.iter().map(|(name, why)| (name.to_string(), why.clone()));
+        let sizes = state.uploaded().map(|(name, uploaded)| (name.as_str(), uploaded.object.size));
         let empty = wrongly_empty(metadata, sizes).into_iter().map(|(name, why)| (name.to_owned(), why.to_owned()));
-        found.chain(empty).collect()
+        let found = state
+            .uploaded()
+            .filter_map(|(name, uploaded)| uploaded.broken.as_ref().map(|why| (name.to_string(), why.to_string())));
+        let mut broken: Vec<_> = found.chain(empty).collect();
+        broken.sort_unstable();
+        broken
     }
 
     /// What went wrong beside the dump itself: each is a reason for status 1 and no commit.
@@ -129,7 +135,7 @@ impl Session<'_> {
         let header = self.final_header(DumpStateWord::Complete, exit, metadata);
         self.write_manifest(header, metadata, Some(commit)).await.map_err(not_committed)?;
         self.follow(Phase::Committing).await?;
-        if !self.shared.state().uploaded().keys().any(FileName::is_metadata) {
+        if self.shared.state().find_uploaded(METADATA).is_none() {
             return Err(not_committed(anyhow!("metadata could not be uploaded")));
         }
         self.check_commit().await?;
@@ -159,7 +165,7 @@ impl Session<'_> {
         }
         let name: FileName = METADATA.parse().map_err(|error| not_committed(anyhow!("{METADATA}: {error}")))?;
         let key = self.shared.transfer.prefix.key(&name).map_err(|error| not_committed(error.into()))?;
-        let ours = self.shared.state().uploaded().get(&name).and_then(|uploaded| uploaded.object.etag.clone());
+        let ours = self.shared.state().find_uploaded(METADATA).and_then(|uploaded| uploaded.object.etag.clone());
         let there = self.store.head(&key).await.map_err(|error| not_committed(error.into()))?;
         // Another one's stays.
         if there.is_some_and(|there| there.etag == ours) {
@@ -209,7 +215,7 @@ impl Session<'_> {
     async fn adopt_earlier(&self) -> anyhow::Result<()> {
         let transfer = &self.shared.transfer;
         let unknown = |name: &&FileName| {
-            let known = self.shared.state().uploaded().contains_key(*name);
+            let known = self.shared.state().find_uploaded(name.as_str()).is_some();
             !known && !name.is_metadata() && self.directory.identity(name.as_str()).is_err()
         };
         futures_util::stream::iter(transfer.earlier.keys().filter(unknown))
@@ -224,10 +230,8 @@ impl Session<'_> {
         let Some(head) = head.filter(|head| head.metadata.get(DUMP_ID) == Some(&transfer.dump_id)) else {
             return Ok(());
         };
-        if let Some(why) = head.metadata.get(BROKEN) {
-            transfer.broken().insert(name.clone(), why.clone());
-        }
-        self.shared.state().adopt(name.clone(), Uploaded { object: record_of(head), local: Local::Removed });
+        let broken = head.metadata.get(BROKEN).map(|why| why.as_str().into());
+        self.shared.state().adopt(name.clone(), Uploaded { object: record_of(head), local: Local::Removed, broken });
         Ok(())
     }
 
@@ -258,14 +262,15 @@ impl Session<'_> {
     ) -> std::io::Result<std::fs::File> {
         let state = self.shared.state();
         let mut objects: Vec<(&FileName, &ObjectRecord)> =
-            state.uploaded().iter().map(|(name, uploaded)| (name, &uploaded.object)).collect();
+            state.uploaded().map(|(name, uploaded)| (name, &uploaded.object)).collect();
         let metadata_name: Option<FileName> = METADATA.parse().ok();
         if let (Some(name), Some(object)) = (&metadata_name, &commit) {
             objects.push((name, object));
         }
         objects.sort_by_key(|(name, _)| *name);
         let withdrawn = self.shared.transfer.withdrawn.lock().unwrap_or_else(PoisonError::into_inner);
-        header.withdrawn = withdrawn.iter().filter(|name| !state.uploaded().contains_key(*name)).cloned().collect();
+        header.withdrawn =
+            withdrawn.iter().filter(|name| state.find_uploaded(name.as_str()).is_none()).cloned().collect();
         header.total_files = objects.len() as u64;
         header.total_bytes = objects.iter().map(|(_, object)| object.size).sum();
         let describe = Describe::new(metadata, objects.iter().map(|(name, _)| name.as_str()));

@@ -88,9 +88,13 @@ impl Shared {
                     warn!(file = %name, "it is in the bucket, but cannot be removed here (will be retried): {why}");
                 }
             }
-            Outcome::Withdrawn { object_left } => {
-                debug!(file = %name, "mydumper took it back");
-                state.withdraw(job, object_left);
+            Outcome::Gone { object_left } => {
+                debug!(file = %name, "it was gone before it was read");
+                state.gone(job, object_left);
+            }
+            Outcome::Renamed => {
+                debug!(file = %name, "mydumper gave it another name");
+                state.renamed(job);
             }
             Outcome::Failed(why) => {
                 warn!(file = %name, "cannot upload it (will be retried): {why}");

@@ -33,7 +33,7 @@ use crate::model::units::human_duration;
 use crate::model::verdict::Ending;
 use crate::pool::Pool;
 use crate::s3::{Store, StoreError};
-use crate::scan::{Look, Strangers};
+use crate::scan::{Held, Look, Strangers};
 use crate::stop::Stop;
 use crate::transfer::Transfer;
 
@@ -285,6 +285,7 @@ impl<'a> Session<'a> {
             lead: self.dump.sighted.inode,
             not_before,
             prefix: self.shared.transfer.prefix.clone(),
+            held: Held::default(),
         };
         let (totals, store, retry_for) = (&mut *self.totals, &self.store, self.args.transfer.retry_for);
         let ended = self.ended.clone();
@@ -479,7 +480,6 @@ fn transfer(
         max_parts: args.transfer.max_parts,
         sha256: args.destination.sha256,
         inflate,
-        broken: Mutex::default(),
         write_only: args.destination.write_only,
         withdrawn: Mutex::default(),
         // Nothing in such a store tells a restart what was there: it must find all of it here.

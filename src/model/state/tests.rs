@@ -1,6 +1,7 @@
+use super::known::ATTEMPTS_MAX;
 use super::*;
 use crate::model::etag::Md5Digest;
-use crate::model::manifest::{ContentHash, Proof};
+use crate::model::manifest::{ContentHash, ObjectRecord, Proof};
 
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -10,11 +11,18 @@ struct World {
     now: Instant,
     files: std::collections::BTreeMap<String, (FileIdentity, bool)>,
     inodes: u64,
+    vanished: Vec<(FileName, FileIdentity)>,
 }
 
 impl World {
     fn new() -> Self {
-        Self { state: DumpState::new(SETTLE), now: Instant::now(), files: Default::default(), inodes: 0 }
+        Self {
+            state: DumpState::new(SETTLE),
+            now: Instant::now(),
+            files: Default::default(),
+            inodes: 0,
+            vanished: Vec::new(),
+        }
     }
 
     fn put(&mut self, name: &str, closed: bool) {
@@ -31,7 +39,26 @@ impl World {
         listing
     }
 
+    fn resize(&mut self, name: &str, size: u64) {
+        self.files.get_mut(name).expect("the file").0.size = size;
+    }
+
     fn scan(&mut self, phase: Phase, seconds: u64) -> Vec<UploadJob> {
+        self.look(phase, seconds).jobs
+    }
+
+    /// Uploads the only file that is there, and leaves it there.
+    fn upload_and_keep(&mut self, name: &str) -> FileIdentity {
+        let mut jobs = self.scan(Phase::Writing, 0);
+        jobs.extend(self.scan(Phase::Writing, 1));
+        assert_eq!(names(&jobs), [name]);
+        let job = jobs.pop().expect("a job");
+        let identity = *job.identity();
+        self.state.complete(job, uploaded(Local::Kept(Box::new(identity))));
+        identity
+    }
+
+    fn look(&mut self, phase: Phase, seconds: u64) -> Observed {
         self.now += Duration::from_secs(seconds);
         let listing = self.listing();
         let unfinished = self.state.unfinished(&listing);
@@ -40,8 +67,8 @@ impl World {
             (name, Probe { identity, writers: if closed { Writers::None } else { Writers::Some } })
         };
         let probes = unfinished.into_iter().map(probe).collect();
-        let observed = self.state.observe(Scan { now: self.now, phase, listing, probes });
-        observed.jobs
+        let vanished = std::mem::take(&mut self.vanished);
+        self.state.observe(Scan { now: self.now, phase, listing, probes, vanished })
     }
 }
 
@@ -58,7 +85,7 @@ fn uploaded(local: Local) -> Uploaded {
         sha256: None,
         proof: Proof::EtagMd5,
     };
-    Uploaded { object, local }
+    Uploaded { object, local, broken: None }
 }
 
 /// Promise 1: "A file that may still be written is never uploaded. Where we cannot tell, nothing is ready."
@@ -156,48 +183,176 @@ fn a_kept_file_is_done_until_another_takes_its_name() {
     assert_eq!(world.state.counts().uploaded, 0);
 }
 
+/// "Up to 0.10.5 it renames `t.00001.sql`": the object of the old name must go, or its rows would be there twice.
 #[test]
-fn a_kept_file_that_vanishes_was_withdrawn() {
+fn a_kept_file_that_mydumper_renamed_is_withdrawn() {
     let mut world = World::new();
-    world.put("a.sql", true);
-    world.scan(Phase::Writing, 0);
-    let job = world.scan(Phase::Writing, 1).pop().expect("a job");
-    let identity = *job.identity();
-    world.state.complete(job, uploaded(Local::Kept(Box::new(identity))));
+    world.put("s.t.00001.sql", true);
+    let identity = world.upload_and_keep("s.t.00001.sql");
     world.files.clear();
-    world.scan(Phase::Writing, 1);
-    let name: FileName = "a.sql".parse().expect("a name");
-    assert_eq!(world.state.withdrawn().collect::<Vec<_>>(), [&name]);
-    assert_eq!(world.state.outstanding(), 1);
+    world.files.insert("s.t.sql".to_owned(), (identity, true));
+    let observed = world.look(Phase::Writing, 1);
+    let name: FileName = "s.t.00001.sql".parse().expect("a name");
+    assert_eq!(observed.withdrawn, std::slice::from_ref(&name));
+    assert_eq!(world.state.outstanding(), 2, "the object, and the file of the new name");
     world.state.withdrawal_done(&name);
-    assert_eq!(world.state.outstanding(), 0);
+    assert_eq!(world.state.outstanding(), 1);
+    assert_eq!(world.state.lost(), []);
 }
 
+/// Somebody tidied up; the object is proved. mydumper takes back only what has no row.
 #[test]
-fn after_the_end_a_kept_file_that_vanishes_was_tidied_up() {
-    let mut world = World::new();
-    world.put("a.sql", true);
-    let job = world.scan(Phase::Ended, 0).pop().expect("a job");
-    let identity = *job.identity();
-    world.state.complete(job, uploaded(Local::Kept(Box::new(identity))));
-    world.files.clear();
-    world.scan(Phase::Ended, 1);
-    assert_eq!(world.state.withdrawn().count(), 0);
-    assert_eq!(world.state.counts().uploaded, 1);
+fn a_kept_file_that_vanishes_stays_in_the_bucket() {
+    for phase in [Phase::Writing, Phase::Ended] {
+        let mut world = World::new();
+        world.put("a.sql", true);
+        world.upload_and_keep("a.sql");
+        world.files.clear();
+        assert_eq!(world.look(phase, 1).withdrawn, []);
+        assert_eq!((world.state.counts().uploaded, world.state.outstanding()), (1, 0));
+        assert_eq!(world.state.local_bytes(), 0);
+        assert_eq!(world.state.lost(), []);
+    }
+}
+
+fn lost(world: &World) -> Vec<String> {
+    world.state.lost().into_iter().map(|(name, _)| name.to_string()).collect()
 }
 
 #[test]
 fn after_the_end_a_file_that_vanishes_before_its_upload_is_lost() {
     let mut world = World::new();
     world.put("a.sql", false);
-    world.put("b.sql", true);
+    world.put("s.empty.sql", true);
+    world.resize("s.empty.sql", 0);
     let job = world.scan(Phase::Ended, 0).pop().expect("a job");
     world.files.clear();
     world.scan(Phase::Ended, 1);
-    world.state.withdraw(job, false);
-    let mut lost: Vec<_> = world.state.failed().into_iter().map(|(name, _)| name.to_string()).collect();
-    lost.sort();
-    assert_eq!(lost, ["a.sql", "b.sql"]);
+    world.state.gone(job, false);
+    assert_eq!(lost(&world), ["a.sql", "s.empty.sql"]);
+    assert_eq!(world.state.outstanding(), 0);
+}
+
+/// "Any other file that goes away before it is proved was removed by somebody else: not whole."
+#[test]
+fn while_the_dump_lives_only_what_has_no_row_is_taken_back() {
+    assert_eq!(lost_of(&[("s.t.00000.sql", 10), ("s.t-schema.sql", 300)]), ["s.t-schema.sql", "s.t.00000.sql"]);
+    let lost = lost_of(&[
+        ("s.e.00000.sql", 0),
+        ("s.e.00000.sql.gz", 20),
+        ("s.e.00000.sql.zst", 13),
+        ("s.l.00000.dat", 0),
+        ("s.l.00000.sql", 300),
+        ("s.m.00000.dat", 7),
+        ("s.m.00000.sql", 300),
+        ("s.t-schema.sql", 0),
+    ]);
+    assert_eq!(lost, ["s.m.00000.dat", "s.m.00000.sql", "s.t-schema.sql"]);
+}
+
+/// What is lost of these files, when they vanish while the dump lives.
+fn lost_of(files: &[(&str, u64)]) -> Vec<String> {
+    let mut world = World::new();
+    for (name, size) in files {
+        world.put(name, false);
+        world.resize(name, *size);
+    }
+    world.scan(Phase::Writing, 0);
+    world.files.clear();
+    world.scan(Phase::Writing, 1);
+    lost(&world)
+}
+
+/// A look may fall between the creation of a `.sql` and that of its `.dat`, and the next one after both are gone.
+#[test]
+fn a_statement_whose_rows_were_never_seen_is_taken_back_in_a_dump_with_rows_beside() {
+    let mut world = World::new();
+    world.put("s.l.00000.sql", false);
+    world.scan(Phase::Writing, 0);
+    world.files.clear();
+    world.scan(Phase::Writing, 1);
+    assert_eq!(lost(&world), ["s.l.00000.sql"]);
+    world.put("s.m.00000.dat", false);
+    world.scan(Phase::Writing, 1);
+    assert_eq!(lost(&world), [""; 0]);
+}
+
+/// The size that a look saw is a lower bound: a file that was empty then may have had rows when it was removed.
+#[test]
+fn what_was_held_open_tells_more_than_the_last_look() {
+    let mut world = World::new();
+    world.put("s.t.00000.sql", false);
+    world.resize("s.t.00000.sql", 0);
+    world.scan(Phase::Writing, 0);
+    let (identity, _) = world.files.remove("s.t.00000.sql").expect("the file");
+    world.vanished.push(("s.t.00000.sql".parse().expect("a name"), FileIdentity { size: 4096, ..identity }));
+    world.scan(Phase::Writing, 1);
+    assert_eq!(lost(&world), ["s.t.00000.sql"]);
+}
+
+#[test]
+fn a_lost_file_that_comes_back_is_uploaded() {
+    let mut world = World::new();
+    world.put("s.t.00000.sql", true);
+    world.scan(Phase::Writing, 0);
+    let file = world.files.remove("s.t.00000.sql").expect("the file");
+    world.scan(Phase::Writing, 1);
+    assert_eq!(lost(&world), ["s.t.00000.sql"]);
+    world.files.insert("s.t.00000.sql".to_owned(), file);
+    assert_eq!(names(&world.scan(Phase::Ended, 1)), ["s.t.00000.sql"]);
+    assert_eq!(lost(&world), [""; 0]);
+}
+
+/// "Such empty files wait for the dump's end, so none is uploaded in vain."
+#[test]
+fn a_file_that_mydumper_may_take_back_waits_for_the_end() {
+    let mut world = World::new();
+    for (name, size) in [("s.e.00000.sql", 0), ("s.l.00000.dat", 0), ("s.l.00000.sql", 300), ("s.e-schema.sql", 0)] {
+        world.put(name, true);
+        world.resize(name, size);
+    }
+    world.scan(Phase::Writing, 0);
+    assert_eq!(names(&world.scan(Phase::Writing, 9)), ["s.e-schema.sql"]);
+    assert_eq!(world.scan(Phase::Ended, 0).len(), 3);
+}
+
+/// A failed attempt while the dump lives says nothing of those after its end.
+#[test]
+fn attempts_count_from_the_dumps_end_on() {
+    let mut world = World::new();
+    world.put("a.sql", true);
+    world.scan(Phase::Writing, 0);
+    for _ in 0..2 * ATTEMPTS_MAX {
+        let job = loop {
+            if let Some(job) = world.scan(Phase::Writing, 60).pop() {
+                break job;
+            }
+        };
+        world.state.fail(job, world.now, "refused".into());
+    }
+    for _ in 0..ATTEMPTS_MAX {
+        assert_eq!(world.state.failed(), []);
+        let job = world.scan(Phase::Ended, 60).pop().expect("a job");
+        world.state.fail(job, world.now, "refused".into());
+    }
+    assert_eq!(world.state.failed().len(), 1);
+}
+
+/// A broken file that mydumper took back, or that was written anew, condemns nothing.
+#[test]
+fn what_was_broken_counts_as_long_as_it_is_the_object() {
+    let mut world = World::new();
+    world.put("s.t.00001.sql", true);
+    let identity = world.upload_and_keep("s.t.00001.sql");
+    let broken = |world: &World| world.state.uploaded().filter(|(_, uploaded)| uploaded.broken.is_some()).count();
+    let name: FileName = "s.t.00001.sql".parse().expect("a name");
+    let local = Local::Kept(Box::new(identity));
+    world.state.adopt(name, Uploaded { broken: Some("cut short".into()), ..uploaded(local) });
+    assert_eq!(broken(&world), 1);
+    world.files.clear();
+    world.files.insert("s.t.sql".to_owned(), (identity, true));
+    world.scan(Phase::Writing, 1);
+    assert_eq!(broken(&world), 0);
 }
 
 #[test]
@@ -208,7 +363,13 @@ fn a_stale_look_at_a_finished_file_changes_nothing() {
     let job = world.scan(Phase::Ended, 0).pop().expect("a job");
     let stale = (job.name().clone(), Probe { identity: *job.identity(), writers: Writers::None });
     world.state.complete(job, uploaded(Local::Kept(Box::new(stale.1.identity))));
-    let observed = world.state.observe(Scan { now: world.now, phase: Phase::Ended, listing, probes: vec![stale] });
+    let observed = world.state.observe(Scan {
+        now: world.now,
+        phase: Phase::Ended,
+        listing,
+        probes: vec![stale],
+        vanished: Vec::new(),
+    });
     assert_eq!(observed.jobs, []);
     assert_eq!(world.state.counts().uploaded, 1);
 }
@@ -241,7 +402,6 @@ fn random_history(seed: u64) {
                 }
             }
             3 | 4 => {
-                withdraw_all(&mut world);
                 let seconds = next(3);
                 running.extend(world.scan(Phase::Writing, seconds));
             }
@@ -252,7 +412,6 @@ fn random_history(seed: u64) {
     // Whatever happened: once all are closed, every file ends up uploaded.
     world.files.values_mut().for_each(|file| file.1 = true);
     for _ in 0..200 {
-        withdraw_all(&mut world);
         running.extend(world.scan(Phase::Writing, 60));
         while !running.is_empty() {
             finish_one(&mut world, &mut running, 0, 0);
@@ -260,13 +419,8 @@ fn random_history(seed: u64) {
     }
     for name in world.files.keys() {
         let name: FileName = name.parse().expect("a name");
-        assert!(world.state.uploaded().contains_key(&name), "seed {seed}: {name} was lost");
+        assert!(world.state.find_uploaded(name.as_str()).is_some(), "seed {seed}: {name} was lost");
     }
-}
-
-fn withdraw_all(world: &mut World) {
-    let names: Vec<_> = world.state.withdrawn().cloned().collect();
-    names.iter().for_each(|name| world.state.withdrawal_done(name));
 }
 
 fn finish_one(world: &mut World, running: &mut Vec<UploadJob>, how: u64, which: usize) {
@@ -286,7 +440,7 @@ fn finish_one(world: &mut World, running: &mut Vec<UploadJob>, how: u64, which: 
         2 => world.state.fail(job, world.now, "refused".into()),
         _ => {
             world.files.remove(job.name().as_str());
-            world.state.withdraw(job, false);
+            world.state.gone(job, false);
         }
     }
 }
@@ -295,14 +449,10 @@ fn check(world: &World, running: &[UploadJob], seed: u64) {
     let counts = world.state.counts();
     assert_eq!(counts.uploading, running.len(), "seed {seed}");
     for job in running {
-        assert!(!world.state.uploaded.contains_key(job.name()), "seed {seed}: {} is done and on its way", job.name());
-        assert!(!world.state.open.contains_key(job.name()), "seed {seed}: {} waits and is on its way", job.name());
+        let stage = &world.state.files[job.name()].stage;
+        assert!(matches!(stage, Stage::Uploading(_)), "seed {seed}: {} is on its way, and {stage:?}", job.name());
     }
-    for name in world.state.uploaded.keys() {
-        let waits_again = world.state.open.get(name);
-        assert!(
-            waits_again.is_none_or(|waiting| waiting.closed_since.is_none() || world.files.contains_key(name.as_str())),
-            "seed {seed}: {name}"
-        );
-    }
+    let mut sums = Sums::default();
+    world.state.files.iter().for_each(|(name, known)| sums.add(Sums::of(name, known)));
+    assert_eq!(world.state.sums, sums, "seed {seed}");
 }

@@ -1,0 +1,504 @@
+//! The four sets: what is there, what may still be written, what is on its way, what is safe.
+//!
+//! [`DumpState::observe`] is the only place that decides what is ready, and the only maker of [`UploadJob`]s.
+//! A job is a token: it is made once, and [`DumpState::complete`], [`DumpState::fail`] or [`DumpState::gone`]
+//! takes it back by value. So "marked before it is queued" is not a rule to remember but the only way to get a job.
+//!
+//! What goes away before it is proved is judged here too: mydumper took it back (`taken_back`), or the dump lacks it.
+
+mod known;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use self::known::{Known, Lost, Setback, Stage, Sums, Waiting};
+pub use self::known::{Local, Uploaded};
+use super::file_name::FileName;
+use super::identity::FileIdentity;
+use super::listing::Listing;
+use super::taken_back::{may_be_empty, renamed_to, rows_beside};
+
+/// What is known of a file's writers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writers {
+    /// Somebody has it open for writing, or nobody can tell.
+    Some,
+    /// The kernel says that nobody has it open for writing.
+    None,
+    /// Nobody can tell, but the dump has ended, and its writers with it. Such a file must settle all the same.
+    Ended,
+}
+
+/// What a closer look at a file said: first who writes it, then its identity, in this order.
+#[derive(Debug, Clone, Copy)]
+pub struct Probe {
+    /// The file's identity.
+    pub identity: FileIdentity,
+    /// Who writes it.
+    pub writers: Writers,
+}
+
+/// Where the dump is in its life; it decides what a closed file has to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// mydumper writes, renames and deletes: a closed file must settle first. `metadata` is not ours to take.
+    Writing,
+    /// mydumper has ended: a closed file is ready at once. `metadata` waits for everything else.
+    Ended,
+    /// Everything else is verified: `metadata` is ready too.
+    Committing,
+}
+
+/// One look at the dump directory.
+#[derive(Debug)]
+pub struct Scan {
+    /// When it was made.
+    pub now: Instant,
+    /// Where the dump is.
+    pub phase: Phase,
+    /// Every file of the dump that is there.
+    pub listing: Listing,
+    /// A closer look at those that [`DumpState::unfinished`] named.
+    pub probes: Vec<(FileName, Probe)>,
+    /// Files that an earlier look held open and whose names are gone, with their last identity: exact, where the
+    /// identity that a look saw is only what the file was then.
+    pub vanished: Vec<(FileName, FileIdentity)>,
+}
+
+/// The right and the duty to upload one file once.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UploadJob {
+    name: FileName,
+    identity: FileIdentity,
+    after_end: bool,
+}
+
+impl UploadJob {
+    /// The file's name.
+    pub fn name(&self) -> &FileName {
+        &self.name
+    }
+
+    /// What the file was when it was found ready; any other file under this name is not meant.
+    pub fn identity(&self) -> &FileIdentity {
+        &self.identity
+    }
+}
+
+/// What a scan led to.
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// To be pushed to the queue; they are in `uploading` already.
+    pub jobs: Vec<UploadJob>,
+    /// Files that were uploaded and then taken away by mydumper: their objects must go too.
+    pub withdrawn: Vec<FileName>,
+}
+
+/// The state of one dump. It lives behind one mutex that is never held across an `.await`: a scan or a job's end
+/// changes it in one step, and nobody sees it in between.
+#[derive(Debug)]
+pub struct DumpState {
+    /// How long a file must stay the same after it was first seen closed.
+    settle: Duration,
+    /// Every file that was ever seen, and what it is: *open*, *uploading*, *uploaded*, or none of the dump any more.
+    files: HashMap<FileName, Known>,
+    /// The set *present*: the names that the last scan found. Changed by `observe`, and by `adopt` for kept files.
+    present: Vec<FileName>,
+    /// Over `files`.
+    sums: Sums,
+    /// Whether a scan has been made after mydumper's end: what is missing since then was not taken back by mydumper.
+    ended: bool,
+    /// Whether the dump has `.dat` files.
+    has_rows_beside: bool,
+    scans: u64,
+}
+
+/// Sizes of the four sets, for the status line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Files in the directory.
+    pub present: usize,
+    /// Files that may still be written or have not settled.
+    pub open: usize,
+    /// Files in the queue or on their way.
+    pub uploading: usize,
+    /// Files verified in the bucket.
+    pub uploaded: usize,
+    /// Their bytes.
+    pub uploaded_bytes: u64,
+}
+
+impl DumpState {
+    /// An empty state; a closed file counts as ready when it stayed the same for `settle`.
+    pub fn new(settle: Duration) -> Self {
+        Self {
+            settle,
+            files: HashMap::new(),
+            present: Vec::new(),
+            sums: Sums::default(),
+            ended: false,
+            has_rows_beside: false,
+            scans: 0,
+        }
+    }
+
+    /// The listed files that need a closer look: all that are neither on their way nor done.
+    pub fn unfinished(&self, listing: &Listing) -> Vec<FileName> {
+        let is_unfinished = |name: &str, inode| match self.files.get(name).map(|known| &known.stage) {
+            Some(Stage::Uploading(_)) => false,
+            Some(Stage::Uploaded(uploaded)) => match &uploaded.local {
+                Local::Kept(identity) => identity.inode != inode,
+                Local::Removed => true,
+            },
+            _ => true,
+        };
+        let names = listing.iter().filter(|(name, inode)| is_unfinished(name, *inode));
+        names.filter_map(|(name, _)| name.parse().ok()).collect()
+    }
+
+    /// Takes one look at the directory in: marks what is ready as uploading and returns it as jobs.
+    pub fn observe(&mut self, scan: Scan) -> Observed {
+        self.scans += 1;
+        // While nobody knows it from elsewhere, a name is as new as its first look.
+        let is_found = |known: &Known, scans: u64| known.seen + 1 == scans;
+        let mut fresh = Vec::new();
+        let mut found = 0;
+        for (name, _) in scan.listing.iter() {
+            match self.files.get_mut(name) {
+                Some(known) => {
+                    if is_found(known, self.scans) {
+                        found += 1
+                    } else {
+                        fresh.extend(name.parse().ok())
+                    }
+                    known.seen = self.scans;
+                }
+                // The listing holds none that is no name. What it is the closer look tells.
+                None => fresh.extend(name.parse().ok()),
+            }
+        }
+        self.forget_absent(&scan, found);
+        self.present.extend(fresh);
+        let names: Vec<_> =
+            scan.probes.into_iter().filter_map(|(name, probe)| self.note(name, probe, scan.now)).collect();
+        self.ended = scan.phase != Phase::Writing;
+        let jobs = names.into_iter().filter_map(|probed| self.consider(probed, scan.now, scan.phase)).collect();
+        Observed { jobs, withdrawn: self.due_withdrawals() }
+    }
+
+    /// Notes what a closer look saw of a file that waits; `None` where it does not wait.
+    fn note(&mut self, name: FileName, probe: Probe, now: Instant) -> Option<(FileName, Probe)> {
+        self.has_rows_beside |= name.as_str().contains(".dat");
+        let same_since = match self.files.get(&name).map(|known| &known.stage) {
+            // A worker may have ended with it between the look and now; then the look is stale.
+            Some(Stage::Uploading(_)) => return None,
+            Some(Stage::Uploaded(uploaded)) if uploaded.local == Local::Kept(Box::new(probe.identity)) => return None,
+            // The old object goes before a new one comes, or its deletion would hit the new one.
+            Some(Stage::TakenBack(Some(_))) => return None,
+            Some(Stage::Open(waiting)) if waiting.identity == probe.identity => waiting.closed_since,
+            _ => None,
+        };
+        let closed_since = match probe.writers {
+            Writers::Some => None,
+            Writers::None | Writers::Ended => Some(same_since.unwrap_or(now)),
+        };
+        let scans = self.scans;
+        self.change(&name, |known| {
+            known.seen = scans;
+            known.stage = Stage::Open(Box::new(Waiting { identity: probe.identity, closed_since }));
+        });
+        Some((name, probe))
+    }
+
+    /// The heart: is this file ready?
+    fn consider(&mut self, (name, probe): (FileName, Probe), now: Instant, phase: Phase) -> Option<UploadJob> {
+        let known = self.files.get(&name)?;
+        let Stage::Open(waiting) = &known.stage else { return None };
+        let at_once = phase != Phase::Writing && probe.writers == Writers::None;
+        let settled =
+            waiting.closed_since.is_some_and(|since| at_once || now.saturating_duration_since(since) >= self.settle);
+        let turn = !name.is_metadata() || phase == Phase::Committing;
+        let held_back = known
+            .setback
+            .as_ref()
+            .is_some_and(|setback| now < setback.not_before || (phase != Phase::Writing && setback.is_final()));
+        if !settled || !turn || held_back || (phase == Phase::Writing && self.may_be_taken_back(&name, &probe.identity))
+        {
+            return None;
+        }
+        self.change(&name, |known| known.stage = Stage::Uploading(probe.identity.size));
+        Some(UploadJob { name, identity: probe.identity, after_end: phase != Phase::Writing })
+    }
+
+    /// Whether mydumper may still delete it: such a file waits for the dump's end, so that none goes up in vain.
+    fn may_be_taken_back(&self, name: &FileName, identity: &FileIdentity) -> bool {
+        may_be_empty(name.as_str(), identity.size) || self.rows_beside(name) == Beside::MayBeEmpty
+    }
+
+    /// What the `.dat` beside a `.sql` is.
+    fn rows_beside(&self, name: &FileName) -> Beside {
+        let Some(beside) = rows_beside(name.as_str()) else { return Beside::Nothing };
+        match self.files.get(beside.as_str()).map(|known| &known.stage) {
+            None => Beside::Nothing,
+            Some(Stage::Open(waiting)) if may_be_empty(&beside, waiting.identity.size) => Beside::MayBeEmpty,
+            Some(Stage::TakenBack(_)) => Beside::MayBeEmpty,
+            Some(_) => Beside::Rows,
+        }
+    }
+
+    /// What was there at the look before, and is not any more. `found` of those are still there.
+    fn forget_absent(&mut self, scan: &Scan, found: usize) {
+        if found == self.present.len() {
+            return;
+        }
+        let scans = self.scans;
+        let (present, mut gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.present)
+            .into_iter()
+            .partition(|name| self.files.get(name).is_some_and(|known| known.seen == scans));
+        self.present = present;
+        // A `.dat` before the `.sql` beside it, which is judged by it.
+        gone.sort_unstable();
+        for name in gone {
+            let last = scan.vanished.iter().find(|(vanished, _)| *vanished == name).map(|(_, last)| *last);
+            self.miss(&name, last, &scan.listing);
+        }
+    }
+
+    /// A name that is not there any more.
+    fn miss(&mut self, name: &FileName, last: Option<FileIdentity>, listing: &Listing) {
+        let Some(known) = self.files.get(name) else { return };
+        let stage = match &known.stage {
+            Stage::Open(waiting) => {
+                let identity = last.unwrap_or(waiting.identity);
+                self.stage_of_gone(name, &identity, Some(listing), false)
+            }
+            Stage::Uploaded(uploaded) => match &uploaded.local {
+                Local::Kept(identity) if was_renamed(name, identity, listing) => Stage::TakenBack(Some(0)),
+                // Somebody tidied up; the object is proved.
+                Local::Kept(_) => return self.removed(name),
+                Local::Removed => return,
+            },
+            // The job's end tells.
+            Stage::Uploading(_) | Stage::TakenBack(_) | Stage::Lost(_) => return,
+        };
+        self.change(name, |known| {
+            known.stage = stage;
+            known.setback = None;
+        });
+    }
+
+    /// What a file is that went away before it was proved.
+    fn stage_of_gone(
+        &self,
+        name: &FileName,
+        identity: &FileIdentity,
+        listing: Option<&Listing>,
+        object_left: bool,
+    ) -> Stage {
+        let beside = self.rows_beside(name);
+        let by_mydumper = !self.ended
+            && (may_be_empty(name.as_str(), identity.size)
+                || beside == Beside::MayBeEmpty
+                || listing.is_some_and(|listing| was_renamed(name, identity, listing)));
+        if by_mydumper || name.is_metadata() {
+            return Stage::TakenBack(object_left.then_some(0));
+        }
+        let why = format!("it went away before it was in the bucket, with {} bytes or more", identity.size);
+        let is_statement = !self.ended && beside == Beside::Nothing && rows_beside(name.as_str()).is_some();
+        Stage::Lost(Box::new(Lost { why, unless_rows_are_beside: is_statement }))
+    }
+
+    fn due_withdrawals(&self) -> Vec<FileName> {
+        if self.sums.withdrawn == 0 {
+            return Vec::new();
+        }
+        let is_due = |known: &Known| matches!(known.stage, Stage::TakenBack(Some(_))) && known.failure().is_none();
+        self.files.iter().filter(|(_, known)| is_due(known)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Changes what is known of a file, and the sums with it.
+    fn change(&mut self, name: &FileName, change: impl FnOnce(&mut Known)) {
+        let known = match self.files.get_mut(name) {
+            Some(known) => {
+                self.sums.subtract(Sums::of(name, known));
+                known
+            }
+            None => {
+                let unknown = Known { seen: self.scans, stage: Stage::TakenBack(None), setback: None };
+                self.files.entry(name.clone()).or_insert(unknown)
+            }
+        };
+        change(known);
+        self.sums.add(Sums::of(name, known));
+    }
+
+    /// The job ended well: its object is proved.
+    pub fn complete(&mut self, job: UploadJob, uploaded: Uploaded) {
+        self.adopt(job.name, uploaded);
+    }
+
+    /// Takes in what an earlier run uploaded and proved.
+    pub fn adopt(&mut self, name: FileName, uploaded: Uploaded) {
+        let is_kept = uploaded.is_kept();
+        self.change(&name, |known| {
+            known.stage = Stage::Uploaded(Box::new(uploaded));
+            known.setback = None;
+        });
+        // It was there a moment ago. Absent at the next look, it must be missed.
+        let scans = self.scans;
+        if is_kept && self.files.get(&name).is_some_and(|known| known.seen != scans) {
+            self.change(&name, |known| known.seen = scans);
+            self.present.push(name);
+        }
+    }
+
+    /// The job failed: the file becomes ready again after a delay that doubles from one second.
+    pub fn fail(&mut self, job: UploadJob, now: Instant, reason: String) {
+        self.change(&job.name, |known| {
+            known.stage = Stage::Open(Box::new(Waiting { identity: job.identity, closed_since: None }));
+            known.setback = Some(Setback::after(known.setback.take(), now, job.after_end, reason));
+        });
+    }
+
+    /// The file was gone when the job came to it: mydumper took it back, or the dump lacks it. `object_left` says
+    /// whether an object of it may be in the bucket.
+    pub fn gone(&mut self, job: UploadJob, object_left: bool) {
+        // Of an object whose file was lost nobody knows whether it is the same; but it may be all that there is.
+        let stage = self.stage_of_gone(&job.name, &job.identity, None, object_left);
+        self.change(&job.name, |known| {
+            known.stage = stage;
+            known.setback = None;
+        });
+    }
+
+    /// The file was renamed by mydumper while it went up: the object of the old name must go.
+    pub fn renamed(&mut self, job: UploadJob) {
+        self.change(&job.name, |known| {
+            known.stage = Stage::TakenBack(Some(0));
+            known.setback = None;
+        });
+    }
+
+    /// The object of a withdrawn file is gone from the bucket.
+    pub fn withdrawal_done(&mut self, name: &FileName) {
+        self.change(name, |known| {
+            if matches!(known.stage, Stage::TakenBack(_)) {
+                known.stage = Stage::TakenBack(None);
+            }
+        });
+    }
+
+    /// The object of a withdrawn file could not be deleted this time.
+    pub fn withdrawal_failed(&mut self, name: &FileName) {
+        self.change(name, |known| {
+            if let Stage::TakenBack(Some(attempts)) = &mut known.stage {
+                *attempts += 1;
+            }
+        });
+    }
+
+    /// A kept file turned out to have changed since it was uploaded: it counts as not uploaded.
+    pub fn reopen(&mut self, name: &FileName) {
+        self.change(name, |known| known.stage = Stage::TakenBack(None));
+    }
+
+    /// A kept file was removed after all.
+    pub fn removed(&mut self, name: &FileName) {
+        self.change(name, |known| {
+            if let Stage::Uploaded(uploaded) = &mut known.stage {
+                uploaded.local = Local::Removed;
+            }
+        });
+    }
+
+    /// What was tried often enough, each with the last reason.
+    pub fn failed(&self) -> Vec<(FileName, String)> {
+        let failed = |(name, known): (&FileName, &Known)| Some((name.clone(), known.failure()?.to_owned()));
+        self.files.iter().filter_map(failed).collect()
+    }
+
+    /// What went away before it was proved, and not by mydumper's hand: the dump is not whole.
+    pub fn lost(&self) -> Vec<(FileName, String)> {
+        let lost = |(name, known): (&FileName, &Known)| match &known.stage {
+            Stage::Lost(lost) if !(lost.unless_rows_are_beside && self.has_rows_beside) => {
+                Some((name.clone(), lost.why.clone()))
+            }
+            _ => None,
+        };
+        let mut lost: Vec<_> = self.files.iter().filter_map(lost).collect();
+        lost.sort_unstable();
+        lost
+    }
+
+    /// What keeps the dump from being done: files that wait (other than `metadata` and those that failed for good),
+    /// that are on their way, and objects that must still go.
+    pub fn outstanding(&self) -> usize {
+        self.sums.outstanding
+    }
+
+    /// Names of the files that wait.
+    pub fn waiting(&self) -> impl Iterator<Item = &FileName> {
+        self.files.iter().filter(|(_, known)| matches!(known.stage, Stage::Open(_))).map(|(name, _)| name)
+    }
+
+    /// The verified files.
+    pub fn uploaded(&self) -> impl Iterator<Item = (&FileName, &Uploaded)> {
+        self.files.iter().filter_map(|(name, known)| match &known.stage {
+            Stage::Uploaded(uploaded) => Some((name, uploaded.as_ref())),
+            _ => None,
+        })
+    }
+
+    /// A verified file.
+    pub fn find_uploaded(&self, name: &str) -> Option<&Uploaded> {
+        match &self.files.get(name)?.stage {
+            Stage::Uploaded(uploaded) => Some(uploaded),
+            _ => None,
+        }
+    }
+
+    /// Bytes of the dump's files that are on the local disk, as far as they were looked at.
+    pub fn local_bytes(&self) -> u64 {
+        self.sums.open_bytes + self.sums.uploading_bytes + self.sums.kept_bytes
+    }
+
+    /// Bytes of closed files that are not in the bucket yet.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.sums.waiting_bytes
+    }
+
+    /// The kept files and what they were when they were read.
+    pub fn kept(&self) -> Vec<(FileName, FileIdentity)> {
+        let kept = |(name, uploaded): (&FileName, &Uploaded)| match &uploaded.local {
+            Local::Kept(identity) => Some((name.clone(), **identity)),
+            Local::Removed => None,
+        };
+        self.uploaded().filter_map(kept).collect()
+    }
+
+    /// The sizes of the sets.
+    pub fn counts(&self) -> Counts {
+        let Sums { open, uploading, uploaded, uploaded_bytes, .. } = self.sums;
+        Counts { present: self.present.len(), open, uploading, uploaded, uploaded_bytes }
+    }
+}
+
+/// What stands beside a `.sql`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    /// No `.dat` of its name was ever seen.
+    Nothing,
+    /// A `.dat` that may hold no row, or that mydumper took back.
+    MayBeEmpty,
+    /// A `.dat` with rows.
+    Rows,
+}
+
+/// Whether 0.10 gave the table's first file the name of its only one: the same inode.
+fn was_renamed(name: &FileName, identity: &FileIdentity, listing: &Listing) -> bool {
+    let Some(now) = renamed_to(name.as_str()) else { return false };
+    listing.iter().any(|(there, inode)| there == now && inode == identity.inode)
+}
+
+#[cfg(test)]
+mod tests;
