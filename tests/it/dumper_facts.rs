@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use crate::support::dir_watch::DirWatch;
 use crate::support::fake_dumper::{FakeDumper, Generation};
 use crate::support::s3_server::{Fault, Operation};
-use crate::support::sandbox::{Program, Run, eventually};
+use crate::support::sandbox::{Program, Run};
 use crate::support::stage::Stage;
 
 pub const NOTHING: [&str; 0] = [];
