@@ -176,6 +176,6 @@ proptest! {
             prop_assert!(!(is_never_data(name) && file.kind != FileKind::Private));
             could_be_dump_file(name);
         }
-        super::super::missing_schema::missing_schema(&metadata, names.iter().map(String::as_str));
+        super::super::missing_files::missing_files(&metadata, names.iter().map(String::as_str));
     }
 }

@@ -17,7 +17,7 @@ pub mod file_name;
 pub mod identity;
 pub mod listing;
 pub mod manifest;
-pub mod missing_schema;
+pub mod missing_files;
 pub mod object_key;
 pub mod part_plan;
 pub mod part_size_guess;

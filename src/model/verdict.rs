@@ -4,7 +4,7 @@ use super::dump_metadata::{DumpMetadata, TableSection};
 use super::file_kind::{FileKind, KnownNames, NameParts};
 use super::file_name::FileName;
 use super::manifest::{DumperExit, ExitSeen};
-use super::missing_schema::missing_schema;
+use super::missing_files::{MissingFiles, missing_files};
 
 /// How a dump ended, as its directory shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct Evidence<'a> {
     pub lost: &'a [(FileName, String)],
 }
 
-/// The schema files that are named in a message at most.
+/// The files that are named in a message at most.
 const NAMED_MAX: usize = 3;
 
 /// Why the dump did not end well; `None` if it did, as far as can be seen.
@@ -90,18 +90,32 @@ fn why_content_is_bad(evidence: &Evidence) -> Option<String> {
         let more = more(evidence.broken.len() - 1);
         return Some(format!("'{name}' is broken: {why}{more}"));
     }
-    let missing = missing_schema(evidence.metadata, evidence.names.iter().copied());
-    if !missing.is_empty() {
-        let names: Vec<_> = missing.iter().take(NAMED_MAX).map(|missing| missing.expected.as_str()).collect();
-        let more = missing.len().saturating_sub(NAMED_MAX);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    why_files_are_missing(&missing_files(evidence.metadata, evidence.names.iter().copied())).or_else(|| {
+        (!evidence.allow_empty && !has_content(evidence.names))
+            .then(|| "it holds neither a schema nor data (--allow-empty takes such a dump)".to_owned())
+    })
+}
+
+fn why_files_are_missing(missing: &MissingFiles) -> Option<String> {
+    if !missing.schemas.is_empty() {
+        let names = listed(missing.schemas.iter().map(|missing| missing.expected.clone()));
         return Some(format!(
-            "metadata names tables or views without a schema file ({}{more}): mydumper was stopped before its end",
-            names.join(", ")
+            "metadata names tables or views without a schema file ({names}): mydumper was stopped before its end"
         ));
     }
-    (!evidence.allow_empty && !has_content(evidence.names))
-        .then(|| "it holds neither a schema nor data (--allow-empty takes such a dump)".to_owned())
+    if missing.data.is_empty() {
+        return None;
+    }
+    let tables = missing.data.iter();
+    let tables = listed(tables.map(|missing| format!("{} of {} rows", missing.expected, missing.rows)));
+    Some(format!("metadata counts rows of tables without a data file ({tables}): somebody removed it, or it was lost"))
+}
+
+/// The first ones, and how many more there are.
+fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
+    let more = names.len().saturating_sub(NAMED_MAX);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", names.take(NAMED_MAX).collect::<Vec<_>>().join(", "))
 }
 
 /// Files without a byte that cannot be right: a schema always says something, and a table with rows has them somewhere.
@@ -233,5 +247,16 @@ mod tests {
             lost: &[],
         };
         assert!(why_incomplete(&evidence).expect("a reason").contains("shop.v-schema.sql"));
+    }
+
+    #[test]
+    fn a_table_with_rows_must_have_a_data_file() {
+        let text = b"# Started dump at: 2026-11-22 02:00:01\n[`shop`.`t`]\nrows = 2\n# Finished dump at: 2026-11-22 02:00:09\n";
+        let metadata = DumpMetadata::parse(text);
+        let names = ["shop-schema-create.sql", "shop.t-schema.sql", "metadata"];
+        let reason = why_incomplete(&Evidence { names: &names, ..good(&metadata) }).expect("a reason");
+        assert!(reason.contains("shop.t.00000.sql of 2 rows"), "{reason}");
+        let names = ["shop.t-schema.sql", "shop.t.00000.sql", "metadata"];
+        assert_eq!(why_incomplete(&Evidence { names: &names, ..good(&metadata) }), None);
     }
 }

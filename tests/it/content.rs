@@ -150,6 +150,21 @@ fn a_data_file_without_a_byte_is_judged_by_its_rows() {
     assert_good(&files, "");
 }
 
+/// A dump at rest whose only data file is gone: `metadata` still counts its rows.
+#[test]
+fn a_table_with_rows_has_a_data_file_or_the_dump_is_not_whole() {
+    let schema: (&str, &[u8]) = ("shop.t-schema.sql", b"CREATE TABLE `t` (id INT);\n");
+    let words = "rows of tables without a data file (shop.t.00000.sql of 2 rows)";
+    assert_broken(&[schema], "[`shop`.`t`]\nrows = 2\n", words);
+    assert_good(&[schema], "[`shop`.`t`]\nrows = 0\n");
+    let rows: &[u8] = b"INSERT INTO `t` VALUES(1)\n,(2)\n;\n";
+    for name in ["shop.t.00000.sql", "shop.t.00003.00001.sql", "shop.t.00000.dat", "shop.t.00000.sqlenc"] {
+        assert_good(&[schema, (name, rows)], "[`shop`.`t`]\nrows = 2\n");
+    }
+    // Of an odd name this version does not say what its file is called.
+    assert_good(&[schema, ("shop.mydumper_0.00000.sql", rows)], "[`shop`.`a.b`]\nrows = 2\n");
+}
+
 /// The same where an earlier run saw the empty file, which waits for the dump's end.
 #[test]
 fn a_data_file_without_a_byte_is_judged_by_its_rows_after_a_kill() {
@@ -169,7 +184,7 @@ fn a_data_file_without_a_byte_is_judged_by_its_rows_after_a_kill() {
 #[test]
 fn every_way_to_dump_makes_a_good_dump() {
     let schemas: [(&str, &[u8]); 2] = [("shop-schema-create.sql", b"CREATE"), ("shop.t-schema.sql", b"CREATE")];
-    assert_good(&schemas, "[`shop`.`t`]\nrows = 3\n");
+    assert_good(&schemas, "[`shop`.`t`]\nrows = 0\n");
     assert_good(&[("shop.t.00000.sql", b"INSERT")], "[`shop`.`t`]\nrows = 3\n");
     assert_good(&[schemas[1], ("shop.t.00000.sql", b"LOAD DATA"), ("shop.t.00000.dat", b"1\t2\n")], "");
     assert_good(&[("shop.t.00000.sql.age", b"secret"), ("shop.t.00001.sql.xz", b"")], "");

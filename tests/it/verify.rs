@@ -37,8 +37,10 @@ fn what_was_uploaded_is_whole_without_a_download() {
         .assert_says("6 match, 0 mismatch, 0 missing, 0 extra, 0 unverifiable");
     let requests = dump.server.requests().split_off(before);
     let asked: Vec<_> = requests.iter().map(|request| (request.operation, request.key.as_str())).collect();
-    let manifest = dump.key("mydumper2s3.json");
-    assert_eq!(asked, [(Operation::ListObjectsV2, ""), (Operation::GetObject, &manifest)]);
+    // `metadata` tells which tables have rows; of the dump itself not a byte is read.
+    let (manifest, metadata) = (dump.key("mydumper2s3.json"), dump.key("metadata"));
+    let [list, get] = [Operation::ListObjectsV2, Operation::GetObject];
+    assert_eq!(asked, [(list, ""), (get, &manifest), (get, &metadata)]);
 }
 
 #[test]
@@ -145,13 +147,35 @@ fn local_files_are_compared_with_the_bucket() {
         .assert_row("mismatch", "shop.people.sql")
         .assert_row("missing", "shop.new.sql")
         .assert_says("4 match, 2 mismatch, 1 missing");
-    assert_eq!(downloads(&dump), ["mydumper2s3.json", "mydumper2s3.json"]);
+    assert_eq!(downloads(&dump), ["mydumper2s3.json", "metadata", "mydumper2s3.json", "metadata"]);
 }
 
 /// The keys of the downloads so far, without their prefix.
 fn downloads(dump: &StoredDump) -> Vec<String> {
     let requests = dump.server.requests_of(Operation::GetObject);
     requests.into_iter().map(|request| request.key.rsplit('/').next().unwrap_or_default().to_owned()).collect()
+}
+
+/// An uploader that did not look, and a dump without a manifest: what `metadata` counted is in no file.
+#[test]
+fn rows_without_a_data_file_are_missed_with_and_without_a_manifest() {
+    let text = "# Started dump at: 2026-11-22 02:00:01\n[`shop`.`t`]\nrows = 0\n[`shop`.`u`]\nrows = 1\n\
+                # Finished dump at: 2026-11-22 02:00:09\n";
+    let mut dump = StoredDump::none();
+    dump.dump("shop.t-schema.sql", "CREATE TABLE `t` (id INT);\n");
+    dump.dump("shop.u-schema.sql", "CREATE TABLE `u` (id INT);\n");
+    dump.dump("shop.u.00000.sql", "INSERT INTO `u` VALUES(1)\n;\n");
+    dump.dump("metadata", text);
+    dump.upload().assert_status(0);
+    dump.command("verify").run().assert_status(0).assert_says("4 match");
+    dump.put("metadata", text.replace("rows = 0", "rows = 2"));
+    let missed = || {
+        let words = "metadata counts 2 rows of its table";
+        dump.command("verify").run().assert_row("missing", "shop.t.00000.sql").assert_says(words).assert_status(4);
+    };
+    missed();
+    dump.remove("mydumper2s3.json");
+    missed();
 }
 
 #[test]

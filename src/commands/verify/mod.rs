@@ -77,7 +77,7 @@ async fn verify(args: &VerifyArgs, report: &Report) -> Result<Status, Failure> {
     while let Some(finding) = findings.next().await {
         outcome.add(finding.map_err(|error| Failure::failed(anyhow!(error).context("the dump is not verified")))?);
     }
-    outcome.missing_schema(standing.missing_schema());
+    outcome.missing(standing.missing());
     // Takes the progress line away.
     drop(findings);
     drop(judge);

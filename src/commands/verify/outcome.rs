@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::judge::Finding;
+use super::standing::Missing;
 use crate::cli::VerifyArgs;
 use crate::dump_index::Spooled;
 use crate::exit_status::Status;
@@ -122,13 +123,12 @@ impl<'a> Outcome<'a> {
     }
 
     /// Files that only `metadata` names.
-    pub fn missing_schema(&mut self, names: Vec<String>) {
-        for name in names {
-            let because = "metadata names its table or view, and it is not in the bucket";
-            let verdict = Verdict::Missing;
+    pub fn missing(&mut self, missing: &[Missing]) {
+        for Missing { name, why } in missing {
+            let (verdict, because) = (Verdict::Missing, why.as_str());
             let unknown = (None, None, None, None);
             let (size, etag, version_id, proof_at_upload) = unknown;
-            self.file(&FileLine { name: &name, verdict, because, size, etag, version_id, proof_at_upload });
+            self.file(&FileLine { name, verdict, because, size, etag, version_id, proof_at_upload });
         }
     }
 

@@ -9,7 +9,7 @@ use crate::hint::hinted;
 use crate::model::dump_metadata::DumpMetadata;
 use crate::model::file_name::METADATA;
 use crate::model::manifest::{DumpStateWord, ExitSeen, ManifestHeader};
-use crate::model::missing_schema::missing_schema;
+use crate::model::missing_files::missing_files;
 use crate::model::object_key::Prefix;
 use crate::s3::{Store, StoreError};
 
@@ -20,7 +20,7 @@ const METADATA_SIZE_MAX: u64 = 256 * 1024 * 1024;
 #[derive(Debug)]
 pub enum Standing {
     /// Committed.
-    Complete { exit_not_seen: bool },
+    Complete { exit_not_seen: bool, missing: Vec<Missing> },
     /// The manifest is the last one, and there is no `metadata`.
     NotCommitted,
     /// Given up, and why.
@@ -28,7 +28,14 @@ pub enum Standing {
     /// On its way, or its upload died.
     Uploading { objects: usize },
     /// No manifest: made by another tool, or by hand.
-    Unnamed { metadata: Option<DumpMetadata>, missing: Vec<String> },
+    Unnamed { metadata: Option<DumpMetadata>, missing: Vec<Missing> },
+}
+
+/// A file that `metadata` promises and nobody has.
+#[derive(Debug, Clone)]
+pub struct Missing {
+    pub name: String,
+    pub why: String,
 }
 
 impl Standing {
@@ -48,27 +55,24 @@ impl Standing {
                 Self::Incomplete(header.reason.clone().unwrap_or_else(|| "no reason was written down".to_owned()))
             }
             DumpStateWord::Complete if !listing.has_metadata() => Self::NotCommitted,
-            DumpStateWord::Complete => Self::Complete { exit_not_seen: header.dumper_exit.seen == ExitSeen::NotSeen },
+            DumpStateWord::Complete => {
+                let metadata = metadata_of(store, prefix, listing).await?;
+                let missing = metadata.as_ref().map_or_else(Vec::new, |metadata| missing(metadata, listing));
+                Self::Complete { exit_not_seen: header.dumper_exit.seen == ExitSeen::NotSeen, missing }
+            }
         })
     }
 
     async fn unnamed(store: &Store, prefix: &Prefix, listing: &Listing) -> Result<Self, StoreError> {
-        let text = match listing.find(METADATA) {
-            Some(_) => store.read(&format!("{}{METADATA}", prefix.directory()), METADATA_SIZE_MAX).await?,
-            None => None,
-        };
-        let metadata = text.map(|text| DumpMetadata::parse(&text));
-        let missing = metadata.as_ref().map_or_else(Vec::new, |metadata| {
-            let missing = missing_schema(metadata, listing.names().map(|name| name.as_str()));
-            missing.into_iter().map(|missing| missing.expected).collect()
-        });
+        let metadata = metadata_of(store, prefix, listing).await?;
+        let missing = metadata.as_ref().map_or_else(Vec::new, |metadata| missing(metadata, listing));
         Ok(Self::Unnamed { metadata, missing })
     }
 
     /// Says what is to be known before the files.
     pub fn say(&self) {
         match self {
-            Self::Complete { exit_not_seen: true } => {
+            Self::Complete { exit_not_seen: true, .. } => {
                 info!("mydumper's exit status was not seen when this dump was made");
             }
             Self::Unnamed { metadata: Some(_), .. } => warn!(
@@ -79,11 +83,11 @@ impl Standing {
         }
     }
 
-    /// Schema files that `metadata` asks for and nobody has; a manifest would name them.
-    pub fn missing_schema(&self) -> Vec<String> {
+    /// Files that `metadata` asks for and nobody has.
+    pub fn missing(&self) -> &[Missing] {
         match self {
-            Self::Unnamed { missing, .. } => missing.clone(),
-            _ => Vec::new(),
+            Self::Unnamed { missing, .. } | Self::Complete { missing, .. } => missing,
+            _ => &[],
         }
     }
 
@@ -113,4 +117,27 @@ impl Standing {
         };
         Err(Failure::incomplete(error))
     }
+}
+
+/// What `metadata` says, where there is one.
+async fn metadata_of(store: &Store, prefix: &Prefix, listing: &Listing) -> Result<Option<DumpMetadata>, StoreError> {
+    let text = match listing.find(METADATA) {
+        Some(_) => store.read(&format!("{}{METADATA}", prefix.directory()), METADATA_SIZE_MAX).await?,
+        None => None,
+    };
+    Ok(text.map(|text| DumpMetadata::parse(&text)))
+}
+
+fn missing(metadata: &DumpMetadata, listing: &Listing) -> Vec<Missing> {
+    let missing = missing_files(metadata, listing.names().map(|name| name.as_str()));
+    let schemas = missing.schemas.into_iter().map(|missing| {
+        let why = "metadata names its table or view, and it is not in the bucket".to_owned();
+        Missing { name: missing.expected, why }
+    });
+    let data = missing.data.into_iter().map(|missing| {
+        let why =
+            format!("metadata counts {} rows of its table, and no data file of it is in the bucket", missing.rows);
+        Missing { name: missing.expected, why }
+    });
+    schemas.chain(data).collect()
 }
