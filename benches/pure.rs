@@ -15,6 +15,7 @@ use mydumper2s3::model::identity::FileIdentity;
 use mydumper2s3::model::listing::Listing;
 use mydumper2s3::model::manifest::{ContentHash, ObjectRecord, Proof};
 use mydumper2s3::model::part_plan::{MIB, PARTS_MAX, PartPlan};
+use mydumper2s3::model::row_count::RowCounter;
 use mydumper2s3::model::state::{DumpState, Local, Phase, Probe, Scan, UploadJob, Uploaded, Writers};
 
 /// As much of each message as the hasher reads at a time.
@@ -75,6 +76,26 @@ fn part_plan(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Bytes per second of a data file's text whose rows are counted: rows of a few numbers, and of half a kilobyte.
+fn row_count(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("row count");
+    for (rows, row) in [
+        ("rows of 22 bytes", ",(1234567,8641969,12)\n".to_owned()),
+        ("rows of 525 bytes", { format!(",(1234567,\"{}\")\n", "0123456789abcdef".repeat(32)) }),
+    ] {
+        let text = format!("INSERT INTO `t` VALUES(1)\n{}", row.repeat(MIB as usize / row.len()));
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        group.bench_function(rows, |bencher| {
+            bencher.iter(|| {
+                let mut counter = RowCounter::of("shop.t.00000.sql").expect("a data file");
+                text.as_bytes().chunks(PIECE).for_each(|bytes| counter.update(black_box(bytes)));
+                counter.finish()
+            });
+        });
+    }
+    group.finish();
+}
+
 /// What [`mydumper2s3::scan::Look`] does with the state, apart from asking the kernel.
 fn look(state: &mut DumpState, listing: Listing) -> Vec<UploadJob> {
     let probe = |name| (name, Probe { identity: identity(FILES), writers: Writers::None });
@@ -124,5 +145,5 @@ fn identity(inode: u64) -> FileIdentity {
     FileIdentity { device: 1, inode, size: 1, modified: 0, changed: 0 }
 }
 
-criterion_group!(benches, md5, state, part_plan);
+criterion_group!(benches, md5, state, part_plan, row_count);
 criterion_main!(benches);

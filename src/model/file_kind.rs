@@ -283,10 +283,17 @@ pub(super) fn without_number(stem: &str) -> Option<(&str, u64)> {
     Some((rest, digits.then(|| number.parse().ok()).flatten()?))
 }
 
+/// What may stand before the numbers of a data file: all of the stem, or without one number, or without two.
+pub(super) fn data_bases(stem: &str) -> [&str; 3] {
+    let once = without_number(stem).map_or(stem, |(rest, _)| rest);
+    let twice = without_number(once).map_or(once, |(rest, _)| rest);
+    [stem, once, twice]
+}
+
 pub(super) struct Extension<'a> {
     pub(super) stem: &'a str,
     /// `.dat`, not `.sql`.
-    text: bool,
+    pub(super) text: bool,
     compression: Compression<'a>,
 }
 

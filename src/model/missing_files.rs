@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use serde::Serialize;
 
 use super::dump_metadata::{DumpMetadata, Generation, TableSection};
-use super::file_kind::{Extension, FileKind, schema_suffix, without_number};
+use super::file_kind::{Extension, FileKind, data_bases, schema_suffix};
 
 /// What a dump lacks of what its `metadata` speaks of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -135,9 +135,8 @@ impl<'a> Bases<'a> {
     }
 
     fn add_of_data(&mut self, stem: &'a str) {
-        let once = without_number(stem).map_or(stem, |(rest, _)| rest);
-        let twice = without_number(once).map_or(once, |(rest, _)| rest);
-        self.all.extend([stem, once]);
+        let [all, once, twice] = data_bases(stem);
+        self.all.extend([all, once]);
         self.add(twice);
     }
 }
@@ -171,7 +170,7 @@ impl<'a> Absent<'a> {
 }
 
 /// `shop.t.00000` of `shop.t.00000.sqlenc`: `--exec-per-thread-extension` may have no dot, and the rows are there.
-fn before_unknown_extension(name: &str) -> Option<&str> {
+pub(super) fn before_unknown_extension(name: &str) -> Option<&str> {
     let at = name.rfind(".sql").or_else(|| name.rfind(".dat"))?;
     name.get(..at)
 }
@@ -188,7 +187,7 @@ fn has_plain_name(table: &TableSection) -> bool {
     (plain(&table.database) || is_masked(&table.database)) && (plain(&table.file_table) || mapped)
 }
 
-fn has_masked_part(base: &str) -> bool {
+pub(super) fn has_masked_part(base: &str) -> bool {
     base.split('.').any(is_masked)
 }
 

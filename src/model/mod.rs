@@ -22,6 +22,8 @@ pub mod object_key;
 pub mod part_plan;
 pub mod part_size_guess;
 pub mod retention;
+pub mod row_count;
+pub mod row_proof;
 pub mod selection;
 pub mod standing;
 pub mod state;
