@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions, Permissions};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -81,8 +82,12 @@ fn last_success(text: &str, labels: &str, now: Timestamp) -> Option<String> {
 }
 
 fn read_small(path: &Path) -> io::Result<String> {
-    // A FIFO there must not make us wait.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(path)?;
+    // A FIFO there must not make us wait, nor a symlink lead elsewhere.
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     let mut text = String::new();
     file.take(READ_MAX).read_to_string(&mut text)?;
     Ok(text)
@@ -90,23 +95,29 @@ fn read_small(path: &Path) -> io::Result<String> {
 
 /// Writes beside the file and renames. The collector reads `*.prom` only, so it does not see the other name.
 ///
-/// What a failure leaves there is overwritten by the next run.
+/// Nobody can know that name before: in a directory that others may write into, something of theirs could stand there.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if std::fs::symlink_metadata(path).is_ok_and(|there| !there.is_file() && !there.is_symlink()) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().ok_or(io::ErrorKind::InvalidFilename)?);
-    name.push(".tmp");
+    // Each of these has keys of its own, from the system's random numbers.
+    name.push(format!(".{:016x}.tmp", RandomState::new().hash_one(std::process::id())));
     let temporary = path.with_file_name(name);
-    let mut file: File = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(&temporary)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+    let replaced = fill(&mut file, bytes).and_then(|()| std::fs::rename(&temporary, path));
+    if replaced.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    replaced
+}
+
+fn fill(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     // node_exporter runs as another user, whatever our umask is.
     file.set_permissions(Permissions::from_mode(0o644))?;
     file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)
+    file.sync_all()
 }
 
 #[cfg(test)]
@@ -231,8 +242,23 @@ mydumper2s3_peak_local_bytes{dir="/backup",bucket="b"} 1181116006
     fn a_symlink_in_the_way_is_not_followed() {
         let directory = Directory::new("symlink");
         let victim = directory.0.join("victim");
+        std::fs::write(&victim, "mine").expect("a file");
+        // Where the name of the other file was once fixed, and in the place of the file itself.
         std::os::unix::fs::symlink(&victim, directory.0.join(".x.prom.tmp")).expect("a symlink");
-        assert!(run(0).write(&directory.file(), at(1_000)).is_err());
-        assert!(!victim.exists());
+        std::os::unix::fs::symlink(&victim, directory.file()).expect("a symlink");
+        run(0).write(&directory.file(), at(1_000)).expect("written in its place");
+        assert_eq!(std::fs::read_to_string(&victim).expect("a file"), "mine");
+        assert!(std::fs::symlink_metadata(directory.file()).expect("a file").is_file());
+    }
+
+    #[test]
+    fn what_is_no_file_is_left_alone_and_not_waited_for() {
+        let directory = Directory::new("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, directory.file(), rustix::fs::Mode::from_raw_mode(0o644))
+            .expect("a FIFO");
+        for status in [0, 1] {
+            assert!(run(status).write(&directory.file(), at(1_000)).is_err());
+        }
+        assert_eq!(std::fs::read_dir(&directory.0).expect("a directory").count(), 1, "nothing is left beside it");
     }
 }
