@@ -12,7 +12,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == dumper::HELPER_ARGUMENT) {
-        dumper::wake_when_the_pipe_breaks(std::io::stdin());
+        let longest = std::env::args().nth(2).and_then(|seconds| seconds.parse().ok());
+        dumper::wake_when_the_pipe_breaks(std::io::stdin(), longest.map(std::time::Duration::from_secs));
         return ExitCode::SUCCESS;
     }
     let directory = std::env::current_dir().unwrap_or_default();

@@ -77,6 +77,18 @@ pub struct DumpArgs {
     #[arg(long)]
     pub require_exit_status: bool,
 
+    /// With it: a wrapper's status is enough
+    #[arg(long)]
+    pub accept_wrapper_exit: bool,
+
+    /// Do not mention an unseen status
+    #[arg(long)]
+    pub accept_unseen_exit: bool,
+
+    /// mydumper inherits the AWS secrets
+    #[arg(long)]
+    pub keep_aws_env: bool,
+
     /// Take files older than the dump, too
     #[arg(long)]
     pub include_older: bool,
@@ -214,6 +226,12 @@ impl UploadArgs {
             return Err(UsageError::new(
                 "--metrics-file does not end in .prom",
                 "node_exporter reads no other files; name it like mydumper2s3.prom",
+            ));
+        }
+        if self.dump.require_exit_status && self.dump.accept_unseen_exit {
+            return Err(UsageError::new(
+                "--accept-unseen-exit does not go with --require-exit-status",
+                "leave one of the two away; --accept-wrapper-exit takes the status of a program that started mydumper",
             ));
         }
         if self.dump.keep && self.dump.max_local.is_some() {

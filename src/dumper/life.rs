@@ -1,15 +1,15 @@
 //! A dump's life: is it still being written, and if not, how did it end?
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Sighted;
+use super::writer::{Role, Writer};
+use super::{Child, Sighted};
 use crate::dump_dir::{DumpDir, identity_of};
 use crate::model::dump_metadata::DumpMetadata;
 use crate::model::file_name::{METADATA, METADATA_PARTIAL};
 use crate::model::manifest::ClosedBy;
 use crate::model::verdict::Ending;
-use crate::platform::{self, Lease, Process, ProcessHandle};
+use crate::platform::{self, Lease};
 use crate::writers;
 
 /// How long `metadata.partial` must be seen without a writer before its dump counts as dead: mydumper closes it some
@@ -39,33 +39,40 @@ pub struct LivingDump {
     pub closed_by: ClosedBy,
     /// Why not by a better method.
     pub closed_by_reason: &'static str,
-    /// mydumper's process, where it could be found.
-    process: Option<Process>,
-    /// A handle on it, which outlives it.
-    handle: Option<Arc<ProcessHandle>>,
+    /// What we started, if we started anything.
+    child: Option<Child>,
+    /// Who writes it, where that could be found.
+    writer: Option<Writer>,
+    /// mydumper's version, where it is known.
+    pub dumper_version: Option<String>,
     silent_since: Option<Instant>,
     /// Size and time of the lead when its text was last found to be of this dump.
     vouched: Option<(u64, i64)>,
 }
 
 impl LivingDump {
-    /// Starts to follow a dump. `pid` is what the user says of mydumper's process.
-    pub fn follow(sighted: Sighted, directory: &DumpDir, pid: Option<i32>) -> Self {
-        let process = find_process(&sighted, directory, pid);
-        let visible = process.as_ref().is_some_and(|process| writes(process, sighted.inode));
+    /// Starts to follow a dump. `child` is what we started, `pid` what the user says of mydumper's process.
+    ///
+    /// Goes through all of `/proc` in the worst case.
+    pub fn follow(sighted: Sighted, directory: &DumpDir, child: Option<&Child>, pid: Option<i32>) -> Self {
+        let writer = find_writer(&sighted, directory, child, pid);
+        let visible = writer.as_ref().is_some_and(Writer::is_proved);
         let (closed_by, closed_by_reason) = writers::choose(&sighted.lead, visible);
-        let handle = process.as_ref().and_then(|process| ProcessHandle::open(process.pid).ok()).map(Arc::new);
-        Self { sighted, closed_by, closed_by_reason, process, handle, silent_since: None, vouched: None }
+        Self {
+            sighted,
+            closed_by,
+            closed_by_reason,
+            child: child.cloned(),
+            dumper_version: writer.as_ref().and_then(Writer::version),
+            writer,
+            silent_since: None,
+            vouched: None,
+        }
     }
 
-    /// mydumper's process, where it could be found.
-    pub fn process(&self) -> Option<&Process> {
-        self.process.as_ref()
-    }
-
-    /// A handle on mydumper's process, where it could be found.
-    pub fn handle(&self) -> Option<Arc<ProcessHandle>> {
-        self.handle.clone()
+    /// Who writes it, where that could be found.
+    pub fn writer(&self) -> Option<&Writer> {
+        self.writer.as_ref()
     }
 
     /// Whether it looked ended at the last look.
@@ -73,25 +80,33 @@ impl LivingDump {
         self.silent_since.is_some()
     }
 
-    /// One look at the dump's life. `child` says whether mydumper is our child, and then whether it has exited.
-    pub fn probe(&mut self, directory: &DumpDir, child: Option<bool>, now: Instant) -> Life {
+    /// One look at the dump's life.
+    pub fn probe(&mut self, directory: &DumpDir, now: Instant) -> Life {
         if self.is_overwritten(directory) {
             return Life::Ended(Ending::Overwritten);
         }
+        // Asked before the names are looked at: who has ended after its rename is not taken for one that died before.
+        let child_runs = self.child.as_ref().map(|child| child.exit().is_none());
+        let is_over = self.child.as_ref().is_none_or(Child::is_over);
+        let writer_runs = self.writer.as_ref().is_some_and(|writer| writer.is_proved() && !writer.has_ended());
+        let is_open = self.is_open();
         let stands_as =
             |name| directory.identity(name).is_ok_and(|there| (there.device, there.inode) == self.sighted.inode);
         if stands_as(METADATA) {
             // Renamed, and the process exits about a millisecond later.
-            let running = child == Some(false) || self.writer() == Some(true);
+            let running = child_runs == Some(true) || is_open == Some(true);
             return if running { Life::Alive { known: true } } else { Life::Ended(Ending::Renamed) };
         }
         if stands_as(METADATA_PARTIAL) {
-            return match (child, self.writer()) {
-                (Some(false), _) | (_, Some(true)) => self.alive(true),
-                // Our child is gone, and no compressor of its is left.
-                (Some(true), _) => Life::Ended(Ending::Died),
-                (None, Some(false)) => self.silent(now, Ending::Died),
-                (None, None) => self.alive(false),
+            let child_wrote = self.writer.as_ref().is_some_and(|writer| writer.role == Role::Child);
+            return match is_open {
+                // Who is known to live has not died, however long it takes from its last line to the rename.
+                _ if child_runs == Some(true) || writer_runs || is_open == Some(true) => self.alive(true),
+                // Our child wrote it and is gone, and no compressor of its is left.
+                _ if child_wrote => Life::Ended(Ending::Died),
+                _ if !is_over => self.alive(true),
+                None if self.child.is_none() => self.alive(false),
+                _ => self.silent(now, Ending::Died),
             };
         }
         self.silent(now, Ending::Vanished)
@@ -130,8 +145,8 @@ impl LivingDump {
         if now.saturating_duration_since(since) >= SILENCE { Life::Ended(ending) } else { Life::Silent }
     }
 
-    /// Whether somebody has `metadata.partial` open for writing; `None` where nothing tells.
-    fn writer(&self) -> Option<bool> {
+    /// Whether somebody has the lead open for writing; `None` where nothing tells.
+    fn is_open(&self) -> Option<bool> {
         if self.closed_by == ClosedBy::Lease {
             match platform::probe_lease(&self.sighted.lead) {
                 Lease::Writer => return Some(true),
@@ -140,40 +155,18 @@ impl LivingDump {
             }
         }
         // Its process may have ended and its number be used again; the handle knows.
-        self.handle.as_ref().map(|handle| !handle.has_ended())
+        self.writer.as_ref().map(|writer| !writer.has_ended())
     }
 }
 
-fn writes(process: &Process, inode: (u64, u64)) -> bool {
-    process.written_files().is_ok_and(|written| written.contains(&inode))
-}
-
-/// mydumper's process: the one that was named; else one called mydumper that writes this dump's `metadata.partial`;
-/// else, where we may not look into it, one called mydumper whose output directory is ours.
-fn find_process(sighted: &Sighted, directory: &DumpDir, pid: Option<i32>) -> Option<Process> {
-    if let Some(pid) = pid {
-        return Process::find(pid);
+/// Who writes a dump. What was seen from our child's first moment on comes first: now that one may be gone.
+fn find_writer(sighted: &Sighted, directory: &DumpDir, child: Option<&Child>, pid: Option<i32>) -> Option<Writer> {
+    let seen = child.and_then(|child| child.writer_of(sighted.inode));
+    if seen.as_ref().is_some_and(|writer| !writer.has_ended()) {
+        return seen;
     }
-    let mut candidates = platform::processes();
-    // `mydumper2s3` begins so too, and names the directory.
-    candidates.retain(|process| process.name.starts_with("mydumper") && !process.name.starts_with("mydumper2s3"));
-    let writer = candidates.iter().find(|process| writes(process, sighted.inode));
-    writer.or_else(|| candidates.iter().find(|process| dumps_into(process, directory))).cloned()
-}
-
-/// Whether a process's command line names this directory as its output directory.
-fn dumps_into(process: &Process, directory: &DumpDir) -> bool {
-    let arguments = process.arguments();
-    let named = arguments.iter().enumerate().find_map(|(index, argument)| {
-        let argument = argument.to_str()?;
-        match argument {
-            "-o" | "--outputdir" => arguments.get(index + 1)?.to_str().map(str::to_owned),
-            _ => argument.strip_prefix("--outputdir=").map(str::to_owned),
-        }
-    });
-    let Some(named) = named else {
-        return false;
-    };
-    let path = process.working_directory().unwrap_or_default().join(named);
-    path.is_absolute() && DumpDir::open(&path).is_ok_and(|other| directory.is_same(&other))
+    let living_child = child.filter(|child| child.exit().is_none()).map(Child::pid);
+    let found = Writer::find(directory, sighted.inode, living_child, pid);
+    // One that is only called mydumper does not take the place of one that had the lead open.
+    found.filter(|found| seen.is_none() || found.is_proved()).or(seen)
 }

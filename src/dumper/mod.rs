@@ -5,18 +5,23 @@
 
 mod child;
 mod exit_status;
+mod kinship;
 mod life;
 mod reins;
+mod witness;
+mod writer;
 
 use std::fs::File;
 use std::io::{self, Read};
 
 use anyhow::Context;
 
-pub use child::{Child, ChildLine};
+pub use child::{Child, ChildLine, Start};
 pub use exit_status::{ExitSources, ExitStatusFile};
+pub use kinship::ancestors;
 pub use life::{Life, LivingDump};
 pub use reins::{HELPER_ARGUMENT, Reins, Team, wake_when_the_pipe_breaks};
+pub use writer::{Role, Writer};
 
 use crate::dump_dir::DumpDir;
 use crate::model::dump_metadata::DumpMetadata;

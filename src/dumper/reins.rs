@@ -5,28 +5,33 @@
 //! only if it is our child; so a helper, this same program, waits at the end of a pipe, is told each time who is stopped,
 //! and wakes them when the pipe breaks.
 
-use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{ChildStdin, Command, Stdio};
-use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal};
 
-use super::Child;
-use crate::platform::{self, ProcessHandle};
+use super::child::{Child, without_secrets};
+use super::kinship::{ancestors, descendants};
+use super::writer::Writer;
+use crate::platform;
 
-/// The first argument that makes this program the helper.
+/// The first argument that makes this program the helper; the second one is a number of seconds.
 pub const HELPER_ARGUMENT: &str = "--wake-when-the-pipe-breaks";
+/// How long after the longest pause the helper wakes mydumper by itself: we are stopped, or hang.
+const MARGIN: Duration = Duration::from_secs(5);
 
 /// Who is to be paused.
 #[derive(Debug, Clone)]
 pub enum Team {
-    /// Our child and all of its process group.
+    /// Our child and all that it started.
     Child(Child),
     /// A process that something else started, and its descendants.
-    Stranger(i32, Arc<ProcessHandle>),
+    Stranger(Writer),
 }
 
 impl Team {
@@ -34,45 +39,28 @@ impl Team {
     pub fn is_signallable(&self) -> bool {
         match self {
             Self::Child(_) => true,
-            Self::Stranger(pid, _) => {
-                Pid::from_raw(*pid).is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
+            Self::Stranger(writer) => {
+                let pid = Pid::from_raw(writer.process.pid);
+                pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
             }
-        }
-    }
-
-    fn has_ended(&self) -> bool {
-        match self {
-            Self::Child(child) => child.exit().is_some(),
-            Self::Stranger(_, handle) => handle.has_ended(),
         }
     }
 
     /// The processes as they are now, the first one first; empty when it has ended.
     fn members(&self) -> Vec<i32> {
-        if self.has_ended() {
-            return Vec::new();
-        }
         let first = match self {
-            Self::Child(child) => child.pid(),
-            Self::Stranger(pid, _) => *pid,
+            Self::Child(child) if child.is_over() => return Vec::new(),
+            Self::Child(child) => return child.family(),
+            Self::Stranger(writer) if writer.has_ended() => return Vec::new(),
+            Self::Stranger(writer) => writer.process.pid,
         };
-        let mut members = vec![first];
-        let mut known = HashSet::from([first]);
-        let processes: Vec<(i32, i32)> =
-            platform::processes().iter().filter_map(|process| Some((process.pid, process.parent()?))).collect();
-        // Children of children: until a round finds nobody new.
-        loop {
-            let found: Vec<i32> = processes
-                .iter()
-                .filter(|(pid, parent)| known.contains(parent) && !known.contains(pid))
-                .map(|(pid, _)| *pid)
-                .collect();
-            if found.is_empty() {
-                return members;
-            }
-            known.extend(&found);
-            members.extend(found);
-        }
+        let ours = rustix::process::getpid().as_raw_nonzero().get();
+        let all = platform::kinships();
+        // Never ourselves, nor who started us, nor our helper: nobody would wake them.
+        let mut spared = descendants(&all, ours);
+        spared.extend(ancestors(ours));
+        let team = descendants(&all, first).into_iter();
+        team.filter(|pid| !spared.contains(pid)).collect()
     }
 }
 
@@ -86,12 +74,14 @@ pub struct Reins {
 }
 
 impl Reins {
-    /// Takes the reins: starts the helper.
-    pub fn take(team: Team) -> anyhow::Result<Self> {
+    /// Takes the reins: starts the helper. No pause will be longer than `longest`.
+    pub fn take(team: Team, longest: Duration) -> anyhow::Result<Self> {
         // By its path in /proc the program is the same even after an upgrade replaced the file.
         let program = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
-        let mut helper = Command::new(program)
-            .arg(HELPER_ARGUMENT)
+        let mut helper = Command::new(program);
+        without_secrets(&mut helper);
+        let mut helper = helper
+            .args([HELPER_ARGUMENT, &(longest + MARGIN).as_secs().to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -142,18 +132,112 @@ fn signal(pid: i32, signal: Signal) {
     }
 }
 
-/// The helper's whole life: remembers who is stopped, and wakes them when the pipe breaks.
-pub fn wake_when_the_pipe_breaks(pipe: impl Read) {
-    let mut stopped = Vec::new();
-    for line in BufReader::new(pipe).lines() {
-        match line.as_deref().map(str::parse::<i32>) {
-            Ok(Ok(pid)) => stopped.push(pid),
-            // An empty line: all were woken.
-            Ok(Err(_)) => stopped.clear(),
-            Err(_) => break,
+/// The helper's whole life: remembers who is stopped, and wakes them when the pipe breaks, or when a pause lasts longer
+/// than `longest`: then we are stopped ourselves.
+pub fn wake_when_the_pipe_breaks(mut pipe: impl Read + AsFd, longest: Option<Duration>) {
+    let mut stopped = Stopped::default();
+    let mut bytes = [0; 4096];
+    loop {
+        let wake_at = stopped.since.zip(longest).map(|(since, longest)| since + longest);
+        if !is_readable(pipe.as_fd(), wake_at) {
+            stopped.wake();
+            continue;
+        }
+        match pipe.read(&mut bytes) {
+            Ok(length) if length > 0 => stopped.take(&bytes[..length], Instant::now()),
+            _ => break,
         }
     }
-    for pid in stopped.into_iter().rev() {
-        signal(pid, Signal::CONT);
+    stopped.wake();
+}
+
+/// Waits until there is something to read, or the end of it; false when the time came first.
+fn is_readable(pipe: impl AsFd, until: Option<Instant>) -> bool {
+    let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+    let left = left.and_then(|left| Timespec::try_from(left).ok());
+    let ready = poll(&mut [PollFd::new(&pipe, PollFlags::IN)], left.as_ref());
+    // Interrupted, or whatever else: the reading will tell.
+    ready != Ok(0)
+}
+
+/// Who is stopped, as the helper knows it.
+#[derive(Default)]
+struct Stopped {
+    pids: Vec<i32>,
+    since: Option<Instant>,
+    /// The start of a line that has not come to its end.
+    line: Vec<u8>,
+}
+
+impl Stopped {
+    /// Each line is the number of a process that is about to be stopped, or empty: all were woken.
+    fn take(&mut self, bytes: &[u8], now: Instant) {
+        for byte in bytes {
+            if *byte != b'\n' {
+                self.line.push(*byte);
+                continue;
+            }
+            match std::str::from_utf8(&self.line).ok().and_then(|line| line.parse().ok()) {
+                Some(pid) => {
+                    self.pids.push(pid);
+                    self.since.get_or_insert(now);
+                }
+                None => (self.pids, self.since) = (Vec::new(), None),
+            }
+            self.line.clear();
+        }
+    }
+
+    fn wake(&mut self) {
+        for pid in self.pids.drain(..).rev() {
+            signal(pid, Signal::CONT);
+        }
+        self.since = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_helper_knows_who_is_stopped_and_since_when() {
+        let (first, later) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+        let mut stopped = Stopped::default();
+        stopped.take(b"12\n3", first);
+        stopped.take(b"4\n", later);
+        assert_eq!((&stopped.pids[..], stopped.since), (&[12, 34][..], Some(first)));
+        stopped.take(b"\n", later);
+        assert_eq!((&stopped.pids[..], stopped.since), (&[][..], None));
+        stopped.take(b"5\n", later);
+        assert_eq!(stopped.since, Some(later));
+    }
+
+    #[test]
+    fn a_pause_that_lasts_too_long_is_ended_by_the_helper() {
+        // A process that nobody but the helper will wake.
+        let mut sleeper = Command::new("sleep").arg("60").spawn().expect("a process");
+        let pid = i32::try_from(sleeper.id()).expect("its number");
+        let state = || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit_once(") ").map_or(' ', |(_, rest)| rest.chars().next().unwrap_or(' '))
+        };
+        let wait_for = |what: &str, wanted: fn(char) -> bool| {
+            let patience = Instant::now() + Duration::from_secs(30);
+            while !wanted(state()) {
+                assert!(Instant::now() < patience, "{what}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        signal(pid, Signal::STOP);
+        wait_for("it is stopped", |state| state == 'T');
+        let (reads, writes) = std::os::unix::net::UnixStream::pair().expect("a pipe");
+        let helper = std::thread::spawn(|| wake_when_the_pipe_breaks(reads, Some(Duration::from_millis(100))));
+        writeln!(&writes, "{pid}").expect("written");
+        wait_for("it goes on", |state| state != 'T');
+        drop(writes);
+        helper.join().expect("the helper ends with the pipe");
+        sleeper.kill().expect("killed");
+        sleeper.wait().expect("reaped");
     }
 }

@@ -67,11 +67,24 @@ pub struct DumperExit {
     pub signal: Option<i32>,
     /// How this is known.
     pub seen: ExitSeen,
+    /// The status is that of a program that started mydumper. Then mydumper's own was not seen, and `seen` says so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub through: bool,
 }
 
 impl DumperExit {
     /// Nobody told us.
-    pub const NOT_SEEN: Self = Self { status: None, signal: None, seen: ExitSeen::NotSeen };
+    pub const NOT_SEEN: Self = Self::seen(ExitSeen::NotSeen);
+
+    /// Known in that way; what is known is to be filled in.
+    pub const fn seen(seen: ExitSeen) -> Self {
+        Self { status: None, signal: None, seen, through: false }
+    }
+
+    /// Whether mydumper's own end was not seen.
+    pub fn is_unseen(self) -> bool {
+        self.seen == ExitSeen::NotSeen
+    }
 
     /// Whether it is known to have failed.
     pub fn is_failure(self) -> bool {
@@ -83,6 +96,7 @@ impl fmt::Display for DumperExit {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.status, self.signal) {
             (_, Some(signal)) => write!(formatter, "signal {signal}"),
+            (Some(0), None) if self.through => formatter.write_str("0, of the program that started it"),
             (Some(status), None) => write!(formatter, "{status}"),
             (None, None) => formatter.write_str("not seen"),
         }

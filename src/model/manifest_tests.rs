@@ -12,7 +12,7 @@ fn header() -> ManifestHeader {
         finished: None,
         dumper_finished: None,
         dumper_version: None,
-        dumper_exit: DumperExit { status: Some(0), signal: None, seen: ExitSeen::Child },
+        dumper_exit: DumperExit { status: Some(0), ..DumperExit::seen(ExitSeen::Child) },
         directory: "/backup".into(),
         closed_by: ClosedBy::Lease,
         seen_alive: true,

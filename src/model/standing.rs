@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::manifest::{BadManifest, DumpStateWord, ExitSeen, ManifestHeader};
+use super::manifest::{BadManifest, DumpStateWord, ManifestHeader};
 
 /// An upload that stored nothing for so long is taken for dead. A living one stores an object every few seconds; only a
 /// very large file, or an outage, takes longer.
@@ -18,6 +18,8 @@ pub enum Standing {
     Complete,
     /// The same, but nobody saw mydumper's exit status.
     ExitNotSeen,
+    /// The same, but only a program that started mydumper was seen to end with 0.
+    ExitThroughWrapper,
     /// The dump failed, with the reason.
     Incomplete(String),
     /// Its files are on their way.
@@ -52,14 +54,14 @@ pub enum StandingWord {
 impl Standing {
     /// Whether this is a whole, verified dump as far as a listing tells.
     pub fn is_complete(&self) -> bool {
-        matches!(self, Self::Complete | Self::ExitNotSeen)
+        matches!(self, Self::Complete | Self::ExitNotSeen | Self::ExitThroughWrapper)
     }
 
     /// Without the details.
     pub fn word(&self) -> StandingWord {
         match self {
             Self::Complete => StandingWord::Complete,
-            Self::ExitNotSeen => StandingWord::CompleteExitNotSeen,
+            Self::ExitNotSeen | Self::ExitThroughWrapper => StandingWord::CompleteExitNotSeen,
             Self::Incomplete(_) => StandingWord::Incomplete,
             Self::Uploading => StandingWord::Uploading,
             Self::Stalled => StandingWord::Stalled,
@@ -83,6 +85,7 @@ impl fmt::Display for Standing {
         match self {
             Self::Complete => formatter.write_str("complete"),
             Self::ExitNotSeen => formatter.write_str("complete, exit status not seen"),
+            Self::ExitThroughWrapper => formatter.write_str("complete, exit status of its wrapper only"),
             Self::Incomplete(reason) => write!(formatter, "incomplete: {reason}"),
             Self::Uploading => formatter.write_str("uploading"),
             Self::Stalled => formatter.write_str("stalled: uploading, and no new object for an hour"),
@@ -125,7 +128,8 @@ pub fn standing(manifest: Option<&Result<ManifestHeader, BadManifest>>, seen: Se
         }
         DumpStateWord::Complete => match what_is_wrong(seen) {
             Some(wrong) => Standing::Damaged(wrong),
-            None if header.dumper_exit.seen == ExitSeen::NotSeen => Standing::ExitNotSeen,
+            None if header.dumper_exit.through => Standing::ExitThroughWrapper,
+            None if header.dumper_exit.is_unseen() => Standing::ExitNotSeen,
             None => Standing::Complete,
         },
     }
@@ -174,6 +178,13 @@ mod tests {
         let not_seen = standing(Some(&manifest("complete", "not-seen")), WHOLE, at("2026-11-22T04:00:00Z"));
         assert_eq!(not_seen, Standing::ExitNotSeen);
         assert!(not_seen.is_complete());
+        let mut manifest = manifest("complete", "not-seen");
+        if let Ok(header) = &mut manifest {
+            header.dumper_exit.through = true;
+        }
+        let wrapped = standing(Some(&manifest), WHOLE, at("2026-11-22T04:00:00Z"));
+        assert_eq!(wrapped.to_string(), "complete, exit status of its wrapper only");
+        assert_eq!(wrapped.word(), StandingWord::CompleteExitNotSeen);
     }
 
     #[test]

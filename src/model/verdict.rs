@@ -3,7 +3,7 @@
 use super::dump_metadata::{DumpMetadata, TableSection};
 use super::file_kind::{FileKind, KnownNames, NameParts};
 use super::file_name::FileName;
-use super::manifest::{DumperExit, ExitSeen};
+use super::manifest::DumperExit;
 use super::missing_files::{MissingFiles, missing_files};
 
 /// How a dump ended, as its directory shows it.
@@ -30,6 +30,8 @@ pub struct Evidence<'a> {
     pub exit: DumperExit,
     /// Whether an exit status that was not seen is bad: asked for, or promised by an exit status file.
     pub exit_is_required: bool,
+    /// Whether the exit status of a program that started mydumper is as good as its own.
+    pub wrapper_exit_is_enough: bool,
     /// Whether we told mydumper to stop.
     pub stopped_by_us: bool,
     /// Whether a dump without schema and data is fine.
@@ -74,8 +76,14 @@ fn why_ended_badly(evidence: &Evidence) -> Option<String> {
     if evidence.metadata.finished.is_none() {
         return Some("metadata has no line 'Finished dump at'".to_owned());
     }
-    if evidence.exit_is_required && exit.seen == ExitSeen::NotSeen {
-        return Some("mydumper's exit status was not seen, and it was required".to_owned());
+    if evidence.exit_is_required && exit.is_unseen() && !(exit.through && evidence.wrapper_exit_is_enough) {
+        let why = match exit.through {
+            true => {
+                "only the exit status of the program that started mydumper was seen (--accept-wrapper-exit takes it)"
+            }
+            false => "mydumper's exit status was not seen",
+        };
+        return Some(format!("{why}, and it was required"));
     }
     None
 }
@@ -163,6 +171,7 @@ fn has_content(names: &[&str]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::manifest::ExitSeen;
 
     const GOOD: &str = "Started dump at: 2026-11-22 02:00:01\nFinished dump at: 2026-11-22 02:00:09\n";
 
@@ -170,8 +179,9 @@ mod tests {
         Evidence {
             ending: Ending::Renamed,
             metadata,
-            exit: DumperExit { status: Some(0), signal: None, seen: ExitSeen::Child },
+            exit: DumperExit { status: Some(0), ..DumperExit::seen(ExitSeen::Child) },
             exit_is_required: false,
+            wrapper_exit_is_enough: false,
             stopped_by_us: false,
             allow_empty: false,
             names: &["shop-schema-create.sql", "metadata"],
@@ -196,7 +206,10 @@ mod tests {
         let broken = [("a.zst".to_owned(), "cut short".to_owned())];
         let lost = [("s.t.sql".parse().expect("a name"), "20 bytes were seen".to_owned())];
         let good = || good(&metadata);
-        let exit = |status, signal| DumperExit { status, signal, seen: ExitSeen::Child };
+        let wrapper = DumperExit { status: Some(0), through: true, ..DumperExit::NOT_SEEN };
+        let enough = Evidence { exit: wrapper, exit_is_required: true, wrapper_exit_is_enough: true, ..good() };
+        assert_eq!(why_incomplete(&enough), None);
+        let exit = |status, signal| DumperExit { status, signal, ..DumperExit::seen(ExitSeen::Child) };
         for (wanted, evidence) in [
             ("told to stop", Evidence { stopped_by_us: true, ..good() }),
             ("signal 9", Evidence { exit: exit(None, Some(9)), ..good() }),
@@ -206,6 +219,7 @@ mod tests {
             ("killed or crashed", Evidence { ending: Ending::Died, ..good() }),
             ("no line", Evidence { metadata: &unfinished, ..good() }),
             ("not seen", Evidence { exit: DumperExit::NOT_SEEN, exit_is_required: true, ..good() }),
+            ("only the exit status of the program", Evidence { exit: wrapper, exit_is_required: true, ..good() }),
             ("neither", Evidence { names: &["metadata"], ..good() }),
             ("'a.zst' is broken: cut short", Evidence { broken: &broken, ..good() }),
             ("'s.t.sql' is missing: 20 bytes were seen", Evidence { lost: &lost, ..good() }),
@@ -240,6 +254,7 @@ mod tests {
             metadata: &metadata,
             exit: DumperExit::NOT_SEEN,
             exit_is_required: false,
+            wrapper_exit_is_enough: false,
             stopped_by_us: false,
             allow_empty: false,
             names: &names,

@@ -9,13 +9,13 @@ use std::num::NonZeroU64;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, AtFlags, StatxFlags, fadvise};
 use rustix::io::{Errno, ReadWriteFlags};
-use rustix::process::{Pid, PidfdFlags};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions};
 
-use super::{Exit, Lease};
+use super::{Exit, Kinship, Lease};
 
 /// Asks for a read lease and gives it back at once.
 ///
@@ -137,11 +137,45 @@ pub struct Process {
 
 /// All processes that `/proc` shows to us.
 pub fn processes() -> Vec<Process> {
-    let Ok(entries) = std::fs::read_dir("/proc") else {
-        return Vec::new();
-    };
+    pids().filter_map(Process::find).collect()
+}
+
+fn pids() -> impl Iterator<Item = i32> {
     let pid = |entry: io::Result<std::fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse().ok();
-    entries.filter_map(pid).filter_map(Process::find).collect()
+    std::fs::read_dir("/proc").into_iter().flatten().filter_map(pid)
+}
+
+/// How all processes stand to each other.
+pub fn kinships() -> Vec<Kinship> {
+    pids().filter_map(Kinship::of).collect()
+}
+
+impl Kinship {
+    /// From a process's `stat`, which everybody may read.
+    pub fn of(pid: i32) -> Option<Self> {
+        let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let stat = String::from_utf8_lossy(&stat);
+        // The name stands in parentheses and may hold some; then come state, parent, process group and session.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let is_gone = matches!(fields.next()?, "Z" | "X");
+        let parent = fields.next()?.parse().ok()?;
+        let session = fields.nth(1)?.parse().ok()?;
+        Some(Self { pid, parent, session, is_gone })
+    }
+}
+
+/// From now on whoever is orphaned among our descendants becomes our child: so nobody whom our child started gets out
+/// of sight, and how it ended can be seen.
+pub fn adopt_orphans() {
+    // The argument is only looked at for being there. Linux has this since 3.4.
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+}
+
+/// Lets go of an orphan that we adopted, once it has ended.
+pub fn reap_orphan(pid: i32) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+    }
 }
 
 impl Process {
@@ -151,11 +185,17 @@ impl Process {
         Some(Self { pid, name: String::from_utf8_lossy(&name).trim_end().to_owned() })
     }
 
-    /// The process that started it, or adopted it.
-    pub fn parent(&self) -> Option<i32> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
-        // The name stands in parentheses and may hold some; the state comes before the parent.
-        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    /// Its program file, also where that was replaced or removed; fails where we may not look.
+    pub fn program(&self) -> io::Result<File> {
+        File::open(format!("/proc/{}/exe", self.pid))
+    }
+
+    /// Whether it has a file open that lies directly in this directory, given by its real path.
+    pub fn has_open_in(&self, directory: &Path) -> bool {
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid)).into_iter().flatten().flatten();
+        descriptors
+            .filter_map(|descriptor| std::fs::read_link(descriptor.path()).ok())
+            .any(|file| file.parent() == Some(directory))
     }
 
     /// Its command line; empty if we may not see it.
@@ -247,6 +287,22 @@ impl ProcessHandle {
             return self.failure_of_zombie();
         }
         Some(exit_of(information.exit_code))
+    }
+
+    /// The same for an orphan that we adopted: it waits to be reaped by us.
+    pub fn exit_of_orphan(&self) -> Option<Exit> {
+        let reaped =
+            rustix::process::waitid(WaitId::PidFd(self.0.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        let Ok(Some(status)) = reaped else { return self.exit() };
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(status), _) => Some(Exit::Status(status)),
+            (None, signal) => signal.map(Exit::Signal),
+        }
+    }
+
+    /// Sends it a signal; never to another process that got its number.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(rustix::process::pidfd_send_signal(&self.0, signal)?)
     }
 
     /// From `/proc/PID/stat`, where another user's zombie reads status 0 whatever it was; so 0 says nothing there.

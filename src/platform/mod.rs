@@ -37,6 +37,19 @@ pub enum Exit {
     Signal(i32),
 }
 
+/// How a process stands to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kinship {
+    /// Its number.
+    pub pid: i32,
+    /// The process that started it, or adopted it.
+    pub parent: i32,
+    /// Its session, which a process leaves only for a new one of its own.
+    pub session: i32,
+    /// Whether it has ended, and nobody has asked yet how.
+    pub is_gone: bool,
+}
+
 /// This host's name, for the prefix and the dump's identity.
 pub fn host_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();

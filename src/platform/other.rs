@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 
-use super::{Exit, Lease};
+use super::{Exit, Kinship, Lease};
 
 /// No leases here.
 pub fn probe_lease(_file: &File) -> Lease {
@@ -47,6 +47,24 @@ pub fn processes() -> Vec<Process> {
     Vec::new()
 }
 
+/// No process is visible.
+pub fn kinships() -> Vec<Kinship> {
+    Vec::new()
+}
+
+impl Kinship {
+    /// Never known.
+    pub fn of(_pid: i32) -> Option<Self> {
+        None
+    }
+}
+
+/// Orphans are not ours here.
+pub fn adopt_orphans() {}
+
+/// There are none.
+pub fn reap_orphan(_pid: i32) {}
+
 /// A process; here there is none to see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
@@ -63,8 +81,13 @@ impl Process {
     }
 
     /// Never known.
-    pub fn parent(&self) -> Option<i32> {
-        None
+    pub fn program(&self) -> io::Result<File> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Never known.
+    pub fn has_open_in(&self, _directory: &std::path::Path) -> bool {
+        false
     }
 
     /// Never known.
@@ -101,6 +124,18 @@ impl ProcessHandle {
     /// Never known.
     pub fn exit(&self) -> Option<Exit> {
         None
+    }
+}
+
+impl ProcessHandle {
+    /// Never known.
+    pub fn exit_of_orphan(&self) -> Option<Exit> {
+        None
+    }
+
+    /// There is nobody.
+    pub fn signal(&self, _signal: rustix::process::Signal) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 

@@ -194,6 +194,22 @@ impl Report {
         self.sink().print(Stream::Stdout, format!("{line}\n").as_bytes());
     }
 
+    /// A line that must be seen although all went well: with `--quiet` it is printed at once. Elsewhere the summary has
+    /// said the same.
+    pub fn notice(&self, message: &str) {
+        let mut sink = self.sink();
+        if !sink.is_quiet() {
+            return;
+        }
+        let line = match self.style {
+            LineStyle::Json => {
+                json::line(Timestamp::now(), vec![("event", "notice".into()), ("message", message.into())])
+            }
+            _ => format!("mydumper2s3: {}", escape(message)),
+        };
+        sink.print(Stream::Stderr, format!("{line}\n").as_bytes());
+    }
+
     /// What is said at the end.
     pub fn summary(&self, summary: &Summary) {
         self.clear_live();

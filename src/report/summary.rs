@@ -99,6 +99,7 @@ impl Summary {
             ("mydumper_exit_status", self.dumper_exit.and_then(|exit| exit.status).into()),
             ("mydumper_signal", self.dumper_exit.and_then(|exit| exit.signal).into()),
             ("mydumper_exit_seen", serde_json::to_value(self.dumper_exit.map(|exit| exit.seen)).unwrap_or_default()),
+            ("mydumper_exit_through", self.dumper_exit.is_some_and(|exit| exit.through).into()),
             ("destination", self.destination.clone().into()),
             ("manifest_sha256", self.manifest_sha256.clone().into()),
             ("failed", self.failed.len().into()),
@@ -128,7 +129,7 @@ mod tests {
             bytes: 3_435_973_836,
             duration: Duration::from_millis(133_250),
             peak_local_bytes: Some(1_181_116_006),
-            dumper_exit: Some(DumperExit { status: Some(0), signal: None, seen: ExitSeen::Child }),
+            dumper_exit: Some(DumperExit { status: Some(0), ..DumperExit::seen(ExitSeen::Child) }),
             destination: Some("s3://b/db1/2026-11-22T020000Z/".into()),
             manifest_sha256: Some("ab".repeat(32)),
             failed: Vec::new(),
@@ -157,7 +158,7 @@ mydumper2s3: the dump is whole and verified
             reason: Some("the store did not answer for 1h".into()),
             hint: Some("run the same command again without the part after --".into()),
             manifest_sha256: None,
-            dumper_exit: Some(DumperExit { status: None, signal: Some(9), seen: ExitSeen::Child }),
+            dumper_exit: Some(DumperExit { signal: Some(9), ..DumperExit::seen(ExitSeen::Child) }),
             failed: vec![("a\n.sql".into(), "access denied".into()), ("b.sql".into(), "time-out".into())],
             ..complete()
         };
@@ -190,6 +191,15 @@ hint: run the same command again without the part after --";
         assert!(summary.text().contains("\n  mydumper         exit status not seen\n"));
         assert_eq!(object(&summary)["mydumper_exit_seen"], "not-seen");
         assert_eq!(object(&summary)["mydumper_exit_status"], Value::Null);
+    }
+
+    #[test]
+    fn a_wrappers_status_is_not_shown_as_mydumpers() {
+        let through = DumperExit { status: Some(0), through: true, ..DumperExit::NOT_SEEN };
+        let summary = Summary { dumper_exit: Some(through), ..complete() };
+        assert!(summary.text().contains("\n  mydumper         exit status 0, of the program that started it\n"));
+        assert_eq!(object(&summary)["mydumper_exit_seen"], "not-seen");
+        assert_eq!(object(&summary)["mydumper_exit_through"], true);
     }
 
     #[test]

@@ -101,6 +101,18 @@ fn quiet_prints_nothing_when_the_status_is_0() {
 }
 
 #[test]
+fn what_must_be_seen_is_printed_even_if_quiet() {
+    let output = Output::new(quiet());
+    output.report.notice("its exit status was not seen");
+    output.report.finish(0);
+    assert_eq!(output.stderr.text(), "mydumper2s3: its exit status was not seen\n");
+    // The summary has said it.
+    let output = Output::new(OutputSettings::default());
+    output.report.notice("its exit status was not seen");
+    assert_eq!(output.stderr.text(), "");
+}
+
+#[test]
 fn quiet_prints_everything_when_it_is_not() {
     let output = Output::new(quiet());
     run_everything(&output);

@@ -92,6 +92,27 @@ fn after_our_sigkill_mydumper_goes_on_and_the_helper_ends() {
     }
 }
 
+/// "We are SIGSTOPped while mydumper is paused": the helper has a clock of its own.
+#[test]
+fn after_our_sigstop_mydumper_goes_on_by_the_helpers_clock() {
+    for is_child in [true, false] {
+        let stage = Stage::new();
+        no_data(&stage);
+        let (mut dumper, mut run) = start(&stage, is_child, &["--max-local", "64KiB", "--max-pause", "1s"]);
+        dumper.file("shop.t.00000.sql", 100_000);
+        run.wait_for_line("mydumper is paused");
+        eventually("it is stopped", || is_stopped(dumper.pid()));
+        run.signal(Signal::STOP);
+        // Whatever happened just before that: from now on nobody but the helper can wake it.
+        eventually("it goes on", || !is_stopped(dumper.pid()));
+        run.signal(Signal::CONT);
+        stage.server.clear_faults();
+        dumper.finish_and_exit();
+        run.finish().assert_status(0);
+        stage.assert_whole(&dumper);
+    }
+}
+
 /// The processes that a program started and that wait to wake mydumper.
 fn helpers_of(parent: Pid) -> Vec<Pid> {
     let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", parent.as_raw_nonzero()));

@@ -33,3 +33,4 @@ mod support_tests;
 mod torture;
 mod unprivileged;
 mod verify;
+mod whose_exit;

@@ -43,7 +43,7 @@ impl DiskWatch {
         };
         let wanted = marks.max_local.is_some() || marks.min_free.is_some();
         let brake = if wanted {
-            let reins = Reins::take(team(child, dump)?).map_err(Failure::failed)?;
+            let reins = Reins::take(team(child, dump)?, marks.max_pause).map_err(Failure::failed)?;
             Some((Brake::new(marks), reins))
         } else {
             None
@@ -110,7 +110,7 @@ impl DiskWatch {
 }
 
 fn team(child: Option<&Child>, dump: &LivingDump) -> Result<Team, Failure> {
-    let stranger = || Some(Team::Stranger(dump.process()?.pid, dump.handle()?));
+    let stranger = || dump.writer().cloned().map(Team::Stranger);
     let team = child.cloned().map(Team::Child).or_else(stranger).filter(Team::is_signallable);
     team.ok_or_else(|| {
         let error =

@@ -33,7 +33,7 @@ pub async fn run(args: &UploadArgs, report: &Report) -> Result<(), Failure> {
         report.table(&facts);
         return Ok(());
     };
-    let life = found.dump.probe(&found.directory, None, std::time::Instant::now());
+    let life = found.dump.probe(&found.directory, std::time::Instant::now());
     let (prefix, header) = session::place(args, &found)?;
     facts.row(["dump", &format!("{}, started {}", header.dump_id, header.identity.started)]);
     facts.row(["verdict", verdict(&found, life)]);

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::bucket_check::BucketCheck;
 use super::claim;
 use super::session::Session;
+use super::start::ending_of;
 use crate::dump_dir::Removal;
 use crate::exit_status::{Failure, Status};
 use crate::hint::{find, hinted};
@@ -48,6 +49,7 @@ impl Session<'_> {
             metadata,
             exit,
             exit_is_required: self.args.dump.require_exit_status || self.args.dump.exit_status_file.is_some(),
+            wrapper_exit_is_enough: self.args.dump.accept_wrapper_exit,
             stopped_by_us: self.header.told_to_stop,
             allow_empty: self.args.dump.allow_empty,
             names: &names,
@@ -94,9 +96,7 @@ impl Session<'_> {
 
     /// The dump is gone over: what stands in the way, is it whole, does the bucket hold it? Then the commit.
     pub async fn conclude(&mut self, ending: Ending) -> Result<(), Failure> {
-        let exit = self.dumper_exit().await;
-        let text = self.dump.sighted.read_again().context("cannot read the dump's metadata")?;
-        let metadata = DumpMetadata::parse(&text);
+        let exit = self.dumper_exit().await?;
         if self.is_complete {
             return self.conclude_complete().await;
         }
@@ -105,6 +105,8 @@ impl Session<'_> {
             // after its last rename.
             self.follow(Phase::Ended).await?;
             if self.reopen_changed() == 0 {
+                let text = self.dump.sighted.read_again().context("cannot read the dump's metadata")?;
+                let metadata = DumpMetadata::parse(&text);
                 return self.judge_and_commit(ending, exit, &metadata, text).await;
             }
         }
@@ -121,6 +123,8 @@ impl Session<'_> {
         self.abort_left().await;
         // What an earlier run left belongs to what is judged.
         self.adopt_earlier().await.map_err(not_committed)?;
+        // Once more: a mydumper of which nothing tells may have been slow with its last rename.
+        let ending = if ending == Ending::Died { ending_of(&self.dump, &self.directory) } else { ending };
         if let Some(reason) = self.why_incomplete(ending, exit, metadata) {
             return Err(self.conclude_incomplete(reason, exit, metadata, text).await);
         }
@@ -305,7 +309,9 @@ impl Session<'_> {
 
     /// Removes `metadata.partial` or `metadata` of a dump that is not committed: its text is in the manifest, and the
     /// next night must find an empty directory.
-    pub fn remove_lead(&self) -> Vec<(String, String)> {
+    ///
+    /// `judged` is how the dump ended by its verdict: where mydumper renames its lead after all, that verdict is wrong.
+    pub fn remove_lead(&self, judged: Ending) -> Vec<(String, String)> {
         let mut failed = Vec::new();
         if self.args.dump.keep {
             return failed;
@@ -315,7 +321,9 @@ impl Session<'_> {
             if (identity.device, identity.inode) != self.dump.sighted.inode {
                 continue;
             }
-            if let Err(error) = self.directory.remove_verified(name, &identity) {
+            if judged == Ending::Died && name == METADATA {
+                failed.push((name.to_owned(), "mydumper has just finished it, though it seemed dead".to_owned()));
+            } else if let Err(error) = self.directory.remove_verified(name, &identity) {
                 failed.push((name.to_owned(), format!("it cannot be removed: {error}")));
             }
         }
@@ -330,6 +338,7 @@ impl Session<'_> {
         metadata: &DumpMetadata,
         text: Vec<u8>,
     ) -> Failure {
+        let judged = ending_of(&self.dump, &self.directory);
         let mut header = self.final_header(DumpStateWord::Incomplete, exit, metadata);
         header.reason = Some(reason.clone());
         header.metadata_text = Some(String::from_utf8_lossy(&text).into_owned());
@@ -344,9 +353,9 @@ impl Session<'_> {
         // While files could not be brought to safety the dump's lead stays, so that a restart finds the dump.
         if left.is_empty() && !self.is_lost {
             // The lead last, or first, for the same reasons as `metadata` in `remove_leftovers`.
-            left = if self.args.destination.write_only { self.remove_lead() } else { Vec::new() };
+            left = if self.args.destination.write_only { self.remove_lead(judged) } else { Vec::new() };
             left.extend(self.remove_leftovers());
-            left.extend(self.remove_lead());
+            left.extend(self.remove_lead(judged));
         }
         if left.is_empty() || self.is_lost {
             return Failure::incomplete(anyhow!(why));

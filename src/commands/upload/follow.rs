@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 use super::disk::{self, DiskWatch};
 use crate::cli::UploadArgs;
 use crate::dump_dir::DumpDir;
-use crate::dumper::{Child, Life, LivingDump};
+use crate::dumper::{Life, LivingDump};
 use crate::model::file_name::FileName;
 use crate::model::state::{DumpState, Phase, Scan, UploadJob};
 use crate::model::verdict::Ending;
@@ -149,8 +149,6 @@ pub struct Watcher<'a> {
     pub dump: &'a mut LivingDump,
     /// What it shares with the workers.
     pub shared: Arc<Shared>,
-    /// mydumper, if it is our child.
-    pub child: Option<&'a Child>,
     /// A stop that was asked for.
     pub stop: &'a Stop,
     /// How a look is to be made; its phase moves on with the dump.
@@ -218,8 +216,7 @@ impl Watcher<'_> {
         if !self.directory.is_current() {
             return Life::Ended(Ending::Vanished);
         }
-        let child_exited = self.child.map(|child| child.exit().is_some());
-        self.dump.probe(&self.directory, child_exited, Instant::now())
+        self.dump.probe(&self.directory, Instant::now())
     }
 
     /// A new dump that comes to life while this one is still being uploaded. Not asked when it is being committed: then

@@ -33,6 +33,9 @@ use crate::report::{RateMeter, Report, RunMetrics, Status as StatusLine, Summary
 use crate::s3::Store;
 use crate::stop::Stop;
 
+/// How long the metrics may take to be written.
+const METRICS_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What the run came to. Filled in as it becomes known, shown at the end.
 pub(crate) struct Totals {
     report: Report,
@@ -138,8 +141,25 @@ pub async fn run(args: &UploadArgs, report: &Report, stop: &Stop) -> Status {
         Err(failure) if status == Status::Usage => report.fatal(&failure.error),
         _ => report.summary(&totals.summary(&result, began.elapsed())),
     }
+    if status == Status::Success {
+        say_what_was_not_seen(args, &totals);
+    }
     write_metrics(args, &totals, status, began.elapsed());
     status
+}
+
+/// A dump whose end nobody saw is not like the others, and with `--quiet` nothing else would say so.
+fn say_what_was_not_seen(args: &UploadArgs, totals: &Totals) {
+    let (Some(exit), Some(destination)) = (totals.dumper_exit, &totals.destination) else { return };
+    let is_accepted = args.dump.accept_unseen_exit || (exit.through && args.dump.accept_wrapper_exit);
+    if !exit.is_unseen() || is_accepted {
+        return;
+    }
+    let (what, option) = match exit.through {
+        true => ("only the exit status of the program that started mydumper was seen", "--accept-wrapper-exit"),
+        false => ("mydumper's exit status was not seen", "--accept-unseen-exit"),
+    };
+    totals.report.notice(&format!("{destination} is committed, but {what} ({option} takes that in silence)"));
 }
 
 fn write_metrics(args: &UploadArgs, totals: &Totals, status: Status, duration: Duration) {
@@ -153,9 +173,19 @@ fn write_metrics(args: &UploadArgs, totals: &Totals, status: Status, duration: D
         duration,
         peak_local_bytes: totals.peak_local,
     };
-    if let Err(error) = metrics.write(path, Timestamp::now()) {
-        warn!("cannot write the metrics to '{}': {error}", path.display());
-    }
+    // The file may lie on a filesystem that does not answer: we do not wait for it for ever.
+    let (sender, written) = std::sync::mpsc::channel();
+    let to = path.clone();
+    let write = move || drop(sender.send(metrics.write(&to, Timestamp::now())));
+    let why = match std::thread::Builder::new().spawn(write) {
+        Err(error) => error.to_string(),
+        Ok(_) => match written.recv_timeout(METRICS_TIMEOUT) {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("it takes longer than {} s", METRICS_TIMEOUT.as_secs()),
+        },
+    };
+    warn!("cannot write the metrics to '{}': {why}", path.display());
 }
 
 async fn upload(args: &UploadArgs, stop: &Stop, totals: &mut Totals) -> Result<(), Failure> {
@@ -215,14 +245,14 @@ fn no_dump(args: &UploadArgs, child: Option<&Child>) -> Failure {
 
 /// We never exit before mydumper: whatever went wrong here, it is left to finish, unless we were told to stop.
 async fn see_off(child: &Child, args: &UploadArgs, store: &Store, stop: &Stop, totals: &mut Totals) {
-    if child.exit().is_some() {
+    if child.is_over() {
         return;
     }
     if stop.asked().is_none() {
         warn!("mydumper is left to finish; its files stay local");
     }
     tokio::select! {
-        _ = child.wait() => {}
+        () = child.wait_until_over() => {}
         _ = stop.wait() => stop_child(child, args, store, totals).await,
     }
     info!("mydumper has ended");
@@ -234,7 +264,7 @@ const MARK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Stops mydumper. First the claim is marked: mydumper 1.0.1 makes its part of a dump look whole when it is stopped, and
 /// the next run must know better.
 async fn stop_child(child: &Child, args: &UploadArgs, store: &Store, totals: &mut Totals) {
-    if child.exit().is_some() {
+    if child.is_over() {
         return;
     }
     let was_claimed = totals.claimed.is_some();

@@ -20,13 +20,13 @@ use super::start::Found;
 use super::{Totals, stop_child, stopped};
 use crate::cli::UploadArgs;
 use crate::dump_dir::DumpDir;
-use crate::dumper::{Child, ExitSources, ExitStatusFile, Life, LivingDump};
+use crate::dumper::{Child, ExitSources, ExitStatusFile, Life, LivingDump, Role};
 use crate::exit_status::Failure;
 use crate::hasher::Hasher;
 use crate::hint::{find, hinted};
 use crate::model::dump_metadata::DumpMetadata;
 use crate::model::etag::ETag;
-use crate::model::manifest::{DumpStateWord, DumperExit, ExitSeen, FORMAT, ManifestHeader};
+use crate::model::manifest::{DumpStateWord, DumperExit, FORMAT, ManifestHeader};
 use crate::model::object_key::Prefix;
 use crate::model::state::Phase;
 use crate::model::units::human_duration;
@@ -37,8 +37,6 @@ use crate::scan::{Held, Look, Strangers};
 use crate::stop::Stop;
 use crate::transfer::Transfer;
 
-/// Characters of mydumper's version that are kept.
-const VERSION_MAX: usize = 200;
 /// How far mydumper's local time may be from what we take it for, in nanoseconds.
 const ZONE_MAX: i128 = 14 * 3600 * 1_000_000_000;
 /// So much older than its first line (in nanoseconds) a `metadata.partial` is of an earlier dump.
@@ -86,7 +84,7 @@ impl<'a> Session<'a> {
         let Found { directory, mut dump, seen_alive } = found;
         let disk = if seen_alive { Some(DiskWatch::begin(args, child, &dump)?) } else { None };
         let Claim { etag, earlier, header: before, is_complete } = tokio::select! {
-            claim = claim_patiently(args, store, child, &prefix, &header, &mut dump, &directory) => claim?,
+            claim = claim_patiently(args, store, &prefix, &header, &mut dump, &directory) => claim?,
             signal = stop.wait() => return Err(stopped(signal)),
         };
         let is_new = before.is_none();
@@ -106,7 +104,7 @@ impl<'a> Session<'a> {
             signal = stop.wait() => return Err(stopped(signal)),
         };
         // Where the exit status will be seen, it tells of a compressor that failed; inflating everything costs CPU.
-        let inflate = args.dump.content_check || !will_be_seen(args, child, &dump);
+        let inflate = args.dump.content_check || !will_be_seen(args, &dump);
         let transfer = transfer(args, store, &directory, prefix, &header, earlier, is_complete, inflate);
         transfer.left_uploads.lock().unwrap_or_else(PoisonError::into_inner).extend(left);
         if is_new {
@@ -188,7 +186,7 @@ impl<'a> Session<'a> {
         let not_before = SystemTime::UNIX_EPOCH + Duration::from_nanos(born.unwrap_or(started));
         let sources = ExitSources {
             child: self.child.cloned(),
-            handle: self.dump.handle(),
+            writer: self.dump.writer().cloned(),
             file: self.args.dump.exit_status_file.clone().map(|path| ExitStatusFile::new(path, not_before)),
         };
         let (store, prefix) = (self.store.clone(), self.shared.transfer.prefix.clone());
@@ -201,7 +199,9 @@ impl<'a> Session<'a> {
         self.exit = Some(tokio::task::spawn_local(async move {
             has_ended.notified().await;
             let exit = sources.wait(patience).await;
-            if exit.seen == ExitSeen::NotSeen {
+            // What an earlier run saw of mydumper itself tells more than a wrapper's success.
+            let tells_less = exit.is_unseen() && !exit.is_failure() && !header.dumper_exit.is_unseen();
+            if exit == DumperExit::NOT_SEEN || tells_less {
                 return (header.dumper_exit, None);
             }
             header.dumper_exit = exit;
@@ -220,16 +220,25 @@ impl<'a> Session<'a> {
         ended
     }
 
-    /// mydumper's end, once the dump has ended.
-    pub(super) async fn dumper_exit(&mut self) -> DumperExit {
-        if let Some(task) = self.exit.take()
-            && let Ok((exit, etag)) = task.await
-        {
-            self.claim_etag = etag.or(self.claim_etag.take());
-            self.header.dumper_exit = exit;
+    /// mydumper's end, once the dump has ended. It may be long in coming: a stop is not kept waiting for it.
+    pub(super) async fn dumper_exit(&mut self) -> Result<DumperExit, Failure> {
+        if let Some(task) = &mut self.exit {
+            let seen = tokio::select! {
+                seen = &mut *task => seen,
+                signal = self.stop.wait() => {
+                    // It would write the claim anew, without the mark.
+                    task.abort();
+                    return Err(stopped(signal));
+                }
+            };
+            self.exit = None;
+            if let Ok((exit, etag)) = seen {
+                self.claim_etag = etag.or(self.claim_etag.take());
+                self.header.dumper_exit = exit;
+            }
         }
         self.totals.dumper_exit = Some(self.header.dumper_exit);
-        self.header.dumper_exit
+        Ok(self.header.dumper_exit)
     }
 
     /// Follows the dump until nothing is left to do, or until something else ends it.
@@ -294,7 +303,6 @@ impl<'a> Session<'a> {
             directory: Arc::clone(&self.directory),
             dump: &mut self.dump,
             shared: Arc::clone(&self.shared),
-            child: self.child,
             stop: self.stop,
             look,
             strangers: std::mem::take(&mut self.strangers),
@@ -357,8 +365,7 @@ impl<'a> Session<'a> {
 pub fn place(args: &UploadArgs, found: &Found) -> Result<(Prefix, ManifestHeader), Failure> {
     let started = started_at(&found.dump);
     let prefix = args.destination.prefix.expand(&found.dump.sighted.identity.host, started).map_err(Failure::usage)?;
-    let version = dumper_version(args);
-    Ok((prefix, header(&found.dump, &found.directory, started, found.seen_alive, version)))
+    Ok((prefix, header(&found.dump, &found.directory, started, found.seen_alive)))
 }
 
 /// Files that were last changed before this belong to something else than a dump that was seen alive: before the birth of
@@ -378,7 +385,6 @@ pub fn not_before(args: &UploadArgs, header: &ManifestHeader) -> Option<i128> {
 async fn claim_patiently(
     args: &UploadArgs,
     store: &Store,
-    child: Option<&Child>,
     prefix: &Prefix,
     header: &ManifestHeader,
     dump: &mut LivingDump,
@@ -391,8 +397,7 @@ async fn claim_patiently(
             Err(failure) => failure,
         };
         let is_outage = find::<StoreError>(&failure.error).is_some_and(StoreError::is_outage);
-        let child_exited = child.map(|child| child.exit().is_some());
-        let lives = matches!(dump.probe(directory, child_exited, Instant::now()), Life::Alive { known: true });
+        let lives = matches!(dump.probe(directory, Instant::now()), Life::Alive { known: true });
         if !is_outage || !lives {
             return Err(failure);
         }
@@ -400,21 +405,13 @@ async fn claim_patiently(
 }
 
 /// Whether mydumper's exit status can be expected to become known.
-fn will_be_seen(args: &UploadArgs, child: Option<&Child>, dump: &LivingDump) -> bool {
-    child.is_some() || args.dump.exit_status_file.is_some() || dump.handle().is_some_and(|handle| !handle.has_ended())
-}
-
-/// What mydumper says of its version, if we start it ourselves. Of a wrapper nothing is asked: it might do anything.
-fn dumper_version(args: &UploadArgs) -> Option<String> {
-    let program = args.command.first()?;
-    let name = std::path::Path::new(program).file_name()?.to_str()?;
-    if name != "mydumper" {
-        return None;
-    }
-    let output =
-        std::process::Command::new(program).arg("--version").stdin(std::process::Stdio::null()).output().ok()?;
-    let line = String::from_utf8_lossy(&output.stdout).lines().next()?.trim().to_owned();
-    (output.status.success() && !line.is_empty()).then(|| line.chars().take(VERSION_MAX).collect())
+fn will_be_seen(args: &UploadArgs, dump: &LivingDump) -> bool {
+    let of_writer = dump.writer().is_some_and(|writer| match writer.role {
+        Role::Child => true,
+        Role::Holder | Role::Named => !writer.has_ended() || writer.exit().is_some(),
+        Role::Launcher => false,
+    });
+    of_writer || args.dump.exit_status_file.is_some()
 }
 
 fn started_at(dump: &LivingDump) -> Timestamp {
@@ -428,13 +425,7 @@ fn started_at(dump: &LivingDump) -> Timestamp {
     dump.sighted.identity.started_at(local, &TimeZone::system(), Timestamp::now())
 }
 
-fn header(
-    dump: &LivingDump,
-    directory: &DumpDir,
-    started: Timestamp,
-    seen_alive: bool,
-    dumper_version: Option<String>,
-) -> ManifestHeader {
+fn header(dump: &LivingDump, directory: &DumpDir, started: Timestamp, seen_alive: bool) -> ManifestHeader {
     let identity = dump.sighted.identity.clone();
     ManifestHeader {
         format: FORMAT,
@@ -445,7 +436,7 @@ fn header(
         started,
         finished: None,
         dumper_finished: None,
-        dumper_version,
+        dumper_version: dump.dumper_version.clone(),
         dumper_exit: DumperExit::NOT_SEEN,
         directory: std::path::absolute(directory.path()).unwrap_or_default().display().to_string(),
         closed_by: dump.closed_by,

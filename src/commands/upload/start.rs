@@ -33,6 +33,7 @@ pub async fn start_child(
     report: &Report,
 ) -> Result<Option<(Child, Option<Arc<DumpDir>>)>, Failure> {
     if !args.starts_mydumper() {
+        refuse_own_pid(args.dump.pid.map(u32::cast_signed))?;
         return Ok(None);
     }
     let held = hold_empty(&args.dump.dir)?;
@@ -41,9 +42,28 @@ pub async fn start_child(
         let prefix = args.destination.prefix.expand(&host, Timestamp::now()).map_err(Failure::usage)?;
         claim::check_free(store, &args.destination, &prefix).await?;
     }
-    let child = Child::start(&args.command, report.child_output_wanted()).map_err(Failure::usage)?;
+    let child = Child::start(dumper::Start {
+        command: &args.command,
+        directory: &args.dump.dir,
+        keep_aws_environment: args.dump.keep_aws_env,
+        on_line: report.child_output_wanted(),
+    })
+    .map_err(Failure::usage)?;
     info!(pid = child.pid(), "started {}", args.command[0].to_string_lossy());
     Ok(Some((child, held)))
+}
+
+/// A process that we came from is not mydumper: paused, it would pause us, and it ends after us.
+fn refuse_own_pid(pid: Option<i32>) -> Result<(), Failure> {
+    let Some(pid) = pid else { return Ok(()) };
+    let ours = rustix::process::getpid().as_raw_nonzero().get();
+    let whose = match pid {
+        _ if pid == ours => "mydumper2s3 itself",
+        _ if dumper::ancestors(ours).contains(&pid) => "a process that started mydumper2s3",
+        _ => return Ok(()),
+    };
+    let error = anyhow!("--pid {pid} is {whose}, not mydumper");
+    Err(Failure::usage(hinted(error, "give mydumper's own process id: in a shell `$!`, right after `mydumper … &`")))
 }
 
 /// A dump of our own goes into an empty directory: what stands there is of another one. Locks it, if it is there.
@@ -120,15 +140,18 @@ impl Search<'_> {
         let mut dying: Option<LivingDump> = None;
         info!("waiting for a dump in '{}'", self.args.dump.dir.display());
         loop {
+            // Asked before the look: a child that is over by then has left all that there will be.
+            let was_over = self.child.is_some_and(Child::is_over);
             directory = self.open(directory.take())?;
             if let Some(directory) = &directory {
-                match self.look(directory, &mut dying)? {
+                match self.look(directory, &mut dying).await? {
                     Some((dump, seen_alive)) => return self.found(directory, dump, seen_alive).map(Some),
                     None => debug!("no living dump yet"),
                 }
             }
             let given_up = match self.child {
-                Some(child) => child.exit().is_some(),
+                // What it left behind may still begin a dump.
+                Some(_) => was_over,
                 None => Instant::now() >= self.deadline,
             };
             if given_up {
@@ -140,8 +163,17 @@ impl Search<'_> {
             }
             tokio::select! {
                 () = tokio::time::sleep(self.args.dump.interval.min(LOOK_EVERY)) => {}
+                () = self.child_over(), if !was_over => {}
                 signal = self.stop.wait() => return Err(super::stopped(signal)),
             }
+        }
+    }
+
+    /// Waits for the end of our child and of all that it started: then nothing more will come.
+    async fn child_over(&self) {
+        match self.child {
+            Some(child) => child.wait_until_over().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -160,7 +192,11 @@ impl Search<'_> {
     }
 
     /// A dump that is to be uploaded now. One that seems dead is put into `dying`: a living one may take its place.
-    fn look(&self, directory: &DumpDir, dying: &mut Option<LivingDump>) -> Result<Option<(LivingDump, bool)>, Failure> {
+    async fn look(
+        &self,
+        directory: &Arc<DumpDir>,
+        dying: &mut Option<LivingDump>,
+    ) -> Result<Option<(LivingDump, bool)>, Failure> {
         match dumper::look(directory, self.host).map_err(Failure::usage)? {
             Sight::Refused(why) => Err(Failure::usage(anyhow!(why))),
             Sight::Nothing | Sight::Starting => {
@@ -168,14 +204,13 @@ impl Search<'_> {
                 Ok(None)
             }
             Sight::Finished(sighted) if self.done.as_ref() == Some(&sighted.identity) => Ok(None),
-            Sight::Finished(sighted) => Ok(Some((self.follow(sighted, directory), false))),
+            Sight::Finished(sighted) => Ok(Some((self.follow(sighted, directory).await?, false))),
             Sight::Partial(sighted) => {
                 let mut dump = match dying.take() {
                     Some(dump) if dump.sighted.identity == sighted.identity => dump,
-                    _ => self.follow(sighted, directory),
+                    _ => self.follow(sighted, directory).await?,
                 };
-                let child_exited = self.child.map(|child| child.exit().is_some());
-                if matches!(dump.probe(directory, child_exited, Instant::now()), Life::Alive { .. }) {
+                if matches!(dump.probe(directory, Instant::now()), Life::Alive { .. }) {
                     return Ok(Some((dump, true)));
                 }
                 *dying = Some(dump);
@@ -184,8 +219,11 @@ impl Search<'_> {
         }
     }
 
-    fn follow(&self, sighted: Sighted, directory: &DumpDir) -> LivingDump {
-        LivingDump::follow(sighted, directory, self.args.dump.pid.map(u32::cast_signed))
+    /// On a thread of its own: it may go through all of `/proc`.
+    async fn follow(&self, sighted: Sighted, directory: &Arc<DumpDir>) -> Result<LivingDump, Failure> {
+        let (directory, child, pid) = (Arc::clone(directory), self.child.cloned(), self.args.dump.pid);
+        let follow = move || LivingDump::follow(sighted, &directory, child.as_ref(), pid.map(u32::cast_signed));
+        tokio::task::spawn_blocking(follow).await.map_err(|error| Failure::failed(anyhow!(error)))
     }
 
     fn found(&self, directory: &Arc<DumpDir>, dump: LivingDump, seen_alive: bool) -> Result<Found, Failure> {
@@ -235,7 +273,7 @@ pub fn find_now(args: &UploadArgs) -> anyhow::Result<Option<Found>> {
         Sight::Nothing | Sight::Starting => return Ok(None),
         Sight::Refused(why) => return Err(anyhow!(why)),
     };
-    let dump = LivingDump::follow(sighted, &directory, args.dump.pid.map(u32::cast_signed));
+    let dump = LivingDump::follow(sighted, &directory, None, args.dump.pid.map(u32::cast_signed));
     Ok(Some(Found { directory: Arc::new(directory), dump, seen_alive }))
 }
 

@@ -8,7 +8,7 @@ use crate::exit_status::{Failure, Status};
 use crate::hint::hinted;
 use crate::model::dump_metadata::DumpMetadata;
 use crate::model::file_name::METADATA;
-use crate::model::manifest::{DumpStateWord, ExitSeen, ManifestHeader};
+use crate::model::manifest::{DumpStateWord, DumperExit, ManifestHeader};
 use crate::model::missing_files::missing_files;
 use crate::model::object_key::Prefix;
 use crate::s3::{Store, StoreError};
@@ -20,7 +20,7 @@ const METADATA_SIZE_MAX: u64 = 256 * 1024 * 1024;
 #[derive(Debug)]
 pub enum Standing {
     /// Committed.
-    Complete { exit_not_seen: bool, missing: Vec<Missing> },
+    Complete { exit: DumperExit, missing: Vec<Missing> },
     /// The manifest is the last one, and there is no `metadata`.
     NotCommitted,
     /// Given up, and why.
@@ -58,7 +58,7 @@ impl Standing {
             DumpStateWord::Complete => {
                 let metadata = metadata_of(store, prefix, listing).await?;
                 let missing = metadata.as_ref().map_or_else(Vec::new, |metadata| missing(metadata, listing));
-                Self::Complete { exit_not_seen: header.dumper_exit.seen == ExitSeen::NotSeen, missing }
+                Self::Complete { exit: header.dumper_exit, missing }
             }
         })
     }
@@ -72,7 +72,10 @@ impl Standing {
     /// Says what is to be known before the files.
     pub fn say(&self) {
         match self {
-            Self::Complete { exit_not_seen: true, .. } => {
+            Self::Complete { exit, .. } if exit.through => {
+                info!("only the exit status of the program that started mydumper was seen when this dump was made");
+            }
+            Self::Complete { exit, .. } if exit.is_unseen() => {
                 info!("mydumper's exit status was not seen when this dump was made");
             }
             Self::Unnamed { metadata: Some(_), .. } => warn!(
