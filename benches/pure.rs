@@ -127,7 +127,7 @@ fn all_kept() -> DumpState {
             proof: Proof::EtagMd5,
         };
         let local = Local::Kept(Box::new(identity(number)));
-        state.adopt(name.parse().expect("a file name"), Uploaded { object, local, broken: None });
+        state.adopt(name.parse().expect("a file name"), Uploaded { object, local, broken: None, rows: None });
     }
     state
 }

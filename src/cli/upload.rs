@@ -117,7 +117,7 @@ pub struct DumpArgs {
     #[arg(long, value_name = "TIME", default_value = "45s", value_parser = values::positive_duration)]
     pub max_pause: Duration,
 
-    /// Decompress every .gz file as a check
+    /// Decode every file and count its rows
     #[arg(long)]
     pub content_check: bool,
 }

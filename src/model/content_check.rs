@@ -1,4 +1,5 @@
-//! Whether a compressed file can be decoded to its end.
+//! Whether a file's content is whole: compressed content is decoded to its end, SQL text ends where a statement ends.
+//! What is decoded on the way has its rows counted.
 //!
 //! mydumper 1.x does not look at its compressor's exit status: a full disk or a compressor that was killed leaves files
 //! that end in the middle, in a dump that looks whole. Only decoding finds them.
@@ -11,66 +12,138 @@ use std::io::{self, Write};
 
 use flate2::write::MultiGzDecoder;
 use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
+use zstd::zstd_safe::get_error_name;
+
+use super::file_kind::{Compression, FileKind, KnownNames, NameParts};
+use super::row_count::{FileRows, RowCounter};
+use super::sql_end::SqlEnd;
 
 /// How much decoded content is held at a time; it is thrown away at once.
 const PIECE: usize = 128 * 1024;
+/// `ZSTD_error_frameParameter_windowTooLarge`: the frame asks for a window of more than 128 MiB
+/// (`ZSTD_WINDOWLOG_LIMIT_DEFAULT`), as `zstd --long=28` makes it. libzstd refuses it, so that memory stays bounded.
+const WINDOW_TOO_LARGE: usize = 16;
 
 /// Takes a file's bytes in order and says at the end whether its content is whole.
 pub struct ContentCheck {
     format: Format,
     broken: Option<String>,
+    /// It may be whole, but not for us.
+    cannot_tell: bool,
+}
+
+/// What a look at all of a file's content found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Content {
+    /// Whether it was compressed and is decoded to its end.
+    pub is_decoded: bool,
+    /// The rows in it, where it is a data file.
+    pub rows: Option<FileRows>,
 }
 
 enum Format {
-    Gzip(Box<MultiGzDecoder<io::Sink>>),
+    Plain(Text),
+    Gzip(Box<MultiGzDecoder<Text>>),
     Zstd(Box<Zstd>),
 }
 
 struct Zstd {
     decoder: Decoder<'static>,
     decoded: Vec<u8>,
+    text: Text,
     /// At the end of a frame; false as long as there was none.
     at_end: bool,
 }
 
+/// What is looked at of decoded content.
+#[derive(Debug, Default)]
+struct Text {
+    end: Option<SqlEnd>,
+    rows: Option<RowCounter>,
+}
+
 impl ContentCheck {
-    /// For a file of that name; `None` where the name promises no format that is known here.
+    /// For a file of that name; `None` where the name promises nothing that is known here.
     pub fn of(name: &str) -> Option<Self> {
-        let format = if name.ends_with(".gz") {
-            Format::Gzip(Box::new(MultiGzDecoder::new(io::sink())))
-        } else if name.ends_with(".zst") {
-            // Fails only where there is no memory.
-            let decoder = Decoder::new().ok()?;
-            Format::Zstd(Box::new(Zstd { decoder, decoded: vec![0; PIECE], at_end: false }))
-        } else {
-            return None;
+        let parts = NameParts::parse(name, &KnownNames::default());
+        let text = Text { end: is_sql(parts.kind).then(SqlEnd::default), rows: RowCounter::of(name) };
+        let format = match parts.compression {
+            _ if name.ends_with(".gz") => Format::Gzip(Box::new(MultiGzDecoder::new(text))),
+            _ if name.ends_with(".zst") => {
+                // Fails only where there is no memory.
+                let decoder = Decoder::new().ok()?;
+                Format::Zstd(Box::new(Zstd { decoder, decoded: vec![0; PIECE], text, at_end: false }))
+            }
+            Compression::None if text.end.is_some() || text.rows.is_some() => Format::Plain(text),
+            _ => return None,
         };
-        Some(Self { format, broken: None })
+        Some(Self { format, broken: None, cannot_tell: false })
     }
 
     /// Takes the next bytes. What comes after the first fault is not looked at.
     pub fn update(&mut self, bytes: &[u8]) {
-        if self.broken.is_some() {
+        if self.broken.is_some() || self.cannot_tell {
             return;
         }
         let result = match &mut self.format {
+            Format::Plain(text) => text.write_all(bytes),
             Format::Gzip(decoder) => decoder.write_all(bytes),
             Format::Zstd(zstd) => zstd.update(bytes),
         };
-        self.broken = result.err().map(|error| error.to_string());
+        match result.map_err(|error| error.to_string()) {
+            Ok(()) => {}
+            Err(why) if why == get_error_name(0_usize.wrapping_sub(WINDOW_TOO_LARGE)) => self.cannot_tell = true,
+            Err(why) => self.broken = Some(why),
+        }
     }
 
     /// Why the content is not whole, if it is not.
-    pub fn finish(mut self) -> Result<(), String> {
+    pub fn finish(mut self) -> Result<Content, String> {
+        if self.cannot_tell {
+            return Ok(Content { is_decoded: false, rows: None });
+        }
         if let Some(why) = self.broken {
             return Err(format!("it cannot be decoded: {why}"));
         }
-        let whole = match &mut self.format {
+        let is_decoded = !matches!(self.format, Format::Plain(_));
+        let (is_whole, text) = match &mut self.format {
+            Format::Plain(text) => (true, std::mem::take(text)),
             // A file without any byte has no member either.
-            Format::Gzip(decoder) => decoder.try_finish().is_ok(),
-            Format::Zstd(zstd) => zstd.at_end,
+            Format::Gzip(decoder) => (decoder.try_finish().is_ok(), std::mem::take(decoder.get_mut())),
+            Format::Zstd(zstd) => (zstd.at_end, std::mem::take(&mut zstd.text)),
         };
-        if whole { Ok(()) } else { Err("its content was cut short".to_owned()) }
+        if !is_whole {
+            return Err("its content was cut short".to_owned());
+        }
+        match text.end.as_ref().and_then(SqlEnd::why_broken) {
+            Some(why) => Err(why.to_owned()),
+            None => Ok(Content { is_decoded, rows: text.rows.map(RowCounter::finish) }),
+        }
+    }
+}
+
+/// Whether files of that kind hold SQL statements.
+pub fn is_sql(kind: FileKind) -> bool {
+    use FileKind::{Data, Schema, SchemaCreate, SchemaPost, SchemaSequence, SchemaTriggers, SchemaView, Tablespace};
+    matches!(
+        kind,
+        Data | Schema | SchemaCreate | SchemaPost | SchemaSequence | SchemaTriggers | SchemaView | Tablespace
+    )
+}
+
+impl Write for Text {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(end) = &mut self.end {
+            end.update(bytes);
+        }
+        if let Some(rows) = &mut self.rows {
+            rows.update(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -83,6 +156,7 @@ impl Zstd {
             // Bytes that are still wanted; 0 at the end of a frame. Called again, it begins the next one.
             let wanted = self.decoder.run(&mut input, &mut output)?;
             let (produced, capacity) = (output.pos(), output.capacity());
+            self.text.write_all(self.decoded.get(..produced).unwrap_or_default())?;
             if input.pos() > consumed_before || produced > 0 {
                 self.at_end = wanted == 0;
             }
@@ -120,7 +194,7 @@ mod tests {
     fn check(name: &str, bytes: &[u8], piece: usize) -> Result<(), String> {
         let mut check = ContentCheck::of(name).expect("a format");
         bytes.chunks(piece.max(1)).for_each(|bytes| check.update(bytes));
-        check.finish()
+        check.finish().map(drop)
     }
 
     /// Compresses badly, so that a cut is not always in the header.
@@ -142,7 +216,7 @@ mod tests {
                 }
             }
         }
-        assert!(ContentCheck::of("a.sql").is_none());
+        assert!(ContentCheck::of("metadata").is_none() && ContentCheck::of("s.t.00000.sql.age").is_none());
     }
 
     #[test]
@@ -164,6 +238,49 @@ mod tests {
                     assert!(check(name, &second, 77).is_err(), "{name}: the second cut at {end}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn sql_that_ends_in_the_middle_of_a_statement_is_broken_however_it_is_compressed() {
+        let text = b"INSERT INTO `t` VALUES(1)\n,(2)\n;\n";
+        let found = |name: &str, bytes: &[u8]| {
+            let mut check = ContentCheck::of(name).expect("a format");
+            check.update(bytes);
+            check.finish()
+        };
+        for end in [text.len(), text.len() - 1, 20, 0] {
+            let cut = &text[..end];
+            for (name, bytes) in
+                [("s.t.00000.sql", cut.to_vec()), ("s.t.00000.sql.gz", gzip(cut)), ("s.t.00000.sql.zst", zstd(cut))]
+            {
+                let is_decoded = name != "s.t.00000.sql";
+                match end {
+                    20 => assert_eq!(found(name, &bytes), Err("its text ends in the middle of a statement".to_owned())),
+                    0 => assert_eq!(found(name, &bytes), Ok(Content { is_decoded, rows: Some(FileRows::Rows(0)) })),
+                    _ => assert_eq!(found(name, &bytes), Ok(Content { is_decoded, rows: Some(FileRows::Rows(2)) })),
+                }
+            }
+        }
+        // Text that is no SQL ends as it likes.
+        assert_eq!(
+            found("s.t.00000.dat", b"1\t2\n"),
+            Ok(Content { is_decoded: false, rows: Some(FileRows::Lines(1)) })
+        );
+    }
+
+    /// `zstd --long=28` and more: whole, and only refused here, so that memory stays bounded.
+    #[test]
+    fn a_window_that_is_too_large_tells_nothing() {
+        let rows = rows(1000);
+        for (window_log, is_decoded) in [(27, true), (28, false), (30, false)] {
+            let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).expect("an encoder");
+            encoder.window_log(window_log).expect("a parameter");
+            encoder.write_all(&rows).expect("into memory");
+            let bytes = encoder.finish().expect("into memory");
+            let mut check = ContentCheck::of("a.zst").expect("a format");
+            bytes.chunks(100).for_each(|bytes| check.update(bytes));
+            assert_eq!(check.finish(), Ok(Content { is_decoded, rows: None }), "{window_log}");
         }
     }
 

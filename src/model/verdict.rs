@@ -5,6 +5,7 @@ use super::file_kind::{FileKind, KnownNames, NameParts};
 use super::file_name::FileName;
 use super::manifest::DumperExit;
 use super::missing_files::{MissingFiles, missing_files};
+use super::row_proof::{RowProof, TableRows};
 
 /// How a dump ended, as its directory shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct Evidence<'a> {
     pub broken: &'a [(String, String)],
     /// Files that went away before they were proved, and not by mydumper's hand, each with what was seen.
     pub lost: &'a [(FileName, String)],
+    /// The rows in the files beside those that mydumper counted, where they were counted here.
+    pub rows: &'a RowProof,
 }
 
 /// The files that are named in a message at most.
@@ -98,10 +101,16 @@ fn why_content_is_bad(evidence: &Evidence) -> Option<String> {
         let more = more(evidence.broken.len() - 1);
         return Some(format!("'{name}' is broken: {why}{more}"));
     }
-    why_files_are_missing(&missing_files(evidence.metadata, evidence.names.iter().copied())).or_else(|| {
-        (!evidence.allow_empty && !has_content(evidence.names))
-            .then(|| "it holds neither a schema nor data (--allow-empty takes such a dump)".to_owned())
-    })
+    let differing = || {
+        let differing: Vec<_> = evidence.rows.differing().filter_map(TableRows::difference).collect();
+        (!differing.is_empty()).then(|| listed(differing.into_iter()))
+    };
+    why_files_are_missing(&missing_files(evidence.metadata, evidence.names.iter().copied())).or_else(differing).or_else(
+        || {
+            (!evidence.allow_empty && !has_content(evidence.names))
+                .then(|| "it holds neither a schema nor data (--allow-empty takes such a dump)".to_owned())
+        },
+    )
 }
 
 fn why_files_are_missing(missing: &MissingFiles) -> Option<String> {
@@ -172,7 +181,9 @@ fn has_content(names: &[&str]) -> bool {
 mod tests {
     use super::*;
     use crate::model::manifest::ExitSeen;
+    use crate::model::row_count::FileRows;
 
+    static NOT_COUNTED: RowProof = RowProof { tables: Vec::new() };
     const GOOD: &str = "Started dump at: 2026-11-22 02:00:01\nFinished dump at: 2026-11-22 02:00:09\n";
 
     fn good(metadata: &DumpMetadata) -> Evidence<'_> {
@@ -187,6 +198,7 @@ mod tests {
             names: &["shop-schema-create.sql", "metadata"],
             broken: &[],
             lost: &[],
+            rows: &NOT_COUNTED,
         }
     }
 
@@ -260,8 +272,22 @@ mod tests {
             names: &names,
             broken: &[],
             lost: &[],
+            rows: &NOT_COUNTED,
         };
         assert!(why_incomplete(&evidence).expect("a reason").contains("shop.v-schema.sql"));
+    }
+
+    #[test]
+    fn the_rows_in_the_files_are_as_many_as_mydumper_counted() {
+        let text = b"# Started dump at: 2026-11-22 02:00:01\n[`shop`.`t`]\nrows = 2\n# Finished dump at: 2026-11-22 02:00:09\n";
+        let metadata = DumpMetadata::parse(text);
+        let names = ["shop.t.00000.sql", "metadata"];
+        let why = |rows| {
+            let rows = RowProof::of(&metadata, [("shop.t.00000.sql", Some(FileRows::Rows(rows)))]);
+            why_incomplete(&Evidence { names: &names, rows: &rows, ..good(&metadata) })
+        };
+        assert_eq!(why(2), None);
+        assert_eq!(why(1).as_deref(), Some("metadata counts 2 rows of 'shop.t', its files hold 1"));
     }
 
     #[test]

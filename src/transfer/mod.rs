@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::{debug, warn};
 
 use self::sha256::sha256;
-use crate::content;
+use crate::content::{self, Closeness, Found};
 use crate::dump_dir::{DumpDir, Removal, identity_of};
 use crate::hasher::{Hasher, Turn};
 use crate::model::etag::ETag;
@@ -75,8 +75,8 @@ pub struct Transfer {
     pub max_parts: u32,
     /// Make the SHA-256 of each file, too: one more serial pass over its bytes.
     pub sha256: bool,
-    /// Inflate `.gz` files to see that they are whole.
-    pub inflate: bool,
+    /// How closely each file's content is looked at; with [`Closeness::Whole`] its rows are counted.
+    pub closeness: Closeness,
     /// Nothing but putting is allowed: no HEAD, no delete, no abort.
     pub write_only: bool,
     /// Where nothing may be deleted: objects of files that mydumper took back.
@@ -118,8 +118,7 @@ impl Source {
 
 /// What a look at a file's content found.
 struct Content {
-    /// Why it is broken, if it is.
-    broken: Option<String>,
+    found: Found,
     /// Its SHA-256, where that is wanted.
     sha256: Option<String>,
 }
@@ -165,7 +164,7 @@ impl Transfer {
             }
             Err(error) => return Outcome::Failed(format!("cannot read it: {error}")),
         };
-        let content = match self.look_at_content(name, source.file()).await {
+        let content = match self.look_at_content(job, source.file()).await {
             Ok(content) => content,
             Err(error) => return Outcome::Failed(format!("cannot read it: {error}")),
         };
@@ -183,17 +182,17 @@ impl Transfer {
             Ok(_) => return Outcome::Failed("it changed while it was read".to_owned()),
             Err(error) => return Outcome::Failed(format!("cannot look at it again: {error}")),
         }
-        self.dispose(job, object, content.broken.map(String::into_boxed_str))
+        self.dispose(job, object, content.found)
     }
 
     /// Looks whether the content is broken; it is uploaded all the same. Makes its SHA-256, if that is wanted.
-    async fn look_at_content(&self, name: &FileName, file: &Arc<File>) -> io::Result<Content> {
+    async fn look_at_content(&self, job: &UploadJob, file: &Arc<File>) -> io::Result<Content> {
         let _permit = self.looks.acquire().await.map_err(io::Error::other)?;
-        let broken = content::why_broken(name.as_str(), file, self.inflate).await?;
-        if let Some(why) = &broken {
-            warn!(file = %name, "its content is broken, so the dump will not be committed: {why}");
+        let found = content::look(job.name().as_str(), file, job.identity().size, self.closeness).await?;
+        if let Some(why) = &found.broken {
+            warn!(file = %job.name(), "its content is broken, so the dump will not be committed: {why}");
         }
-        Ok(Content { broken, sha256: self.sha256_of(file).await? })
+        Ok(Content { found, sha256: self.sha256_of(file).await? })
     }
 
     /// Opens the file that was found ready, or none.
@@ -395,9 +394,10 @@ impl Transfer {
     }
 
     /// Removes the local file, now that its object is proved, if it is still the file that was read.
-    fn dispose(&self, job: &UploadJob, object: ObjectRecord, broken: Option<Box<str>>) -> Outcome {
+    fn dispose(&self, job: &UploadJob, object: ObjectRecord, found: Found) -> Outcome {
         let name = job.name().as_str();
-        let uploaded = |local| Uploaded { object, local, broken };
+        let uploaded =
+            |local| Uploaded { object, local, broken: found.broken.map(String::into_boxed_str), rows: found.rows };
         let kept = Local::Kept(Box::new(*job.identity()));
         // `metadata` goes last, when the commit is known to stand.
         let removal = if self.keep || job.name().is_metadata() {
@@ -454,7 +454,10 @@ fn user_metadata(dump_id: &str, job: &UploadJob, content: &Content) -> UserMetad
     if let Some(sha256) = &content.sha256 {
         metadata.insert(SHA256.to_owned(), sha256.clone());
     }
-    if let Some(why) = &content.broken {
+    if let Some(rows) = &content.found.rows {
+        metadata.insert(ROWS.to_owned(), rows.to_string());
+    }
+    if let Some(why) = &content.found.broken {
         // Headers are ASCII; the reasons of a library need not be.
         let why: String = why.chars().filter(|c| matches!(c, ' '..='~')).collect();
         metadata.insert(BROKEN.to_owned(), why);
@@ -466,6 +469,10 @@ fn user_metadata(dump_id: &str, job: &UploadJob, content: &Content) -> UserMetad
 pub const DUMP_ID: &str = "dump-id";
 /// User metadata: why the file's content is broken. A later run finds it there when the file itself is gone.
 pub const BROKEN: &str = "broken";
+/// User metadata: the rows in a data file, where they were counted; in the form of [`FileRows`].
+///
+/// [`FileRows`]: crate::model::row_count::FileRows
+pub const ROWS: &str = "rows";
 /// User metadata: SHA-256 of the file, with `--sha256`.
 pub const SHA256: &str = "sha256";
 /// User metadata: size of every part but the last, in bytes.

@@ -150,6 +150,76 @@ fn a_data_file_without_a_byte_is_judged_by_its_rows() {
     assert_good(&files, "");
 }
 
+/// "SQL text whose end is not a statement's end is broken": also where mydumper's exit status was seen.
+#[test]
+fn sql_that_ends_in_the_middle_of_a_statement_is_broken() {
+    let text = format!("INSERT INTO `t` VALUES(1,\"a\")\n{};\n", ",(2,\"b\")\n".repeat(100_000));
+    let cut = &text.as_bytes()[..text.len() - 9];
+    let words = "its text ends in the middle of a statement";
+    assert_broken(&[("shop.t.00000.sql", cut)], "", words);
+    assert_broken(&[("shop.t-schema.sql", b"CREATE TABLE `t` (\n  `id` int")], "", words);
+    let gzip = flate2_of(cut);
+    assert_broken(&[("shop.t.00000.sql.gz", &gzip)], "", words);
+    // Text that is no SQL, text without anything, and what a program of the user's made of it under the same name.
+    assert_good(&[("shop.t.00000.sql", text.as_bytes()), ("shop.t.00001.dat", cut)], "");
+    assert_good(&[("shop.t.00000.sql", b"Salted__x"), ("all-schema-create-tablespace.sql", b"")], "");
+}
+
+fn flate2_of(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).expect("into memory");
+    encoder.finish().expect("into memory")
+}
+
+const COUNTED: &str = "[`shop`.`t`]\nrows = 3\n[`shop`.`e`]\nrows = 0\n";
+const TWO_ROWS: &[u8] = b"INSERT INTO `t` VALUES(1)\n,(2)\n;\n";
+const ONE_ROW: &[u8] = b"INSERT INTO `t` VALUES(3)\n;\n";
+
+/// "`--content-check` counts the rows in each table's files against `metadata` before the commit."
+#[test]
+fn a_table_that_lacks_a_row_is_found_by_the_content_check() {
+    let zstd = zstd::encode_all(TWO_ROWS, 1).expect("into memory");
+    for (last, status, words) in [
+        (ONE_ROW, 0, "rows counted: 2 of 2 tables are as metadata says"),
+        (TWO_ROWS, 3, "metadata counts 3 rows of 'shop.t', its files hold 4"),
+        (b"SET NAMES binary;\n", 3, "metadata counts 3 rows of 'shop.t', its files hold 2"),
+        (b"INSERT INTO `t` VALUES(3,'a\nb')\n;\n", 0, "1 of 2 tables are as metadata says, 1 not counted"),
+    ] {
+        let stage = Stage::new();
+        dump(&stage, &[("shop.t.00000.sql.zst", &zstd), ("shop.t.00001.sql", last)], COUNTED);
+        stage.upload().arg("--content-check").run().assert_status(status).assert_says(words);
+        assert_eq!(stage.has("metadata"), status == 0);
+    }
+    // Not asked for.
+    assert_good(&[("shop.t.00000.sql.zst", &zstd), ("shop.t.00001.sql", TWO_ROWS)], COUNTED);
+    // Of a dump of 0.10.1 that is said.
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V0_10);
+    dumper.file_of("shop.t.sql", b"INSERT INTO `t` VALUES\n(1);\n");
+    dumper.finish_and_exit();
+    stage.upload().arg("--content-check").run().assert_status(0).assert_says("rows not counted");
+}
+
+/// The counted file is in the bucket and no more here when the program is killed: its object still says how many.
+#[test]
+fn rows_that_were_counted_are_remembered_after_a_kill() {
+    for (last, status) in [(ONE_ROW, 0), (TWO_ROWS, 3)] {
+        let stage = Stage::new();
+        let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+        let run = stage.upload().arg("--content-check").start();
+        dumper.file_of("shop.t.00000.sql", TWO_ROWS);
+        stage.wait_until_moved("shop.t.00000.sql");
+        run.kill().assert_killed_by(Signal::KILL);
+        dumper.file_of("shop.t.00001.sql", last);
+        dumper.write_metadata(COUNTED);
+        dumper.finish_and_exit();
+        let run = stage.upload().arg("--content-check").run().assert_status(status);
+        if status == 0 {
+            run.assert_says("rows counted: 2 of 2 tables");
+        }
+    }
+}
+
 /// A dump at rest whose only data file is gone: `metadata` still counts its rows.
 #[test]
 fn a_table_with_rows_has_a_data_file_or_the_dump_is_not_whole() {

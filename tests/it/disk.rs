@@ -32,7 +32,7 @@ fn start(stage: &Stage, is_child: bool, options: &[&str]) -> (FakeDumper, Run) {
         (dumper, stage.upload().args(options).start())
     };
     run.wait_for_line("claimed");
-    dumper.file_of("shop.t-schema.sql", "CREATE TABLE `t`\n");
+    dumper.file_of("shop.t-schema.sql", "CREATE TABLE `t` (id INT);\n");
     (dumper, run)
 }
 

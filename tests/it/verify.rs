@@ -156,6 +156,55 @@ fn downloads(dump: &StoredDump) -> Vec<String> {
     requests.into_iter().map(|request| request.key.rsplit('/').next().unwrap_or_default().to_owned()).collect()
 }
 
+/// "`verify --deep` counts the rows in each table's files against `metadata` and says so per table."
+#[test]
+fn deep_counts_the_rows_of_each_table() {
+    let metadata = |rows: u32| {
+        format!(
+            "# Started dump at: 2026-11-22 02:00:01\n[`shop`.`t`]\nrows = {rows}\n[`shop`.`u`]\nrows = 2\n\
+             # Finished dump at: 2026-11-22 02:00:09\n"
+        )
+    };
+    let zstd = |text: &[u8]| zstd::encode_all(text, 1).expect("into memory");
+    let mut dump = StoredDump::none();
+    dump.dump("shop.t.00000.sql", "INSERT INTO `t` VALUES(1)\n,(2)\n;\n");
+    dump.dump("shop.t.00001.sql.zst", zstd(b"INSERT INTO `t` VALUES(3)\n;\n"));
+    dump.dump("shop.u.00000.dat", "1\n2\n");
+    dump.dump(
+        "shop.u.00000.sql",
+        "LOAD DATA LOCAL INFILE 'shop.u.00000.dat' INTO TABLE `u` LINES TERMINATED BY '\\n' (`i`);\n",
+    );
+    dump.dump("metadata", metadata(3));
+    dump.upload().assert_status(0);
+    let deep = || dump.command("verify").arg("--deep");
+    deep().run().assert_status(0).assert_says("rows counted: 2 of 2 tables are as metadata says");
+    dump.command("verify").run().assert_status(0).assert_does_not_say("rows counted");
+    // An uploader that did not count: what it put there is what it read, and a row is missing.
+    dump.remove("mydumper2s3.json");
+    dump.put("metadata", metadata(4));
+    let words = "metadata counts 4 rows of 'shop.t', its files hold 3";
+    deep().run().assert_status(4).assert_row("mismatch", "shop.t").assert_says(words).assert_says("1 differ");
+    let ended = deep().arg("--json").run().assert_status(4);
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}:\n{ended:?}"));
+    let tables = report["tables"].as_array().expect("tables");
+    assert_eq!((&tables[0]["table"], &tables[0]["rows"]), (&"t".into(), &4.into()));
+    assert_eq!((&tables[0]["counted"], &tables[0]["found"]), (&"differ".into(), &3.into()));
+    assert_eq!(tables[1]["counted"], "agree");
+}
+
+/// `zstd --long=28`: its window is larger than what a decoder takes without being told to.
+#[test]
+fn a_window_that_is_too_large_is_no_fault() {
+    let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).expect("an encoder");
+    encoder.window_log(28).expect("a parameter");
+    encoder.write_all(b"INSERT INTO `t` VALUES(1)\n;\n").expect("into memory");
+    let mut dump = StoredDump::none();
+    dump.dump("shop.t.00000.sql.zst", encoder.finish().expect("into memory"));
+    dump.dump("metadata", METADATA);
+    dump.upload_to(PREFIX).arg("--content-check").run().assert_status(0);
+    dump.command("verify").arg("--deep").run().assert_status(0).assert_says("2 match");
+}
+
 /// An uploader that did not look, and a dump without a manifest: what `metadata` counted is in no file.
 #[test]
 fn rows_without_a_data_file_are_missed_with_and_without_a_manifest() {

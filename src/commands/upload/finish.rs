@@ -15,6 +15,7 @@ use super::bucket_check::BucketCheck;
 use super::claim;
 use super::session::Session;
 use super::start::ending_of;
+use crate::content::Closeness;
 use crate::dump_dir::Removal;
 use crate::exit_status::{Failure, Status};
 use crate::hint::{find, hinted};
@@ -25,11 +26,12 @@ use crate::model::file_name::{FileName, METADATA, METADATA_PARTIAL};
 use crate::model::manifest::{
     self, ContentHash, DumpStateWord, DumperExit, ManifestFile, ManifestHeader, ObjectRecord, Proof,
 };
-use crate::model::state::{Local, Phase, Uploaded};
+use crate::model::row_proof::RowProof;
+use crate::model::state::{DumpState, Local, Phase, Uploaded};
 use crate::model::verdict::{Ending, Evidence, why_incomplete, wrongly_empty};
 use crate::platform;
 use crate::s3::{ObjectHead, StoreError};
-use crate::transfer::{BROKEN, DUMP_ID, PART_SIZE, SHA256};
+use crate::transfer::{BROKEN, DUMP_ID, PART_SIZE, ROWS, SHA256};
 
 /// Files that are named in a message at most.
 const NAMED_MAX: usize = 5;
@@ -43,7 +45,7 @@ impl Session<'_> {
         let state = self.shared.state();
         let uploaded = state.uploaded().map(|(name, _)| name);
         let names: Vec<&str> = uploaded.chain(state.waiting()).map(FileName::as_str).collect();
-        let lost = state.lost();
+        let (lost, rows) = (state.lost(), self.row_proof(&state, metadata));
         why_incomplete(&Evidence {
             ending,
             metadata,
@@ -55,7 +57,18 @@ impl Session<'_> {
             names: &names,
             broken: &broken,
             lost: &lost,
+            rows: &rows,
         })
+    }
+
+    /// The rows in the files, where they were counted, beside those that mydumper counted.
+    fn row_proof(&self, state: &DumpState, metadata: &DumpMetadata) -> RowProof {
+        if self.shared.transfer.closeness != Closeness::Whole {
+            return RowProof::default();
+        }
+        let proof = RowProof::of(metadata, state.uploaded().map(|(name, uploaded)| (name.as_str(), uploaded.rows)));
+        info!("{}", proof.in_words());
+        proof
     }
 
     /// Files whose content is broken: those that were found so when they were read, and empty ones that cannot be right.
@@ -235,7 +248,10 @@ impl Session<'_> {
             return Ok(());
         };
         let broken = head.metadata.get(BROKEN).map(|why| why.as_str().into());
-        self.shared.state().adopt(name.clone(), Uploaded { object: record_of(head), local: Local::Removed, broken });
+        let rows = head.metadata.get(ROWS).and_then(|rows| rows.parse().ok());
+        self.shared
+            .state()
+            .adopt(name.clone(), Uploaded { object: record_of(head), local: Local::Removed, broken, rows });
         Ok(())
     }
 

@@ -19,6 +19,7 @@ use super::follow::{End, Job, Shared, Watcher};
 use super::start::Found;
 use super::{Totals, stop_child, stopped};
 use crate::cli::UploadArgs;
+use crate::content::Closeness;
 use crate::dump_dir::DumpDir;
 use crate::dumper::{Child, ExitSources, ExitStatusFile, Life, LivingDump, Role};
 use crate::exit_status::Failure;
@@ -104,8 +105,12 @@ impl<'a> Session<'a> {
             signal = stop.wait() => return Err(stopped(signal)),
         };
         // Where the exit status will be seen, it tells of a compressor that failed; inflating everything costs CPU.
-        let inflate = args.dump.content_check || !will_be_seen(args, &dump);
-        let transfer = transfer(args, store, &directory, prefix, &header, earlier, is_complete, inflate);
+        let closeness = match will_be_seen(args, &dump) {
+            _ if args.dump.content_check => Closeness::Whole,
+            true => Closeness::Ends,
+            false => Closeness::Inflated,
+        };
+        let transfer = transfer(args, store, &directory, prefix, &header, earlier, is_complete, closeness);
         transfer.left_uploads.lock().unwrap_or_else(PoisonError::into_inner).extend(left);
         if is_new {
             // What was begun under a prefix that nobody had claimed is of no dump that could be continued.
@@ -460,7 +465,7 @@ fn transfer(
     header: &ManifestHeader,
     earlier: HashMap<crate::model::file_name::FileName, crate::s3::ListedObject>,
     prove_only: bool,
-    inflate: bool,
+    closeness: Closeness,
 ) -> Transfer {
     Transfer {
         store: store.clone(),
@@ -470,7 +475,7 @@ fn transfer(
         part_size: args.transfer.part_size.0,
         max_parts: args.transfer.max_parts,
         sha256: args.destination.sha256,
-        inflate,
+        closeness,
         write_only: args.destination.write_only,
         withdrawn: Mutex::default(),
         // Nothing in such a store tells a restart what was there: it must find all of it here.

@@ -8,12 +8,13 @@ use crate::dump_index::Listed;
 use crate::fetch::{FetchError, Taker, fetch};
 use crate::hasher::Hasher;
 use crate::model::comparison::{Judgement, Verdict, name_of};
-use crate::model::content_check::ContentCheck;
+use crate::model::content_check::{self, ContentCheck};
 use crate::model::content_hash::{Agreement, ComputedHash, ContentHasher};
 use crate::model::etag::ETag;
 use crate::model::file_name::FileName;
 use crate::model::manifest::{ContentHash, ObjectRecord};
 use crate::model::object_key::Prefix;
+use crate::model::row_count::FileRows;
 use crate::object_hash::{KnownHash, hash_local};
 use crate::report::Progress;
 use crate::s3::{ErrorKind, ObjectRef, Store, StoreError};
@@ -39,7 +40,12 @@ pub struct Finding {
     pub record: Option<ObjectRecord>,
     pub size: u64,
     pub etag: Option<ETag>,
+    /// The rows in it, where it is a data file and all of it was read.
+    pub rows: Option<FileRows>,
 }
+
+/// The verdict on an object's bytes, and the rows in them.
+type ByContent = (Judgement, Option<FileRows>);
 
 /// What all judgements share.
 pub struct Judge<'a> {
@@ -55,19 +61,20 @@ pub struct Judge<'a> {
 impl Judge<'_> {
     /// Judges a file. Fails only where the store cannot be asked at all.
     pub async fn judge(&self, entry: Entry) -> Result<Finding, StoreError> {
-        let judgement = self.judgement(&entry).await?;
+        let (judgement, rows) = self.judgement(&entry).await?;
         self.progress.advance(1, 0);
         let Entry { name, record, listed, .. } = entry;
         let size = listed.as_ref().map(|listed| listed.size).or_else(|| record.as_ref().map(|record| record.size));
         let etag = listed.and_then(|listed| listed.etag);
-        Ok(Finding { name, judgement, record, size: size.unwrap_or_default(), etag })
+        Ok(Finding { name, judgement, record, size: size.unwrap_or_default(), etag, rows })
     }
 
-    async fn judgement(&self, entry: &Entry) -> Result<Judgement, StoreError> {
+    async fn judgement(&self, entry: &Entry) -> Result<ByContent, StoreError> {
         let Some(listed) = &entry.listed else {
             let named = if entry.record.is_some() { "the manifest names it" } else { "it is in the directory" };
-            return Ok(Judgement::of(Verdict::Missing, format!("{named}, and it is not in the bucket")));
+            return Ok((Judgement::of(Verdict::Missing, format!("{named}, and it is not in the bucket")), None));
         };
+        let mut rows = None;
         let mut judgement = match &entry.record {
             Some(record) => self.by_listing(listed, record).await?,
             None if self.has_manifest => Judgement::of(Verdict::Extra, "the manifest does not name it"),
@@ -82,12 +89,13 @@ impl Judge<'_> {
         let is_named = entry.record.is_some() || !self.has_manifest;
         let has_size = entry.record.as_ref().is_none_or(|record| record.size == listed.size);
         if self.is_deep && is_named && has_size {
-            let by_content = self.by_content(listed, entry.record.as_ref()).await?;
+            let by_content;
+            (by_content, rows) = self.by_content(listed, entry.record.as_ref()).await?;
             // Copied from elsewhere in other parts it has another ETag: its bytes count for more.
             let is_outdone = by_content.verdict == Verdict::Match && entry.record.is_some() && !entry.is_local;
             judgement = if is_outdone { by_content } else { judgement.and(by_content) };
         }
-        Ok(judgement)
+        Ok((judgement, rows))
     }
 
     /// Is the object the one that the upload proved?
@@ -128,7 +136,7 @@ impl Judge<'_> {
             }
             _ if self.is_deep => Ok(Judgement::of(Verdict::Unverifiable, "its ETag proves nothing")),
             _ if KnownHash::of_record(record).is_some() && listed.size <= READ_INSTEAD_MAX => {
-                self.by_content(listed, Some(record)).await
+                Ok(self.by_content(listed, Some(record)).await?.0)
             }
             _ => Ok(Judgement::of(Verdict::Unverifiable, "its ETag proves nothing; --deep reads it")),
         }
@@ -193,7 +201,7 @@ impl Judge<'_> {
     }
 
     /// Are the object's bytes those that went up, and is compressed content whole?
-    async fn by_content(&self, listed: &Listed, record: Option<&ObjectRecord>) -> Result<Judgement, StoreError> {
+    async fn by_content(&self, listed: &Listed, record: Option<&ObjectRecord>) -> Result<ByContent, StoreError> {
         let key = self.key(&listed.name);
         let known = match record.and_then(KnownHash::of_record) {
             Some(known) => known,
@@ -204,16 +212,20 @@ impl Judge<'_> {
         loop {
             let content = match self.read(&key, listed, &known.hash, sha256.is_some()).await {
                 Ok(content) => content,
-                Err(error) => return unreadable(error),
+                Err(error) => return Ok((unreadable(error)?, None)),
             };
-            let whole = content.check.map_or(Ok(false), |check| check.finish().map(|()| true));
+            let whole = content.check.map_or(Ok(Default::default()), ContentCheck::finish);
             match content.hasher.finish().agrees_with(&known.hash, sha256, known.etag.as_ref()) {
                 // On its way a byte may change, too: over http nothing else would notice.
                 Agreement::Different if tries_left > 0 => tries_left -= 1,
                 Agreement::Different if known.is_refuted(self.store, &key).await? => {
-                    return Ok(Judgement::of(Verdict::Mismatch, "its bytes are not those that were uploaded"));
+                    let why = "its bytes are not those that were uploaded";
+                    return Ok((Judgement::of(Verdict::Mismatch, why), None));
                 }
-                agreement => return Ok(content_judgement(agreement, whole)),
+                agreement => {
+                    let rows = whole.as_ref().ok().and_then(|content| content.rows);
+                    return Ok((content_judgement(agreement, whole), rows));
+                }
             }
         }
     }
@@ -252,11 +264,11 @@ impl Taker for Content {
 }
 
 /// `whole`: whether compressed content was decoded to its end; an error says how it is broken.
-fn content_judgement(agreement: Agreement, whole: Result<bool, String>) -> Judgement {
+fn content_judgement(agreement: Agreement, whole: Result<content_check::Content, String>) -> Judgement {
     let decoded = match whole {
         Err(why) => return Judgement::of(Verdict::Mismatch, format!("broken: {why}")),
-        Ok(true) => ", decoded to its end",
-        Ok(false) => "",
+        Ok(content) if content.is_decoded => ", decoded to its end",
+        Ok(_) => "",
     };
     match agreement {
         Agreement::Same(proof) => Judgement::matches(format!("its bytes were read: {}{decoded}", proof.as_str())),
@@ -287,9 +299,10 @@ mod tests {
     #[test]
     fn broken_content_is_no_match_whatever_its_hash() {
         let same = Agreement::Same(HashProof::Md5);
-        assert_eq!(content_judgement(same, Ok(false)), Judgement::matches("its bytes were read: md5"));
+        let plain = content_check::Content::default();
+        assert_eq!(content_judgement(same, Ok(plain)), Judgement::matches("its bytes were read: md5"));
         let cut = content_judgement(same, Err("its content was cut short".into()));
         assert_eq!((cut.verdict, cut.why.as_str()), (Verdict::Mismatch, "broken: its content was cut short"));
-        assert_eq!(content_judgement(Agreement::Unknown, Ok(true)).verdict, Verdict::Unverifiable);
+        assert_eq!(content_judgement(Agreement::Unknown, Ok(plain)).verdict, Verdict::Unverifiable);
     }
 }

@@ -78,6 +78,9 @@ async fn verify(args: &VerifyArgs, report: &Report) -> Result<Status, Failure> {
         outcome.add(finding.map_err(|error| Failure::failed(anyhow!(error).context("the dump is not verified")))?);
     }
     outcome.missing(standing.missing());
+    if let Some(metadata) = standing.metadata().filter(|_| args.deep) {
+        outcome.prove_rows(metadata);
+    }
     // Takes the progress line away.
     drop(findings);
     drop(judge);

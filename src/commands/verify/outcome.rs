@@ -9,8 +9,12 @@ use crate::cli::VerifyArgs;
 use crate::dump_index::Spooled;
 use crate::exit_status::Status;
 use crate::model::comparison::{Counts, Verdict, name_of};
+use crate::model::dump_metadata::DumpMetadata;
 use crate::model::etag::ETag;
+use crate::model::file_name::FileName;
 use crate::model::manifest::ManifestHeader;
+use crate::model::row_count::FileRows;
+use crate::model::row_proof::RowProof;
 use crate::model::units::ByteSize;
 use crate::report::{Align, Report, Table, escape};
 use crate::s3::Store;
@@ -27,6 +31,12 @@ pub struct Outcome<'a> {
     local_files: Option<usize>,
     /// Everything but the matches: what a person must look at.
     differing: Vec<Differing>,
+    /// The rows of the files whose bytes were read.
+    rows: Vec<(FileName, Option<FileRows>)>,
+    /// Whether all bytes are read.
+    is_deep: bool,
+    /// What they prove.
+    row_proof: Option<RowProof>,
     /// JSON is written while it is found; this is what stands before the next file.
     json_separator: Option<&'static str>,
 }
@@ -95,6 +105,9 @@ impl<'a> Outcome<'a> {
             proved_bytes: 0,
             local_files: None,
             differing: Vec::new(),
+            rows: Vec::new(),
+            is_deep: args.deep,
+            row_proof: None,
             json_separator: args.json.then_some(""),
         }
     }
@@ -120,6 +133,15 @@ impl<'a> Outcome<'a> {
         if verdict == Verdict::Match {
             self.proved_bytes += finding.size;
         }
+        if self.is_deep {
+            self.rows.push((finding.name, finding.rows));
+        }
+    }
+
+    /// Compares the rows in the files that were read with those that `metadata` counts.
+    pub fn prove_rows(&mut self, metadata: &DumpMetadata) {
+        let files = std::mem::take(&mut self.rows);
+        self.row_proof = Some(RowProof::of(metadata, files.iter().map(|(name, rows)| (name.as_str(), *rows))));
     }
 
     /// Files that only `metadata` names.
@@ -146,8 +168,9 @@ impl<'a> Outcome<'a> {
 
     /// Writes what was found; status 0 if every file is proved.
     pub fn finish(mut self) -> Status {
-        let status =
-            if self.counts.is_all_match() && self.counts.total() > 0 { Status::Success } else { Status::Difference };
+        let rows_differ = self.row_proof.as_ref().is_some_and(|proof| proof.differing().count() > 0);
+        let is_right = self.counts.is_all_match() && self.counts.total() > 0 && !rows_differ;
+        let status = if is_right { Status::Success } else { Status::Difference };
         if self.json_separator.is_some() {
             self.json_tail(status);
         } else {
@@ -162,7 +185,9 @@ impl<'a> Outcome<'a> {
         let counts: serde_json::Map<_, _> =
             counts.map(|(name, count)| (name.to_owned(), count.into())).into_iter().collect();
         let all_match = status == Status::Success;
-        self.report.data(&format!("],\"counts\":{},\"all_match\":{all_match}}}", json(&counts)));
+        let tables = self.row_proof.as_ref().map(|proof| format!(",\"tables\":{}", json(&proof.tables)));
+        let tables = tables.unwrap_or_default();
+        self.report.data(&format!("]{tables},\"counts\":{},\"all_match\":{all_match}}}", json(&counts)));
     }
 
     fn table(&self) {
@@ -170,11 +195,18 @@ impl<'a> Outcome<'a> {
         for Differing { name, verdict, why } in &self.differing {
             table.row([verdict.as_str(), name, why]);
         }
+        for of_table in self.row_proof.iter().flat_map(RowProof::differing) {
+            let name = format!("{}.{}", of_table.database, of_table.table);
+            table.row([Verdict::Mismatch.as_str(), &name, &of_table.difference().unwrap_or_default()]);
+        }
         self.report.table(&table);
         let local = self.local_files.map_or_else(String::new, |count| format!("; {count} local files compared"));
         let bytes = ByteSize(self.proved_bytes).human();
         let uri = escape(&self.uri);
         self.report.data(&format!("{uri}: {} ({bytes} proved{local})", self.counts.in_words()));
+        if let Some(proof) = &self.row_proof {
+            self.report.data(&proof.in_words());
+        }
     }
 }
 

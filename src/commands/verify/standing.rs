@@ -20,7 +20,7 @@ const METADATA_SIZE_MAX: u64 = 256 * 1024 * 1024;
 #[derive(Debug)]
 pub enum Standing {
     /// Committed.
-    Complete { exit: DumperExit, missing: Vec<Missing> },
+    Complete { exit: DumperExit, metadata: Option<DumpMetadata>, missing: Vec<Missing> },
     /// The manifest is the last one, and there is no `metadata`.
     NotCommitted,
     /// Given up, and why.
@@ -58,7 +58,7 @@ impl Standing {
             DumpStateWord::Complete => {
                 let metadata = metadata_of(store, prefix, listing).await?;
                 let missing = metadata.as_ref().map_or_else(Vec::new, |metadata| missing(metadata, listing));
-                Self::Complete { exit: header.dumper_exit, missing }
+                Self::Complete { exit: header.dumper_exit, metadata, missing }
             }
         })
     }
@@ -83,6 +83,14 @@ impl Standing {
                  that were uploaded; that no file is missing can be proved by nothing here"
             ),
             _ => {}
+        }
+    }
+
+    /// What `metadata` says, where there is one.
+    pub fn metadata(&self) -> Option<&DumpMetadata> {
+        match self {
+            Self::Unnamed { metadata, .. } | Self::Complete { metadata, .. } => metadata.as_ref(),
+            _ => None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::model::file_name::FileName;
 use crate::model::identity::FileIdentity;
 use crate::model::manifest::ObjectRecord;
+use crate::model::row_count::FileRows;
 
 /// How often a file is tried after the dump's end before it counts as failed. While the dump lives it is tried for ever:
 /// its owner has time to mend it. Outages of the store do not count: they are waited out below.
@@ -30,6 +31,8 @@ pub struct Uploaded {
     pub local: Local,
     /// Why its content is broken, if it is: then its dump is not whole.
     pub broken: Option<Box<str>>,
+    /// The rows in it, where it is a data file and they were counted.
+    pub rows: Option<FileRows>,
 }
 
 impl Uploaded {

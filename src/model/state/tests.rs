@@ -85,7 +85,7 @@ fn uploaded(local: Local) -> Uploaded {
         sha256: None,
         proof: Proof::EtagMd5,
     };
-    Uploaded { object, local, broken: None }
+    Uploaded { object, local, broken: None, rows: None }
 }
 
 /// Promise 1: "A file that may still be written is never uploaded. Where we cannot tell, nothing is ready."
