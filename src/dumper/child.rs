@@ -151,6 +151,13 @@ impl Child {
         *self.witness.is_over().borrow()
     }
 
+    /// Whether the dump may not be done yet: then it can be told to stop. Something that a wrapper left running is none
+    /// of the dump.
+    pub fn may_still_write(&self) -> bool {
+        let is_unknown = || self.witness.writer().is_none() && !self.is_over() && !self.witness.is_final();
+        self.exit().is_none() || self.stray_writer().is_some() || is_unknown()
+    }
+
     /// All that is alive of it and of what it started, itself first.
     pub fn family(&self) -> Vec<i32> {
         let mut family = self.witness.family();
@@ -195,7 +202,7 @@ impl Child {
 
     /// Who writes the dump, lives, and is not our child itself.
     fn stray_writer(&self) -> Option<Writer> {
-        self.witness.writer().filter(|writer| writer.role == Role::Holder && !writer.has_ended())
+        self.witness.writer().filter(|writer| writer.role != Role::Child && !writer.has_ended())
     }
 
     fn signal(&self, signal: Signal) {

@@ -58,7 +58,7 @@ impl ExitSources {
 
     /// How a writer ended that our child started, or somebody else.
     async fn of_stray(writer: &Writer) -> Option<Exit> {
-        while writer.is_proved() && !writer.has_ended() {
+        while !writer.has_ended() {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         let deadline = Instant::now() + REAP_WAIT;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::platform::Kinship;
+use crate::platform::{self, Kinship};
 
 /// A process's parent, its parent's, and so on.
 pub fn ancestors(pid: i32) -> Vec<i32> {
@@ -17,6 +17,20 @@ pub fn ancestors(pid: i32) -> Vec<i32> {
         at = kinship.parent;
     }
     ancestors
+}
+
+/// All that descend from a process, nearest first, found without a look at all other processes.
+pub fn offspring(first: i32) -> Vec<i32> {
+    let mut found = platform::children(first);
+    let mut at = 0;
+    while at < found.len() {
+        let children = platform::children(found[at]);
+        // Numbers that are used again meanwhile could make a circle.
+        let new: Vec<i32> = children.into_iter().filter(|pid| *pid != first && !found.contains(pid)).collect();
+        found.extend(new);
+        at += 1;
+    }
+    found
 }
 
 /// A process and all that descend from it, itself first.

@@ -24,6 +24,8 @@ use crate::platform::{self, Kinship, Lease, Process};
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// The same for a child that takes its time, and while its family is waited for.
 const PATIENT: Duration = Duration::from_millis(20);
+/// Between two looks for a process that is called mydumper: each reads a handful of files.
+const LOOK_FOR_NAME_EVERY: Duration = Duration::from_millis(10);
 /// How long a child is looked at in haste.
 const HASTE: Duration = Duration::from_secs(10);
 /// The longest time between two searches for a writer that is not to be seen: each goes through all of `/proc`.
@@ -50,8 +52,8 @@ struct Scene {
 struct Seen {
     /// Device and inode of the lead, and who opened it.
     lead: Option<((u64, u64), Option<Writer>)>,
-    /// Our child, if it is mydumper by its name: it writes the dump where nobody else was seen to.
-    child: Option<Writer>,
+    /// Who is mydumper by its name: it writes the dump where nobody was seen to.
+    named: Option<Writer>,
     /// Once our child has ended: whether the dump was still being written then, or had not even begun.
     child_left: Option<bool>,
 }
@@ -59,7 +61,7 @@ struct Seen {
 impl Witness {
     /// Looks on from now: right after the start, so that nothing is missed.
     pub fn begin(path: &Path, child: i32, command: &[OsString]) -> Self {
-        let seen = Mutex::new(Seen { child: Writer::by_command(child, command), ..Seen::default() });
+        let seen = Mutex::new(Seen { named: Writer::by_command(child, command), ..Seen::default() });
         let scene = Arc::new(Scene { path: path.to_owned(), child, seen, is_over: watch::Sender::new(false) });
         let weak = Arc::downgrade(&scene);
         let thread = std::thread::Builder::new().name("witness".to_owned());
@@ -74,13 +76,13 @@ impl Witness {
     pub fn writer_of(&self, inode: (u64, u64)) -> Option<Writer> {
         let seen = self.0.seen();
         let writer = seen.lead.as_ref().filter(|(lead, _)| *lead == inode).and_then(|(_, writer)| writer.clone());
-        writer.or_else(|| seen.child.clone())
+        writer.or_else(|| seen.named.clone())
     }
 
     /// Who opened the lead last.
     pub fn writer(&self) -> Option<Writer> {
         let seen = self.0.seen();
-        seen.lead.as_ref().and_then(|(_, writer)| writer.clone()).or_else(|| seen.child.clone())
+        seen.lead.as_ref().and_then(|(_, writer)| writer.clone()).or_else(|| seen.named.clone())
     }
 
     /// Called when our child has just ended, before anything else happens.
@@ -153,14 +155,14 @@ impl Scene {
         }
     }
 
-    /// Before its end, and until it is known: a wrapper becomes mydumper after a while.
-    fn look_at_child(&self) {
+    /// Until somebody is known: a wrapper becomes mydumper, or starts it, after a while.
+    fn look_for_name(&self) {
         let is_wanted = {
             let seen = self.seen();
-            seen.child.is_none() && seen.child_left.is_none() && !matches!(seen.lead, Some((_, Some(_))))
+            seen.named.is_none() && !matches!(seen.lead, Some((_, Some(_))))
         };
-        if is_wanted && let Some(child) = Writer::by_name(self.child, &self.path) {
-            self.seen().child = Some(child);
+        if is_wanted && let Some(named) = Writer::by_name(self.child, &self.path) {
+            self.seen().named = Some(named);
         }
     }
 
@@ -179,13 +181,17 @@ impl Scene {
 fn look_on(scene: &Weak<Scene>) {
     let began = Instant::now();
     let (mut search_again, mut search_every) = (began, PATIENT);
+    let mut look_for_name = began;
     let mut family = Family::default();
     let mut late = Reminder::new(Instant::now());
     loop {
         let Some(scene) = scene.upgrade() else { return };
         let now = Instant::now();
-        scene.look_at_child();
         let lead = scene.inode(METADATA_PARTIAL);
+        if now >= look_for_name {
+            scene.look_for_name();
+            look_for_name = now + LOOK_FOR_NAME_EVERY;
+        }
         if let Some(inode) = lead.filter(|inode| scene.wants_writer(*inode))
             && now >= search_again
         {

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::kinship::ancestors;
+use super::kinship::{ancestors, offspring};
 use crate::dump_dir::DumpDir;
 use crate::model::child_arguments::absolute;
 use crate::model::dumper_version::version_in_program;
@@ -27,7 +27,7 @@ pub enum Role {
     Child,
     /// Another process, seen to have the lead open.
     Holder,
-    /// mydumper by its name and its output directory, or by `--pid`; its open files are not to be seen.
+    /// mydumper by its name and its output directory, or by `--pid`; it was not seen to have the lead open.
     Named,
     /// What `--pid` names, but it has not got the lead open: at best it started mydumper.
     Launcher,
@@ -50,7 +50,9 @@ impl Writer {
     /// Finds who writes the dump whose lead is `inode`. `child` is our child while it lives, `named` what `--pid` says.
     pub fn find(directory: &DumpDir, inode: (u64, u64), child: Option<i32>, named: Option<i32>) -> Option<Self> {
         let likely = child.or(named).and_then(|pid| Self::holding(pid, inode));
-        let holder = likely.or_else(|| Self::holding(first_holder(inode)?, inode));
+        // A short dump is over before all processes have been looked at: first those who come from us, nearest first.
+        let ours = || offspring(own_pid()).into_iter().find_map(|pid| Self::holding(pid, inode));
+        let holder = likely.or_else(ours).or_else(|| Self::holding(first_holder(inode)?, inode));
         if let Some(holder) = holder {
             let is_child = Some(holder.process.pid) == child;
             return Some(if is_child { Self { role: Role::Child, ..holder } } else { holder });
@@ -66,15 +68,19 @@ impl Writer {
         Self::take(process, role)
     }
 
-    /// Our child, if it is mydumper by its name, no script of that name, and writes into this directory: all that can be
-    /// known of one that has opened and closed its lead before anybody looked.
+    /// Our child or who descends from it, if it is mydumper by its name, no script of that name, and writes into this
+    /// directory: all that can be known of one that has opened and closed its lead before anybody looked.
     pub fn by_name(child: i32, directory: &Path) -> Option<Self> {
-        let process = Process::find(child)?;
         let current = std::env::current_dir().unwrap_or_default();
-        let path = output_directory(&process)?;
-        // The directory may not be there yet.
-        let is_ours = absolute(&current, &path) == absolute(&current, directory);
-        is_ours.then(|| Self::take(process, Role::Child)).flatten()
+        let directory = absolute(&current, directory);
+        let of_process = |pid: i32| {
+            let process = Process::find(pid)?;
+            let path = output_directory(&process)?;
+            let role = if pid == child { Role::Child } else { Role::Named };
+            // The directory may not be there yet.
+            if absolute(&current, &path) == directory { Self::take(process, role) } else { None }
+        };
+        offspring(own_pid()).into_iter().find_map(of_process)
     }
 
     /// The same by what was started: it may have ended already. Its directory was checked before the start.
@@ -131,13 +137,17 @@ impl Writer {
     }
 }
 
+fn own_pid() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
+}
+
 fn writes(process: &Process, inode: (u64, u64)) -> bool {
     process.written_files().is_ok_and(|written| written.contains(&inode))
 }
 
 /// The one that opened the lead: its compressors have inherited it, so it is the one without an ancestor that has it.
 fn first_holder(inode: (u64, u64)) -> Option<i32> {
-    let ours = rustix::process::getpid().as_raw_nonzero().get();
+    let ours = own_pid();
     let processes = platform::processes().into_iter().filter(|process| process.pid != ours);
     let holders: HashSet<i32> = processes.filter(|process| writes(process, inode)).map(|process| process.pid).collect();
     holders.iter().copied().find(|pid| !ancestors(*pid).iter().any(|ancestor| holders.contains(ancestor)))

@@ -145,6 +145,13 @@ fn pids() -> impl Iterator<Item = i32> {
     std::fs::read_dir("/proc").into_iter().flatten().filter_map(pid)
 }
 
+/// A process's children, without a look at all other processes. Empty where the kernel has no such list.
+pub fn children(pid: i32) -> Vec<i32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()).collect()
+}
+
 /// How all processes stand to each other.
 pub fn kinships() -> Vec<Kinship> {
     pids().filter_map(Kinship::of).collect()

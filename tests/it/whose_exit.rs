@@ -336,6 +336,39 @@ fn a_stop_reaches_a_dumper_that_its_launcher_left() {
     stage.upload().run().assert_status(3).assert_says("told to stop");
 }
 
+/// All is written, and only something that a wrapper left is waited for: then nobody is told to stop, and the dump is whole.
+#[test]
+fn a_stop_after_the_dumps_end_does_not_spoil_it() {
+    let stage = Stage::new();
+    let mut run = shell(&stage, stage.upload(), r#"sleep 600 & exec mydumper "$0" "$1""#).start();
+    let mut dumper = dump(&stage, &mut run);
+    dumper.finish_and_exit();
+    run.wait_for_line("the dump has ended");
+    stage.wait_until_moved("shop.t.00000.sql");
+    run.signal(Signal::TERM);
+    run.finish().assert_status(128 + 15);
+    assert!(!stage.has("metadata"));
+    stage.upload().run().assert_status(0);
+    stage.assert_whole(&dumper);
+}
+
+/// A child whose `metadata` is final has nothing to lose: where it ignores SIGTERM it is not waited for long.
+#[test]
+fn a_child_that_hangs_after_its_last_line_is_stopped_within_seconds() {
+    let stage = Stage::new();
+    let mut run = stage.upload().args(["--stop-timeout", "60s", "--", "mydumper", "-B", "shop"]).start();
+    let mut dumper = dump(&stage, &mut run);
+    dumper.ignore_sigterm();
+    dumper.finish();
+    stage.wait_until_moved("shop.t.00000.sql");
+    let asked = Instant::now();
+    run.signal(Signal::TERM);
+    run.finish().assert_status(128 + 15);
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+    dumper.wait_for_end();
+    assert!(!stage.has("metadata"));
+}
+
 /// A child that fails before there is a dump is known at once, whatever the time between looks.
 #[test]
 fn a_child_that_ends_before_the_first_look_is_known_at_once() {

@@ -264,7 +264,7 @@ const MARK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Stops mydumper. First the claim is marked: mydumper 1.0.1 makes its part of a dump look whole when it is stopped, and
 /// the next run must know better.
 async fn stop_child(child: &Child, args: &UploadArgs, store: &Store, totals: &mut Totals) {
-    if child.is_over() {
+    if !child.may_still_write() {
         return;
     }
     let was_claimed = totals.claimed.is_some();
