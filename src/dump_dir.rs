@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::model::file_name::{METADATA, METADATA_PARTIAL};
 use crate::model::identity::FileIdentity;
 
 /// A directory that is held open, so that all that follows means this directory, whatever stands at its path by then.
@@ -113,12 +114,13 @@ impl DumpDir {
     /// The same, and what the file is now.
     pub fn open_identified(&self, name: impl AsRef<OsStr>) -> io::Result<(File, FileIdentity)> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let file: File = rustix::fs::openat(&self.descriptor, name.as_ref(), flags, Mode::empty())?.into();
+        let name = name.as_ref();
+        let file: File = rustix::fs::openat(&self.descriptor, name, flags, Mode::empty())?.into();
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
         }
-        Ok((file, identity_of_metadata(&metadata)))
+        Ok((file, unmoved(name, identity_of_metadata(&metadata))))
     }
 
     /// What stands under that name, without following a symlink.
@@ -130,7 +132,7 @@ impl DumpDir {
     /// The identity of what stands under that name, without following a symlink.
     pub fn identity(&self, name: impl AsRef<OsStr>) -> io::Result<FileIdentity> {
         let stat = rustix::fs::statat(&self.descriptor, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok(identity_of_stat(&stat))
+        Ok(unmoved(name.as_ref(), identity_of_stat(&stat)))
     }
 
     /// Removes a file whose object is proved, but only if it is still the file that was read.
@@ -178,6 +180,12 @@ impl DumpDir {
     pub fn descriptor(&self) -> impl AsFd + '_ {
         self.descriptor.as_fd()
     }
+}
+
+/// The identity of a file by its name. Our own record on the dump's lead moves that file's `ctime`, so of the lead it
+/// says nothing: its text is compared, and its `mtime`.
+pub fn unmoved(name: &OsStr, identity: FileIdentity) -> FileIdentity {
+    if name == METADATA || name == METADATA_PARTIAL { FileIdentity { changed: 0, ..identity } } else { identity }
 }
 
 /// The identity of an open file.

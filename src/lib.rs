@@ -6,12 +6,12 @@
 //! ```text
 //! commands      one file per subcommand; `upload` is the main job:
 //!                 start    settings tried, mydumper started, the dump found
-//!                 claim    the prefix made ours
 //!                 session  one dump, from claim to end
 //!                 follow   the watcher: scan, enqueue, until the dump has ended and everything is up
 //!                 finish   how did it end, is it whole, is the bucket right: manifest, then `metadata`
 //!
 //! cli           what may be typed; leaves as model types
+//! claim         the prefix made ours; the only writer of manifests
 //! transfer      one file's life: open, hash, upload, prove, remove
 //! content       whether a file's content is whole: compressed frames, empty schema files
 //! fetch         objects on their way back, to be hashed, decoded or written
@@ -25,6 +25,7 @@
 //! removal       takes one dump out of the bucket
 //!
 //! dump_dir      the dump directory; the only place that removes a dump's files
+//! recorder      the record of what is gone from a dump directory, beside the dump itself
 //! writers       who writes: how a file is known to be closed
 //! dumper        the dump's life: metadata.partial, the process, our child, its exit status
 //! s3            the store; the only place that names the SDK
@@ -42,6 +43,7 @@
 
 pub mod bucket_dump;
 pub mod catalog;
+pub mod claim;
 pub mod cli;
 pub mod commands;
 pub mod content;
@@ -57,6 +59,7 @@ pub mod object_hash;
 pub mod page_cache;
 pub mod platform;
 pub mod pool;
+pub mod recorder;
 pub mod removal;
 pub mod report;
 pub mod s3;

@@ -14,7 +14,7 @@ mod writer;
 use std::fs::File;
 use std::io::{self, Read};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 
 pub use child::{Child, ChildLine, Start};
 pub use exit_status::{ExitSources, ExitStatusFile};
@@ -24,10 +24,13 @@ pub use reins::{HELPER_ARGUMENT, Reins, Team, wake_when_the_pipe_breaks};
 pub use writer::{Role, Writer};
 
 use crate::dump_dir::DumpDir;
+use crate::hint::hinted;
 use crate::model::dump_metadata::DumpMetadata;
 use crate::model::file_name::{METADATA, METADATA_PARTIAL};
-use crate::model::identity::DumpIdentity;
-use crate::platform;
+use crate::model::identity::{DumpIdentity, FileIdentity};
+use crate::model::record::Record;
+use crate::platform::{self, Lease};
+use crate::recorder;
 
 /// The most of a `metadata` file that is read, in bytes; 100,000 tables need some 10 MB.
 const METADATA_SIZE_MAX: u64 = 256 * 1024 * 1024;
@@ -58,6 +61,8 @@ pub struct Sighted {
     pub identity: DumpIdentity,
     /// What that file said.
     pub metadata: DumpMetadata,
+    /// What an earlier run wrote down of this dump.
+    pub record: Option<Record>,
 }
 
 /// Looks which dump stands in the directory. `metadata.partial` comes first: a `metadata` beside it is of an earlier dump.
@@ -84,6 +89,13 @@ pub fn look(directory: &DumpDir, host: &str) -> anyhow::Result<Sight> {
     Ok(Sight::Nothing)
 }
 
+/// A `metadata.partial` without a byte that nobody writes: its dump failed before it began, as mydumper does when a query
+/// runs for too long (0.10.1 to 1.0.1). `None` where it has bytes, or a writer, or where nothing tells.
+pub fn failed_before_it_began(directory: &DumpDir) -> Option<FileIdentity> {
+    let (file, identity) = directory.open_identified(METADATA_PARTIAL).ok()?;
+    (identity.size == 0 && platform::probe_lease(&file) == Lease::NoWriter).then_some(identity)
+}
+
 fn open_if_there(directory: &DumpDir, name: &str) -> anyhow::Result<Option<File>> {
     match directory.open_file(name) {
         Ok(file) => Ok(Some(file)),
@@ -103,7 +115,21 @@ fn sighted(mut lead: File, host: &str) -> anyhow::Result<Option<Sighted>> {
     };
     let inode = platform::device_and_inode(&lead)?;
     let identity = DumpIdentity { host: host.to_owned(), started, inode: inode.1, born: platform::birth_time(&lead) };
-    Ok(Some(Sighted { lead, inode, identity, metadata }))
+    let (identity, record) = recorded(&lead, identity)?;
+    Ok(Some(Sighted { lead, inode, identity, metadata, record }))
+}
+
+/// What an earlier run wrote down of this dump. The host may be called otherwise today: the dump is the one of the record.
+/// A record of another dump is of an earlier use of the same file, and is ignored.
+fn recorded(lead: &File, identity: DumpIdentity) -> anyhow::Result<(DumpIdentity, Option<Record>)> {
+    let record = recorder::read(lead).map_err(|why| {
+        let error =
+            anyhow!("the record of an earlier run beside this dump ({}) cannot be used: {why}", recorder::ATTRIBUTE);
+        hinted(error, "use the mydumper2s3 that wrote it; it says which files are in the bucket alone")
+    })?;
+    let Some(record) = record else { return Ok((identity, None)) };
+    let then = DumpIdentity { host: record.host.clone(), ..identity.clone() };
+    Ok(if then.id() == record.dump { (then, Some(record)) } else { (identity, None) })
 }
 
 impl Sighted {

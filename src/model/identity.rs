@@ -79,6 +79,28 @@ impl DumpIdentity {
     }
 }
 
+/// How far a local time may be from UTC, in nanoseconds.
+pub const WIDEST_ZONE: i128 = 14 * 3600 * 1_000_000_000;
+/// `Started dump at:` is written within a second of the file's birth, and to the second.
+const SAME_MOMENT: i128 = 2 * 1_000_000_000;
+
+impl DumpIdentity {
+    /// Since when files are this dump's, if nobody saw it alive; nanoseconds since 1970.
+    ///
+    /// The birth of its lead tells exactly, if it is the dump's own: the lead was changed after it, and it is the moment
+    /// that its first line tells, in our zone or in UTC. The birth of a copy (`cp -a`, at once or much later) is not;
+    /// then the line tells, less the widest zone, since which one it is written in is not known.
+    pub fn began_at_rest(&self, local: Option<civil::DateTime>, zone: &TimeZone, lead_changed: i128) -> Option<i128> {
+        let in_zone = |zone: TimeZone| local?.to_zoned(zone).ok().map(|zoned| zoned.timestamp().as_nanosecond());
+        let (utc, ours) = (in_zone(TimeZone::UTC)?, in_zone(zone.clone()));
+        let is_its_own = |born: &i128| {
+            let is_then = |moment: i128| (*born - moment).abs() <= SAME_MOMENT;
+            *born < lead_changed && (is_then(utc) || ours.is_some_and(is_then))
+        };
+        Some(self.born.filter(is_its_own).unwrap_or(utc - WIDEST_ZONE))
+    }
+}
+
 /// The offset from UTC that a difference of clocks amounts to, in seconds: the nearest quarter of an hour, if the
 /// difference lies within five minutes of it and it is one that exists on Earth (-12 h to +14 h).
 fn quarter_hour_offset(difference: i64) -> Option<i64> {
@@ -116,6 +138,27 @@ mod tests {
         // an unreadable line
         assert_eq!(started_at(Some("2026-11-22T02:00:01Z"), None), "2026-11-22T02:00:01Z");
         assert_eq!(started_at(None, None), "2026-12-24T00:00:00Z");
+    }
+
+    #[test]
+    fn a_dump_at_rest_began_at_its_birth_or_a_day_before_a_copys() {
+        let line = Some(civil::date(2026, 11, 22).at(2, 0, 1, 0));
+        let at = |time: &str| time.parse::<Timestamp>().expect("a time").as_nanosecond();
+        let zone = TimeZone::fixed(jiff::tz::offset(1));
+        let began = |born: Option<&str>, changed: &str| identity(born).began_at_rest(line, &zone, at(changed));
+        let careful = Some(at("2026-11-21T12:00:01Z"));
+        for born in ["2026-11-22T02:00:01.5Z", "2026-11-22T01:00:02.9Z"] {
+            assert_eq!(began(Some(born), "2026-11-22T02:07:00Z"), Some(at(born)), "{born}");
+            assert_eq!(began(Some(born), born), careful, "a copy made in the dump's first second");
+        }
+        // `cp -a` keeps the time of the change and not that of the birth.
+        assert_eq!(began(Some("2026-11-22T02:07:05Z"), "2026-11-22T02:07:00Z"), careful);
+        assert_eq!(began(Some("2026-11-22T05:00:00Z"), "2026-11-22T02:07:00Z"), careful);
+        // another copy, that keeps no time; a dump from another zone; no birth
+        assert_eq!(began(Some("2026-11-22T05:00:00Z"), "2026-11-22T05:00:01Z"), careful);
+        assert_eq!(began(Some("2026-11-21T20:30:01Z"), "2026-11-22T02:07:00Z"), careful);
+        assert_eq!(began(None, "2026-11-22T02:07:00Z"), careful);
+        assert_eq!(identity(None).began_at_rest(None, &zone, 0), None);
     }
 
     #[test]

@@ -141,6 +141,9 @@ pub struct ManifestHeader {
     /// writes a final `metadata` then and exits with 0.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub told_to_stop: bool,
+    /// When the claim was last written, UTC: a living upload writes it anew when it completed nothing for ten minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewed: Option<Timestamp>,
     /// This program's version.
     pub version: String,
     /// Files of the dump, `metadata` among them.

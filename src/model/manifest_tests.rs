@@ -17,6 +17,7 @@ fn header() -> ManifestHeader {
         closed_by: ClosedBy::Lease,
         seen_alive: true,
         told_to_stop: false,
+        renewed: None,
         version: "0.1.0".into(),
         total_files: 2,
         total_bytes: 12,

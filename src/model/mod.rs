@@ -21,6 +21,7 @@ pub mod missing_files;
 pub mod object_key;
 pub mod part_plan;
 pub mod part_size_guess;
+pub mod record;
 pub mod retention;
 pub mod row_count;
 pub mod row_proof;

@@ -16,6 +16,9 @@ const EMPTY_OTHER_MAX: u64 = 1024;
 
 /// Whether a file of this name and size may hold no row, so that mydumper may still delete it.
 pub fn may_be_empty(name: &str, size: u64) -> bool {
+    if size > EMPTY_OTHER_MAX {
+        return false;
+    }
     let parts = NameParts::parse(name, &KnownNames::default());
     let is_empty = match parts.compression {
         Compression::None => size == 0,

@@ -45,6 +45,8 @@ pub struct Evidence<'a> {
     pub lost: &'a [(FileName, String)],
     /// The rows in the files beside those that mydumper counted, where they were counted here.
     pub rows: &'a RowProof,
+    /// Why what earlier runs gave up here is not what the bucket has of it.
+    pub unaccounted: Option<&'a str>,
 }
 
 /// The files that are named in a message at most.
@@ -93,6 +95,9 @@ fn why_ended_badly(evidence: &Evidence) -> Option<String> {
 
 fn why_content_is_bad(evidence: &Evidence) -> Option<String> {
     let more = |others: usize| if others == 0 { String::new() } else { format!(" (and {others} more)") };
+    if let Some(why) = evidence.unaccounted {
+        return Some(why.to_owned());
+    }
     if let Some((name, why)) = evidence.lost.first() {
         let more = more(evidence.lost.len() - 1);
         return Some(format!("'{name}' is missing: {why}; mydumper did not remove it{more}"));
@@ -199,6 +204,7 @@ mod tests {
             broken: &[],
             lost: &[],
             rows: &NOT_COUNTED,
+            unaccounted: None,
         }
     }
 
@@ -234,6 +240,7 @@ mod tests {
             ("only the exit status of the program", Evidence { exit: wrapper, exit_is_required: true, ..good() }),
             ("neither", Evidence { names: &["metadata"], ..good() }),
             ("'a.zst' is broken: cut short", Evidence { broken: &broken, ..good() }),
+            ("2 files are gone", Evidence { unaccounted: Some("2 files are gone"), ..good() }),
             ("'s.t.sql' is missing: 20 bytes were seen", Evidence { lost: &lost, ..good() }),
         ] {
             let reason = why_incomplete(&evidence).expect(wanted);
@@ -273,6 +280,7 @@ mod tests {
             broken: &[],
             lost: &[],
             rows: &NOT_COUNTED,
+            unaccounted: None,
         };
         assert!(why_incomplete(&evidence).expect("a reason").contains("shop.v-schema.sql"));
     }

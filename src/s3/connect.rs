@@ -68,8 +68,8 @@ pub(super) async fn connect(settings: &ConnectionSettings) -> anyhow::Result<Cli
 }
 
 /// Looks once at what was found: credentials, so that a missing secret shows now and not at the first file; and an
-/// endpoint to which everything goes in the clear.
-pub(super) async fn check(settings: &ConnectionSettings) -> anyhow::Result<()> {
+/// endpoint to which everything goes in the clear. Returns the endpoint, where it is not AWS's own.
+pub(super) async fn check(settings: &ConnectionSettings) -> anyhow::Result<Option<String>> {
     let shared = load(settings).await?;
     if shared.endpoint_url().is_some_and(is_unencrypted_remote) {
         warn!("the endpoint is http://: the dump crosses the network unencrypted; use https://");
@@ -77,7 +77,7 @@ pub(super) async fn check(settings: &ConnectionSettings) -> anyhow::Result<()> {
     let provider = shared.credentials_provider().context("no credentials are configured")?;
     let found = tokio::time::timeout(CREDENTIALS_TIMEOUT, provider.provide_credentials()).await;
     let why = match found {
-        Ok(Ok(_)) => return Ok(()),
+        Ok(Ok(_)) => return Ok(shared.endpoint_url().map(|url| url.trim_end_matches('/').to_owned())),
         Ok(Err(error)) => anyhow::Error::new(error),
         Err(_) => anyhow!("no answer within {} s", CREDENTIALS_TIMEOUT.as_secs()),
     };

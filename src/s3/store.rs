@@ -41,6 +41,7 @@ pub struct Store(pub(super) Arc<Inner>);
 #[derive(Debug)]
 pub(super) struct Inner {
     connection: ConnectionSettings,
+    endpoint: Option<String>,
     pub(super) bucket: String,
     pub(super) objects: ObjectSettings,
     pub(super) bodies: Arc<Bodies>,
@@ -66,9 +67,10 @@ impl Store {
         requests_at_once: usize,
     ) -> anyhow::Result<Self> {
         let client = connect::connect(&connection).await?;
-        connect::check(&connection).await?;
+        let endpoint = connect::check(&connection).await?;
         Ok(Self(Arc::new(Inner {
             connection,
+            endpoint,
             bucket: bucket.to_owned(),
             objects,
             bodies: Arc::new(Bodies::new(limiter)),
@@ -98,6 +100,16 @@ impl Store {
     /// The settings are tried and right: from now on outages are waited out.
     pub fn settings_are_right(&self) {
         self.0.proven.store(true, Ordering::Relaxed);
+    }
+
+    /// The settings are being tried: what is refused now is refused at once.
+    pub fn settings_are_on_trial(&self) {
+        self.0.proven.store(false, Ordering::Relaxed);
+    }
+
+    /// The endpoint, where it is not AWS's own.
+    pub fn endpoint(&self) -> Option<&str> {
+        self.0.endpoint.as_deref()
     }
 
     /// The dump lives: outages are waited out for ever.

@@ -4,6 +4,7 @@
 //! before it replaces anything. The second time it comes from the page cache. What is short is kept in between.
 
 mod parts;
+mod release;
 mod sha256;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -12,12 +13,13 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tracing::{debug, warn};
 
 use self::sha256::sha256;
+use crate::claim::{ClaimError, SharedClaim};
 use crate::content::{self, Closeness, Found};
-use crate::dump_dir::{DumpDir, Removal, identity_of};
+use crate::dump_dir::{DumpDir, identity_of};
 use crate::hasher::{Hasher, Turn};
 use crate::model::etag::ETag;
 use crate::model::file_name::FileName;
@@ -25,9 +27,9 @@ use crate::model::identity::FileIdentity;
 use crate::model::manifest::{ContentHash, ObjectRecord, Proof};
 use crate::model::object_key::Prefix;
 use crate::model::part_plan::{CutInto, PartPlan};
-use crate::model::state::{Local, UploadJob, Uploaded};
-use crate::model::taken_back::renamed_to;
+use crate::model::state::{UploadJob, Uploaded};
 use crate::page_cache::Footprint;
+use crate::recorder::Recorder;
 use crate::s3::{
     Condition, ErrorKind, FileRange, ListedObject, OpenUpload, PutAnswer, Store, StoreError, UserMetadata,
 };
@@ -54,8 +56,8 @@ pub enum Outcome {
     Renamed,
     /// Not this time; the file is as it was.
     Failed(String),
-    /// The store cannot be had: nothing will succeed any more.
-    GaveUp(StoreError),
+    /// The store cannot be had, or the prefix is another's: nothing will succeed any more.
+    GaveUp(ClaimError),
 }
 
 /// What all transfers of a dump share.
@@ -85,6 +87,16 @@ pub struct Transfer {
     pub keep: bool,
     /// The bucket holds this dump as a whole already: prove and remove what is left of it, upload nothing.
     pub prove_only: bool,
+    /// The prefix, as long as it is ours.
+    pub claim: SharedClaim,
+    /// Whether the claim was looked at before the first local file was given up.
+    pub is_trusted: OnceCell<()>,
+    /// Writes down what is given up.
+    pub recorder: Arc<Recorder>,
+    /// One large file is removed at a time.
+    pub large_removals: tokio::sync::Mutex<()>,
+    /// What `metadata` must be when it goes up: the text that the dump was judged by.
+    pub commit: Mutex<Option<Commit>>,
     /// What an earlier run left under the prefix.
     pub earlier: HashMap<FileName, ListedObject>,
     /// Hashes ahead of the requests.
@@ -101,6 +113,15 @@ pub struct Transfer {
     pub open_uploads: Mutex<HashSet<OpenUpload>>,
     /// Multipart uploads of this dump's files that an earlier run began: continued, or aborted in the end.
     pub left_uploads: Mutex<Vec<OpenUpload>>,
+}
+
+/// The last file, as it was judged and stands in the manifest.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// Its content.
+    pub hash: ContentHash,
+    /// When the store is to take it.
+    pub condition: Condition,
 }
 
 /// A file that is held open and read.
@@ -133,6 +154,8 @@ struct Passage<'a> {
     plan: PartPlan,
     /// When the store is to take it.
     condition: Condition,
+    /// What it must hold, where that is known before.
+    expected: Option<ContentHash>,
 }
 
 /// Why a file did not get into the bucket.
@@ -172,7 +195,7 @@ impl Transfer {
             Ok(object) => ObjectRecord { sha256: content.sha256, ..object },
             Err(Trouble::Local(why)) => return Outcome::Failed(why),
             Err(Trouble::Store(error)) if error.is_outage() || error.is_about_rights() => {
-                return Outcome::GaveUp(error);
+                return Outcome::GaveUp(error.into());
             }
             Err(Trouble::Store(error)) => return Outcome::Failed(error.to_string()),
         };
@@ -182,7 +205,7 @@ impl Transfer {
             Ok(_) => return Outcome::Failed("it changed while it was read".to_owned()),
             Err(error) => return Outcome::Failed(format!("cannot look at it again: {error}")),
         }
-        self.dispose(job, object, content.found)
+        self.dispose(job, object, content.found).await
     }
 
     /// Looks whether the content is broken; it is uploaded all the same. Makes its SHA-256, if that is wanted.
@@ -221,7 +244,13 @@ impl Transfer {
             let why = "the bucket has this dump already, and this file is not as it is there; it was left alone";
             return Err(Trouble::Local(why.to_owned()));
         }
-        let passage = self.passage(&key, source, job.identity(), user_metadata(&self.dump_id, job, content))?;
+        let mut passage = self.passage(&key, source, job.identity(), user_metadata(&self.dump_id, job, content))?;
+        if name.is_metadata() {
+            let commit = self.commit.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(Commit { hash, condition }) = commit {
+                (passage.expected, passage.condition) = (Some(hash), condition);
+            }
+        }
         self.put_file(&passage).await
     }
 
@@ -234,7 +263,7 @@ impl Transfer {
     ) -> Result<Passage<'a>, Trouble> {
         let plan = PartPlan::new(identity.size, self.part_size, self.max_parts);
         let plan = plan.map_err(|error| Trouble::Local(error.to_string()))?;
-        Ok(Passage { key, source, identity, metadata, plan, condition: Condition::None })
+        Ok(Passage { key, source, identity, metadata, plan, condition: Condition::None, expected: None })
     }
 
     /// Puts a file that is held open under a key and proves it. Damaged bytes, a wrong ETag and a lost upload id begin
@@ -257,19 +286,24 @@ impl Transfer {
     }
 
     /// Puts a file of ours, the manifest, under a key and proves it.
-    pub async fn put_own(&self, key: &str, file: File) -> anyhow::Result<ObjectRecord> {
+    pub async fn put_own(&self, key: &str, file: File, condition: Condition) -> anyhow::Result<ObjectRecord> {
         let identity = identity_of(&file)?;
         let metadata = HashMap::from([(DUMP_ID.to_owned(), self.dump_id.clone())]);
         let source = self.source(file, identity.size);
         let put = async {
             let passage = self.passage(key, &source, &identity, metadata)?;
-            self.put_file(&passage).await
+            self.put_file(&Passage { condition, ..passage }).await
         };
         match put.await {
             Ok(object) => Ok(object),
             Err(Trouble::Store(error)) => Err(error.into()),
             Err(Trouble::Local(why)) => Err(anyhow::anyhow!("cannot upload {}: {why}", self.store.uri(key))),
         }
+    }
+
+    /// What `metadata` must be when it goes up.
+    pub fn expect_commit(&self, commit: Commit) {
+        *self.commit.lock().unwrap_or_else(PoisonError::into_inner) = Some(commit);
     }
 
     /// The record that the object of a file will have, made without uploading it.
@@ -324,6 +358,7 @@ impl Transfer {
         let size = passage.plan.size();
         let file = passage.source.file();
         let hashed = self.hasher.hash(passage.source.turn, file, 0, size).await?;
+        passage.check_expected(&ContentHash::Whole { md5: hashed.md5 })?;
         let _permit = self.permit().await?;
         self.check_not_stopping()?;
         let range = FileRange { file: Arc::clone(file), offset: 0, length: size, content: hashed.content.clone() };
@@ -393,42 +428,6 @@ impl Transfer {
         Err(StoreError::of_answer(ErrorKind::BadDigest, "PutObject", &uri, detail).into())
     }
 
-    /// Removes the local file, now that its object is proved, if it is still the file that was read.
-    fn dispose(&self, job: &UploadJob, object: ObjectRecord, found: Found) -> Outcome {
-        let name = job.name().as_str();
-        let uploaded =
-            |local| Uploaded { object, local, broken: found.broken.map(String::into_boxed_str), rows: found.rows };
-        let kept = Local::Kept(Box::new(*job.identity()));
-        // `metadata` goes last, when the commit is known to stand.
-        let removal = if self.keep || job.name().is_metadata() {
-            match self.directory.identity(name) {
-                Ok(there) if there == *job.identity() => {
-                    return Outcome::Uploaded { uploaded: uploaded(kept), removal: None };
-                }
-                Ok(_) => Ok(Removal::Changed),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Removal::Absent),
-                Err(error) => return Outcome::Failed(format!("cannot look at it again: {error}")),
-            }
-        } else {
-            self.directory.remove_verified(name, job.identity())
-        };
-        match removal {
-            Ok(Removal::Absent) if self.was_renamed(job) => Outcome::Renamed,
-            // Gone by whatever hand: its object is proved.
-            Ok(Removal::Removed | Removal::Absent) => {
-                Outcome::Uploaded { uploaded: uploaded(Local::Removed), removal: None }
-            }
-            Ok(Removal::Changed) => Outcome::Failed("it changed while it was uploaded".to_owned()),
-            Err(error) => Outcome::Uploaded { uploaded: uploaded(kept), removal: Some(error.to_string()) },
-        }
-    }
-
-    /// Whether the file stands there under the name that 0.10 gives a table's only file.
-    fn was_renamed(&self, job: &UploadJob) -> bool {
-        let now = renamed_to(job.name().as_str()).and_then(|name| self.directory.identity(name).ok());
-        now.is_some_and(|there| (there.device, there.inode) == (job.identity().device, job.identity().inode))
-    }
-
     async fn sha256_of(&self, file: &Arc<File>) -> io::Result<Option<String>> {
         if self.sha256 { sha256(file).await.map(Some) } else { Ok(None) }
     }
@@ -481,6 +480,14 @@ pub const PART_SIZE: &str = "part-size";
 pub const MTIME: &str = "mtime";
 
 impl Passage<'_> {
+    /// The last file must be what the dump was judged by.
+    fn check_expected(&self, hash: &ContentHash) -> Result<(), Trouble> {
+        if self.expected.as_ref().is_some_and(|expected| expected != hash) {
+            return Err(Trouble::Local("it changed since the dump was judged by it".to_owned()));
+        }
+        Ok(())
+    }
+
     /// A request whose body could not be read looks like one that the network broke: the file tells which it was.
     fn unless_changed(&self, error: StoreError) -> Trouble {
         match identity_of(self.source.file()) {

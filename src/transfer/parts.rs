@@ -64,6 +64,10 @@ impl Transfer {
         let part_md5s: Vec<_> = sent.iter().map(|(_, md5, _)| *md5).collect();
         let etags: Vec<_> = sent.into_iter().map(|(number, _, etag)| (number, etag)).collect();
         let hash = ContentHash::Parts { part_size: plan.part_size(), part_md5s };
+        if let Err(trouble) = passage.check_expected(&hash) {
+            self.abort(upload.as_open()).await;
+            return Err(trouble);
+        }
         let _permit = self.permit().await?;
         let answer = match self.store.end_upload(upload, &etags, &passage.condition).await {
             Ok(answer) => answer,

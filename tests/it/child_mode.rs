@@ -64,14 +64,13 @@ fn arguments_that_cannot_work_are_refused() {
     assert_eq!(stage.server.requests().len(), 0);
 }
 
-/// "A directory that holds anything is refused (status 2; hint: the same command without `--` finishes the earlier
-/// dump)."
+/// A directory that holds anything but an earlier dump is refused.
 #[test]
 fn a_directory_that_is_not_empty_is_refused_before_the_start() {
     let stage = Stage::new();
-    stage.sandbox.put_local("shop.t.sql", "of an earlier dump");
+    stage.sandbox.put_local("shop.t.sql", "of nobody knows what");
     let finished = refused(&stage, stage.upload().args(["--", "mydumper", "-B", "shop"]));
-    finished.assert_says("is not empty").assert_says("hint: the same command without '--'");
+    finished.assert_says("is not empty").assert_says("hint: what stands there is no dump");
     stage.sandbox.assert_local_names(["shop.t.sql"]);
 }
 

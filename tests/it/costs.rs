@@ -64,9 +64,10 @@ fn requests_are_as_many_as_files_and_parts_and_a_constant() {
         ];
         assert_eq!(requests_for(&requests, "shop.large.00000.sql"), in_parts.into());
         let of_the_manifest = [
-            // Whether somebody has claimed the prefix; the claim; and the whole manifest before the commit.
-            (Operation::HeadObject, 1),
-            (Operation::PutObject, 2),
+            // Whether the rights are enough to read; and whether the claim is still ours before the first removal.
+            (Operation::HeadObject, 2),
+            // The claim; whether the store knows conditions, and lets a key be overwritten; and the whole manifest.
+            (Operation::PutObject, 4),
             // Whether the rights are enough for a file in parts, before there is one.
             (Operation::CreateMultipartUpload, 1),
             (Operation::AbortMultipartUpload, 1),
@@ -96,8 +97,8 @@ fn bodies_go_plain_with_their_md5_and_nothing_else() {
     stage.assert_whole(&dumper);
     let carries = |request: &LoggedRequest| [Operation::PutObject, Operation::UploadPart].contains(&request.operation);
     let requests: Vec<_> = stage.server.requests().into_iter().filter(carries).collect();
-    // The files, of which one goes in two parts, `metadata`, and the manifest twice.
-    assert_eq!(requests.len(), 7);
+    // The files, of which one goes in two parts, `metadata`; the claim and its two trials; the manifest.
+    assert_eq!(requests.len(), 9);
     for request in requests {
         assert!(request.has_content_md5() && !request.is_aws_chunked(), "{request:?}");
         assert_eq!(request.content_length(), Some(request.received), "{request:?}");

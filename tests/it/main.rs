@@ -17,6 +17,7 @@ mod floors;
 mod full_size;
 mod large;
 mod list;
+mod memory;
 mod outage;
 mod promises;
 mod prune;

@@ -144,14 +144,14 @@ fn what_is_refused_in_the_middle_is_waited_for() {
 fn a_withdrawn_file_whose_object_cannot_be_deleted_forbids_the_commit() {
     let stage = Stage::new();
     stage.server.set_key(AccessKey::new(ACCESS_KEY, SECRET_KEY).without([Permission::DeleteObject]));
-    let is_empty_table = |key: &str| key.ends_with("/shop.empty.00000.sql");
-    let held = stage.server.inject(Fault::store_then_hold().on(Operation::PutObject).key_where(is_empty_table));
-    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let is_renamed = |key: &str| key.ends_with("/shop.u.00001.sql");
+    let held = stage.server.inject(Fault::store_then_hold().on(Operation::PutObject).key_where(is_renamed));
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V0_10);
     let run = stage.upload().start();
-    dumper.file("shop.t.00000.sql", 10_000);
-    dumper.file("shop.empty.00000.sql", 100);
+    dumper.file("shop.t.sql", 10_000);
+    dumper.file("shop.u.00001.sql", 100);
     held.wait_for_hits(1);
-    dumper.delete("shop.empty.00000.sql");
+    dumper.rename("shop.u.00001.sql", "shop.u.sql");
     held.clear();
     dumper.finish_and_exit();
     run.finish().assert_status(1).assert_says("its object cannot be deleted");
@@ -173,23 +173,23 @@ fn write_only(stage: &Stage) -> Program<'_> {
 #[test]
 fn write_only_asks_for_nothing_but_to_put() {
     let stage = Stage::new();
-    let is_empty_table = |key: &str| key.ends_with("/shop.empty.00000.sql");
-    let held = stage.server.inject(Fault::store_then_hold().on(Operation::PutObject).key_where(is_empty_table));
-    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let is_renamed = |key: &str| key.ends_with("/shop.v.00001.sql");
+    let held = stage.server.inject(Fault::store_then_hold().on(Operation::PutObject).key_where(is_renamed));
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V0_10);
     let run = write_only(&stage).start();
-    dumper.file("shop.t.00000.sql", 10_000);
-    dumper.file("shop.u.00000.sql", 11 * MIB);
-    dumper.file("shop.empty.00000.sql", 100);
+    dumper.file("shop.t.sql", 10_000);
+    dumper.file("shop.u.sql", 11 * MIB);
+    dumper.file("shop.v.00001.sql", 100);
     held.wait_for_hits(1);
-    dumper.delete("shop.empty.00000.sql");
+    dumper.rename("shop.v.00001.sql", "shop.v.sql");
     held.clear();
     dumper.finish_and_exit();
     run.finish().assert_status(0);
     stage.sandbox.assert_local_names([] as [&str; 0]);
     let mut there = stage.files(&stage.prefix());
-    assert!(there.remove("shop.empty.00000.sql").is_some(), "nothing may be deleted");
+    assert!(there.remove("shop.v.00001.sql").is_some(), "nothing may be deleted");
     assert_eq!(there, dumper.files());
-    assert_eq!(stage.manifest()["withdrawn"][0], "shop.empty.00000.sql");
+    assert_eq!(stage.manifest()["withdrawn"][0], "shop.v.00001.sql");
     let puts = ["PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"];
     for request in stage.server.requests() {
         assert!(puts.contains(&format!("{:?}", request.operation).as_str()), "{:?}", request.operation);

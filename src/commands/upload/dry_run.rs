@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::claim;
-use super::session::{self, not_before};
+use super::place::{self, not_before};
 use super::start::{self, Found};
 use super::store_check::{self, Right};
 use crate::bucket_dump;
+use crate::claim;
 use crate::cli::UploadArgs;
 use crate::dumper::Life;
 use crate::exit_status::Failure;
@@ -34,7 +34,7 @@ pub async fn run(args: &UploadArgs, report: &Report) -> Result<(), Failure> {
         return Ok(());
     };
     let life = found.dump.probe(&found.directory, std::time::Instant::now());
-    let (prefix, header) = session::place(args, &found)?;
+    let (prefix, header) = place::place(args, &found)?;
     facts.row(["dump", &format!("{}, started {}", header.dump_id, header.identity.started)]);
     facts.row(["verdict", verdict(&found, life)]);
     facts.row(["destination", &store.uri(&prefix.directory())]);
@@ -110,7 +110,7 @@ fn fates(
         phase: if found.directory.identity(METADATA_PARTIAL).is_ok() { Phase::Writing } else { Phase::Ended },
         closed_by: found.dump.closed_by,
         lead: found.dump.sighted.inode,
-        not_before: not_before(args, header),
+        not_before: not_before(args, &found.dump, header),
         prefix,
         held: Held::default(),
     };

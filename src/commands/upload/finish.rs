@@ -1,47 +1,47 @@
 //! After the last file: how did mydumper end, is the dump whole, does the bucket hold exactly it? Then manifest, then
 //! `metadata`, the commit.
 
-use std::collections::HashMap;
-use std::io::{BufWriter, Seek, Write};
 use std::sync::PoisonError;
 
 use anyhow::{Context, anyhow};
-use futures_util::{StreamExt, TryStreamExt};
-use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
 use super::bucket_check::BucketCheck;
-use super::claim;
 use super::session::Session;
 use super::start::ending_of;
+use crate::claim;
 use crate::content::Closeness;
 use crate::dump_dir::Removal;
 use crate::exit_status::{Failure, Status};
 use crate::hint::{find, hinted};
 use crate::model::dump_metadata::DumpMetadata;
-use crate::model::etag::ETag;
-use crate::model::file_kind::{FileKind, KnownNames, NameParts, is_never_data};
+use crate::model::file_kind::is_never_data;
 use crate::model::file_name::{FileName, METADATA, METADATA_PARTIAL};
-use crate::model::manifest::{
-    self, ContentHash, DumpStateWord, DumperExit, ManifestFile, ManifestHeader, ObjectRecord, Proof,
-};
+use crate::model::manifest::{DumpStateWord, DumperExit, ObjectRecord};
 use crate::model::row_proof::RowProof;
-use crate::model::state::{DumpState, Local, Phase, Uploaded};
+use crate::model::state::{DumpState, Local, Phase};
 use crate::model::verdict::{Ending, Evidence, why_incomplete, wrongly_empty};
-use crate::platform;
-use crate::s3::{ObjectHead, StoreError};
-use crate::transfer::{BROKEN, DUMP_ID, PART_SIZE, ROWS, SHA256};
+use crate::s3::StoreError;
+use crate::transfer::Commit;
 
 /// Files that are named in a message at most.
 const NAMED_MAX: usize = 5;
 /// How often a dump whose kept files changed is gone over again before that counts as a failure.
 const REOPENINGS_MAX: u32 = 5;
 
+/// What going over the dump came to.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// It is committed.
+    Done,
+    /// It was changed meanwhile: once more.
+    Again,
+}
+
 impl Session<'_> {
     /// Why the dump is not whole, if it is not.
     pub fn why_incomplete(&self, ending: Ending, exit: DumperExit, metadata: &DumpMetadata) -> Option<String> {
-        let broken = self.broken(metadata);
+        let (broken, unaccounted) = (self.broken(metadata), self.why_unaccounted());
         let state = self.shared.state();
         let uploaded = state.uploaded().map(|(name, _)| name);
         let names: Vec<&str> = uploaded.chain(state.waiting()).map(FileName::as_str).collect();
@@ -58,6 +58,7 @@ impl Session<'_> {
             broken: &broken,
             lost: &lost,
             rows: &rows,
+            unaccounted: unaccounted.as_deref(),
         })
     }
 
@@ -117,22 +118,16 @@ impl Session<'_> {
             // First once more: mydumper may have written while its exit was waited for. On a full disk 1.0.1 closes files
             // after its last rename.
             self.follow(Phase::Ended).await?;
-            if self.reopen_changed() == 0 {
-                let text = self.dump.sighted.read_again().context("cannot read the dump's metadata")?;
-                let metadata = DumpMetadata::parse(&text);
-                return self.judge_and_commit(ending, exit, &metadata, text).await;
+            if self.reopen_changed() == 0 && self.judge_and_commit(ending, exit).await? == Step::Done {
+                return self.leave_clean();
             }
         }
         Err(Failure::failed(anyhow!("files of the dump are changed again and again after mydumper's end")))
     }
 
-    async fn judge_and_commit(
-        &mut self,
-        ending: Ending,
-        exit: DumperExit,
-        metadata: &DumpMetadata,
-        text: Vec<u8>,
-    ) -> Result<(), Failure> {
+    async fn judge_and_commit(&mut self, ending: Ending, exit: DumperExit) -> Result<Step, Failure> {
+        let text = self.dump.sighted.read_again().context("cannot read the dump's metadata")?;
+        let metadata = &DumpMetadata::parse(&text);
         self.abort_left().await;
         // What an earlier run left belongs to what is judged.
         self.adopt_earlier().await.map_err(not_committed)?;
@@ -149,28 +144,88 @@ impl Session<'_> {
             self.check_bucket().await.map_err(not_committed)?;
         }
         let commit = self.foresee_metadata().await?;
+        // What was judged is what goes up, or it is judged anew.
+        if self.dump.sighted.read_again().ok().as_ref() != Some(&text) {
+            return Ok(Step::Again);
+        }
+        self.shared
+            .transfer
+            .expect_commit(Commit { hash: commit.hash.clone(), condition: self.claim.lock().await.commit_condition() });
         let header = self.final_header(DumpStateWord::Complete, exit, metadata);
         self.write_manifest(header, metadata, Some(commit)).await.map_err(not_committed)?;
         self.follow(Phase::Committing).await?;
         if self.shared.state().find_uploaded(METADATA).is_none() {
+            if self.dump.sighted.read_again().ok().as_ref() != Some(&text) {
+                return Ok(Step::Again);
+            }
             return Err(not_committed(anyhow!("metadata could not be uploaded")));
         }
         self.check_commit().await?;
+        let late = self.came_late();
+        if let Some(first) = late.first() {
+            warn!("files came or changed while the dump was being committed, '{first}' among them");
+            return self.take_back_for(late).await;
+        }
         info!("committed {}", self.destination());
-        self.leave_clean()
+        Ok(Step::Done)
+    }
+
+    /// Files that turned up or changed while the dump was being committed: it was judged without them.
+    fn came_late(&mut self) -> Vec<FileName> {
+        // Of another dump that has begun there meanwhile nothing is ours.
+        if !self.directory.is_current() || self.dump.is_overwritten(&self.directory) {
+            return Vec::new();
+        }
+        let known = |name: &str| {
+            let state = self.shared.state();
+            let identity = state.find_uploaded(name).map(|uploaded| uploaded.local.clone());
+            match identity {
+                Some(Local::Kept(kept)) => self.directory.identity(name).is_ok_and(|there| there == *kept),
+                Some(Local::Removed) | None => false,
+            }
+        };
+        let names = self.directory.names().unwrap_or_default();
+        let names = names.iter().filter(|name| !self.strangers.contains_key(*name)).filter_map(|name| name.to_str());
+        let is_file = |name: &&str| self.directory.open_file(name).is_ok();
+        let late = names.filter(|name| !is_never_data(name) && !known(name)).filter(is_file);
+        late.filter_map(|name| name.parse().ok()).collect()
+    }
+
+    /// The commit does not hold what is there now: it is taken back, and the dump gone over once more.
+    async fn take_back_for(&mut self, late: Vec<FileName>) -> Result<Step, Failure> {
+        if self.args.destination.write_only {
+            let why = "it came after the commit, and nothing may be deleted from the store".to_owned();
+            return Err(obstructed(&late.into_iter().map(|name| (name.to_string(), why.clone())).collect::<Vec<_>>()));
+        }
+        self.take_back_commit().await.map_err(not_committed)?;
+        Ok(Step::Again)
+    }
+
+    /// Deletes the `metadata` that this run put, if it is still ours.
+    async fn take_back_commit(&mut self) -> anyhow::Result<()> {
+        let key = format!("{}{METADATA}", self.shared.transfer.prefix.directory());
+        let ours = self.shared.state().find_uploaded(METADATA).and_then(|uploaded| uploaded.object.etag.clone());
+        let there = self.store.head(&key).await?;
+        // Another one's stays.
+        if there.is_some_and(|there| there.etag == ours) {
+            self.store.delete(&key).await?;
+        }
+        let name: FileName = METADATA.parse()?;
+        self.shared.state().reopen(&name);
+        Ok(())
     }
 
     /// Aborts uploads that an earlier run began, and those whose id never reached us: the answer was lost.
     async fn abort_left(&self) {
         let transfer = &self.shared.transfer;
-        let left = claim::left_uploads(self.args, &self.store, &transfer.prefix).await;
+        let left = claim::left_uploads(&self.args.destination, &self.store, &transfer.prefix).await;
         *transfer.left_uploads.lock().unwrap_or_else(PoisonError::into_inner) = left;
         transfer.abort_left().await;
     }
 
     /// Looks at the bucket once more. Somebody may have cleared the prefix between the last look and the commit; then
-    /// the commit is taken back.
-    async fn check_commit(&self) -> Result<(), Failure> {
+    /// the commit is taken back, unless the prefix is another's by now: what stands there is not ours to touch.
+    async fn check_commit(&mut self) -> Result<(), Failure> {
         if self.args.destination.write_only {
             return Ok(());
         }
@@ -180,13 +235,8 @@ impl Session<'_> {
                 error.context("the dump is committed, but the bucket cannot be looked at again"),
             ));
         }
-        let name: FileName = METADATA.parse().map_err(|error| not_committed(anyhow!("{METADATA}: {error}")))?;
-        let key = self.shared.transfer.prefix.key(&name).map_err(|error| not_committed(error.into()))?;
-        let ours = self.shared.state().find_uploaded(METADATA).and_then(|uploaded| uploaded.object.etag.clone());
-        let there = self.store.head(&key).await.map_err(|error| not_committed(error.into()))?;
-        // Another one's stays.
-        if there.is_some_and(|there| there.etag == ours) {
-            self.store.delete(&key).await.map_err(|error| not_committed(error.into()))?;
+        if !self.claim.lock().await.is_lost() {
+            self.take_back_commit().await.map_err(not_committed)?;
         }
         Err(not_committed(error))
     }
@@ -211,6 +261,8 @@ impl Session<'_> {
                 warn!(file = %name, "it is mydumper's own and stays: mydumper 1.x refuses a directory that is not empty");
             }
         }
+        // From now on what is left here only waits for its removal, and a later run must know that.
+        self.shared.transfer.recorder.note(|record| record.committed = true);
         let left = self.remove_leftovers();
         if left.is_empty() { Ok(()) } else { Err(obstructed(&left)) }
     }
@@ -218,86 +270,17 @@ impl Session<'_> {
     /// Whether the bucket holds exactly this dump: names, sizes and ETags, and our claim.
     pub async fn check_bucket(&self) -> anyhow::Result<()> {
         let check = BucketCheck::make(&self.store, &self.shared).await?;
-        let manifest = check.manifest.as_ref();
-        if manifest.is_none_or(|manifest| manifest.etag.is_some() && manifest.etag != self.claim_etag) {
-            return Err(anyhow!("another program has claimed {} meanwhile", self.destination()));
+        let mut claim = self.claim.lock().await;
+        let listed = check.manifest.as_ref().and_then(|manifest| manifest.etag.as_ref());
+        if listed.is_none() || listed != claim.etag() {
+            // Some listings lag: the object itself tells.
+            claim.check().await?;
         }
+        drop(claim);
         match check.differences(NAMED_MAX) {
             None => Ok(()),
             Some(wrong) => Err(anyhow!("{} does not hold exactly this dump: {wrong}", self.destination())),
         }
-    }
-
-    /// Takes in what an earlier run uploaded and removed here. The object itself says that it is of this dump.
-    async fn adopt_earlier(&self) -> anyhow::Result<()> {
-        let transfer = &self.shared.transfer;
-        let unknown = |name: &&FileName| {
-            let known = self.shared.state().find_uploaded(name.as_str()).is_some();
-            !known && !name.is_metadata() && self.directory.identity(name.as_str()).is_err()
-        };
-        futures_util::stream::iter(transfer.earlier.keys().filter(unknown))
-            .map(Ok::<_, anyhow::Error>)
-            .try_for_each_concurrent(transfer.workers, |name| self.adopt(name))
-            .await
-    }
-
-    async fn adopt(&self, name: &FileName) -> anyhow::Result<()> {
-        let transfer = &self.shared.transfer;
-        let head = self.store.head(&transfer.prefix.key(name)?).await?;
-        let Some(head) = head.filter(|head| head.metadata.get(DUMP_ID) == Some(&transfer.dump_id)) else {
-            return Ok(());
-        };
-        let broken = head.metadata.get(BROKEN).map(|why| why.as_str().into());
-        let rows = head.metadata.get(ROWS).and_then(|rows| rows.parse().ok());
-        self.shared
-            .state()
-            .adopt(name.clone(), Uploaded { object: record_of(head), local: Local::Removed, broken, rows });
-        Ok(())
-    }
-
-    /// Writes the manifest with everything in it.
-    async fn write_manifest(
-        &mut self,
-        header: ManifestHeader,
-        metadata: &DumpMetadata,
-        commit: Option<ObjectRecord>,
-    ) -> anyhow::Result<()> {
-        let file = self.manifest_file(header, metadata, commit).context("cannot write the manifest")?;
-        let mut copy = file.try_clone().context("cannot read the manifest back")?;
-        copy.rewind()?;
-        let mut hasher = HashWriter(Sha256::new());
-        std::io::copy(&mut copy, &mut hasher)?;
-        let object = self.shared.transfer.put_own(&self.shared.transfer.prefix.manifest_key(), file).await?;
-        self.claim_etag = object.etag;
-        let sha256 = hasher.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        self.manifest_sha256 = Some(sha256);
-        Ok(())
-    }
-
-    fn manifest_file(
-        &self,
-        mut header: ManifestHeader,
-        metadata: &DumpMetadata,
-        commit: Option<ObjectRecord>,
-    ) -> std::io::Result<std::fs::File> {
-        let state = self.shared.state();
-        let mut objects: Vec<(&FileName, &ObjectRecord)> =
-            state.uploaded().map(|(name, uploaded)| (name, &uploaded.object)).collect();
-        let metadata_name: Option<FileName> = METADATA.parse().ok();
-        if let (Some(name), Some(object)) = (&metadata_name, &commit) {
-            objects.push((name, object));
-        }
-        objects.sort_by_key(|(name, _)| *name);
-        let withdrawn = self.shared.transfer.withdrawn.lock().unwrap_or_else(PoisonError::into_inner);
-        header.withdrawn =
-            withdrawn.iter().filter(|name| state.find_uploaded(name.as_str()).is_none()).cloned().collect();
-        header.total_files = objects.len() as u64;
-        header.total_bytes = objects.iter().map(|(_, object)| object.size).sum();
-        let describe = Describe::new(metadata, objects.iter().map(|(name, _)| name.as_str()));
-        let file = platform::memory_file("manifest")?;
-        let files = objects.iter().map(|(name, object)| describe.file(name, object));
-        manifest::write(BufWriter::new(&file), &header, files)?;
-        Ok(file)
     }
 
     /// Removes what is left: kept files that could not be removed before, and at the very end the dump's lead.
@@ -305,15 +288,18 @@ impl Session<'_> {
         if self.args.dump.keep {
             return Vec::new();
         }
-        let mut state = self.shared.state();
-        let mut left = state.kept();
-        // `metadata` last: while it is there, a restart finds the dump. But where the bucket cannot be asked a restart
-        // would take what is left of the dump for all of it: then `metadata` goes first.
-        left.sort_by_key(|(name, _)| name.is_metadata() != self.args.destination.write_only);
+        let transfer = &self.shared.transfer;
+        let mut left = self.shared.state().kept();
+        // `metadata` last: while it is there, a restart finds the dump.
+        left.sort_by_key(|(name, _)| name.is_metadata());
         let mut failed = Vec::new();
         for (name, identity) in left {
-            match self.directory.remove_verified(name.as_str(), &identity) {
-                Ok(Removal::Removed | Removal::Absent) => state.removed(&name),
+            let Some(object) = self.shared.state().find_uploaded(name.as_str()).map(|there| there.object.clone())
+            else {
+                continue;
+            };
+            match transfer.release_now(&name, &identity, &object) {
+                Ok(Removal::Removed | Removal::Absent) => self.shared.state().removed(&name),
                 Ok(Removal::Changed) => failed.push((name.to_string(), "it changed after its upload".to_owned())),
                 Err(error) => {
                     failed.push((name.to_string(), format!("it is uploaded, but cannot be removed: {error}")))
@@ -382,17 +368,6 @@ impl Session<'_> {
         failure
     }
 
-    /// The manifest's header as it is at the end.
-    pub fn final_header(&self, state: DumpStateWord, exit: DumperExit, metadata: &DumpMetadata) -> ManifestHeader {
-        let mut header = self.header.clone();
-        header.state = state;
-        header.finished = Some(Timestamp::now());
-        header.dumper_exit = exit;
-        header.dumper_finished = metadata.finished.clone();
-        header.sources = metadata.sources.clone();
-        header
-    }
-
     /// The record that `metadata` will have; in the manifest before it is uploaded, because the manifest goes first.
     pub async fn foresee_metadata(&self) -> anyhow::Result<ObjectRecord> {
         let name: FileName = METADATA.parse().map_err(|error| anyhow!("{METADATA}: {error}"))?;
@@ -400,68 +375,8 @@ impl Session<'_> {
     }
 }
 
-/// What is known of an object that an earlier run proved. Its parts' hashes are gone, but ETag and part size are not.
-fn record_of(head: ObjectHead) -> ObjectRecord {
-    let part_size = head.metadata.get(PART_SIZE).and_then(|text| text.parse().ok());
-    let (hash, proof) = match (head.etag.as_ref().and_then(ETag::as_md5), part_size) {
-        _ if head.etag_is_no_md5 => (ContentHash::Unknown {}, Proof::ContentMd5),
-        (Some(md5), _) => (ContentHash::Whole { md5 }, Proof::EtagMd5),
-        (None, Some(part_size)) => (ContentHash::Parts { part_size, part_md5s: Vec::new() }, Proof::EtagComposite),
-        (None, None) => (ContentHash::Unknown {}, Proof::ContentMd5),
-    };
-    let sha256 = head.metadata.get(SHA256).cloned();
-    ObjectRecord { size: head.size, hash, etag: head.etag, version_id: head.version_id, sha256, proof }
-}
-
 fn not_committed(error: anyhow::Error) -> Failure {
     Failure::failed(error.context("the dump is not committed"))
-}
-
-/// Says what a file is, from its name and from `metadata`.
-struct Describe<'a> {
-    known: KnownNames,
-    tables: HashMap<(&'a str, &'a str), &'a crate::model::dump_metadata::TableSection>,
-}
-
-impl<'a> Describe<'a> {
-    fn new(metadata: &'a DumpMetadata, names: impl Iterator<Item = &'a str>) -> Self {
-        let tables = metadata.tables.iter();
-        Self {
-            known: KnownNames::new(Some(metadata), names),
-            tables: tables.map(|table| ((table.database.as_str(), table.file_table.as_str()), table)).collect(),
-        }
-    }
-
-    fn file(&self, name: &FileName, object: &ObjectRecord) -> ManifestFile {
-        let parts = NameParts::parse(name.as_str(), &self.known);
-        let section = parts.database.zip(parts.file_table).and_then(|names| self.tables.get(&names));
-        ManifestFile {
-            name: name.clone(),
-            kind: kind_name(parts.kind),
-            database: section.map(|section| section.database.clone()).or(parts.database.map(str::to_owned)),
-            table: section.map(|section| section.table.clone()).or(parts.file_table.map(str::to_owned)),
-            rows: section.and_then(|section| section.rows),
-            object: object.clone(),
-        }
-    }
-}
-
-/// The kind's name as it is written into the manifest.
-fn kind_name(kind: FileKind) -> String {
-    serde_json::to_value(kind).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
-}
-
-struct HashWriter(Sha256);
-
-impl Write for HashWriter {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 /// Status 1: what could not be done, each file with its reason.

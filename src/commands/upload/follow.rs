@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
 use super::disk::{self, DiskWatch};
+use crate::claim::ClaimError;
 use crate::cli::UploadArgs;
 use crate::dump_dir::DumpDir;
 use crate::dumper::{Life, LivingDump};
@@ -15,7 +16,6 @@ use crate::model::file_name::FileName;
 use crate::model::state::{DumpState, Phase, Scan, UploadJob};
 use crate::model::verdict::Ending;
 use crate::pool::Pool;
-use crate::s3::StoreError;
 use crate::scan::{Look, Strangers};
 use crate::stop::Stop;
 use crate::transfer::{Outcome, Transfer};
@@ -43,7 +43,9 @@ pub struct Shared {
     /// One file's life.
     pub transfer: Transfer,
     /// Why nothing will succeed any more.
-    gave_up: Mutex<Option<StoreError>>,
+    gave_up: Mutex<Option<ClaimError>>,
+    /// When a job last ended well.
+    completed: Mutex<Instant>,
     /// Objects that are being deleted just now.
     withdrawing: Mutex<HashSet<FileName>>,
     /// A job has ended.
@@ -57,6 +59,7 @@ impl Shared {
             state: Mutex::new(DumpState::new(settle)),
             transfer,
             gave_up: Mutex::new(None),
+            completed: Mutex::new(Instant::now()),
             withdrawing: Mutex::new(HashSet::new()),
             ended: Notify::new(),
         }
@@ -65,6 +68,17 @@ impl Shared {
     /// The four sets, locked.
     pub fn state(&self) -> MutexGuard<'_, DumpState> {
         locked(&self.state)
+    }
+
+    /// When a job last ended well.
+    pub fn last_completed(&self) -> Instant {
+        *locked(&self.completed)
+    }
+
+    /// Nothing will succeed any more.
+    pub fn give_up(&self, error: ClaimError) {
+        locked(&self.gave_up).get_or_insert(error);
+        self.ended.notify_one();
     }
 
     /// Does one job.
@@ -84,6 +98,7 @@ impl Shared {
             Outcome::Uploaded { uploaded, removal } => {
                 debug!(file = %name, bytes = uploaded.object.size, "uploaded and verified");
                 state.complete(job, uploaded);
+                *locked(&self.completed) = Instant::now();
                 if let Some(why) = removal {
                     warn!(file = %name, "it is in the bucket, but cannot be removed here (will be retried): {why}");
                 }
@@ -102,7 +117,8 @@ impl Shared {
             }
             Outcome::GaveUp(error) => {
                 state.fail(job, Instant::now(), error.to_string());
-                locked(&self.gave_up).get_or_insert(error);
+                drop(state);
+                self.give_up(error);
             }
         }
     }
@@ -131,8 +147,8 @@ pub enum End {
     Drained(Ending),
     /// The directory is not this dump's any more: nothing more may be touched.
     Lost(Ending),
-    /// The store cannot be had any more.
-    GaveUp(StoreError),
+    /// The store cannot be had any more, or the prefix is another's.
+    GaveUp(ClaimError),
     /// Nothing has changed for so long that mydumper may have died unseen.
     Idle(Duration),
     /// A stop was asked for.
@@ -243,6 +259,7 @@ impl Watcher<'_> {
         let mut state = self.shared.state();
         self.disk.notice(&scan);
         let observed = state.observe(scan);
+        self.shared.transfer.recorder.note_seen(state.seen());
         if self.look.phase == Phase::Writing {
             self.disk.steer(&state, &self.directory);
         }

@@ -1,11 +1,13 @@
 //! The main job: a running dump goes to the bucket while it is written, verified, and the disk is freed.
 
+mod account;
 mod bucket_check;
-mod claim;
 mod disk;
 mod dry_run;
 mod finish;
 mod follow;
+mod last_manifest;
+mod place;
 mod session;
 mod start;
 mod store_check;
@@ -19,16 +21,17 @@ use tracing::{error, info, warn};
 
 use self::session::Session;
 use self::start::Search;
+use crate::claim::SharedClaim;
 use crate::cli::UploadArgs;
 use crate::dump_dir::DumpDir;
 use crate::dumper::Child;
 use crate::exit_status::{Failure, Status};
 use crate::hint::{hint_of, hinted};
 use crate::model::identity::DumpIdentity;
-use crate::model::manifest::{DumperExit, ManifestHeader};
-use crate::model::object_key::Prefix;
+use crate::model::manifest::DumperExit;
 use crate::model::state::{Counts, Phase};
 use crate::platform::{self, Exit};
+use crate::recorder::Recorder;
 use crate::report::{RateMeter, Report, RunMetrics, Status as StatusLine, Summary};
 use crate::s3::Store;
 use crate::stop::Stop;
@@ -51,8 +54,8 @@ pub(crate) struct Totals {
     manifest_sha256: Option<String>,
     /// What could not be uploaded, each with why.
     failed: Vec<(String, String)>,
-    /// The claim, once there is one.
-    claimed: Option<(Prefix, ManifestHeader)>,
+    /// Where is noted what the next run must know, once the prefix is claimed.
+    notes: Option<Notes>,
 }
 
 impl Totals {
@@ -67,7 +70,7 @@ impl Totals {
             destination: None,
             manifest_sha256: None,
             failed: Vec::new(),
-            claimed: None,
+            notes: None,
         }
     }
 
@@ -190,13 +193,54 @@ fn write_metrics(args: &UploadArgs, totals: &Totals, status: Status, duration: D
 
 async fn upload(args: &UploadArgs, stop: &Stop, totals: &mut Totals) -> Result<(), Failure> {
     let (store, _) = store_check::connect(args).await.map_err(Failure::usage)?;
+    if args.starts_mydumper() {
+        finish_earlier(args, &store, stop, &totals.report).await?;
+    }
     let (child, held) = start::start_child(args, &store, &totals.report).await?.unzip();
-    let result = upload_dumps(args, &store, child.as_ref(), held.flatten(), stop, totals).await;
+    let deadline = Instant::now() + args.dump.wait;
+    let result = upload_dumps(args, &store, child.as_ref(), held.flatten(), stop, totals, deadline).await;
     if let Some(child) = &child {
         see_off(child, args, &store, stop, totals).await;
         totals.dumper_exit = totals.dumper_exit.or(child.dumper_exit());
     }
     result
+}
+
+/// How long an earlier dump that stands in the directory is looked at before it counts as dead.
+const LOOK_AT_EARLIER: Duration = Duration::from_secs(3);
+
+/// A failed night must not stop the nights that follow: what an earlier mydumper or an earlier run of ours left in the
+/// directory is finished, or cleared as far as it is safe, before tonight's mydumper starts. How that went is said, and
+/// does not keep tonight's dump back unless the directory cannot be had.
+async fn finish_earlier(args: &UploadArgs, store: &Store, stop: &Stop, report: &Report) -> Result<(), Failure> {
+    // Whatever cannot be opened or listed is named when mydumper is to be started.
+    let Ok(directory) = DumpDir::open(&args.dump.dir) else { return Ok(()) };
+    if let Err(failure) = start::clear_failed_start(args, &directory) {
+        return if failure.status == Status::Incomplete && !args.dump.keep {
+            warn!("{failure}; it was removed");
+            Ok(())
+        } else {
+            Err(failure)
+        };
+    }
+    if args.dump.keep || !start::has_earlier_dump(args, &directory)? {
+        return Ok(());
+    }
+    warn!("an earlier dump stands in '{}': it is finished first", args.dump.dir.display());
+    drop(directory);
+    let mut totals = Totals::new(report);
+    let deadline = Instant::now() + LOOK_AT_EARLIER;
+    match upload_dumps(args, store, None, None, stop, &mut totals, deadline).await {
+        Ok(()) => info!("the earlier dump is in the bucket: {}", totals.destination.unwrap_or_default()),
+        Err(failure) if failure.status == Status::Incomplete => {
+            warn!("the earlier dump is not whole ({failure}); what there was is in the bucket, without metadata");
+        }
+        // Its files are still here, so there is no room for another dump.
+        Err(failure) => {
+            return Err(Failure { error: failure.error.context("an earlier dump stands in the way"), ..failure });
+        }
+    }
+    Ok(())
 }
 
 /// Uploads the dump that is found. One that the bucket has already is tidied up, and then the next one is waited for.
@@ -207,9 +251,9 @@ async fn upload_dumps(
     mut held: Option<Arc<DumpDir>>,
     stop: &Stop,
     totals: &mut Totals,
+    deadline: Instant,
 ) -> Result<(), Failure> {
     let host = platform::host_name();
-    let deadline = Instant::now() + args.dump.wait;
     let mut done: Option<DumpIdentity> = None;
     loop {
         let search = Search { args, host: &host, child, stop, done: done.clone(), deadline };
@@ -261,37 +305,60 @@ async fn see_off(child: &Child, args: &UploadArgs, store: &Store, stop: &Stop, t
 /// How long the claim may take to be marked before mydumper is stopped.
 const MARK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Stops mydumper. First the claim is marked: mydumper 1.0.1 makes its part of a dump look whole when it is stopped, and
-/// the next run must know better.
-async fn stop_child(child: &Child, args: &UploadArgs, store: &Store, totals: &mut Totals) {
-    if !child.may_still_write() {
-        return;
-    }
-    let was_claimed = totals.claimed.is_some();
-    if was_claimed {
-        mark_as_stopped(args, store, totals).await;
-    }
-    child.stop(args.dump.stop_timeout).await;
-    if !was_claimed {
-        // It may have begun a dump that nobody has claimed yet.
-        if let Ok(Some(found)) = start::find_now(args) {
-            totals.claimed = session::place(args, &found).ok();
-            mark_as_stopped(args, store, totals).await;
+/// Where a run notes what the next one must know: beside the dump, and in the claim.
+#[derive(Clone)]
+pub(crate) struct Notes {
+    recorder: Arc<Recorder>,
+    claim: Option<SharedClaim>,
+}
+
+impl Notes {
+    /// Notes that mydumper was told to stop. Beside the dump first: that needs no network.
+    async fn told_to_stop(&self, write_only: bool) {
+        let is_recorded = self.recorder.note(|record| record.told_to_stop = true);
+        let note = async {
+            match &self.claim {
+                Some(claim) => claim.lock().await.note(|header| header.told_to_stop = true).await.is_ok(),
+                None => false,
+            }
+        };
+        let is_claimed = tokio::time::timeout(MARK_TIMEOUT, note).await.unwrap_or(false);
+        // With --write-only the next run cannot read the claim.
+        if !is_recorded && (!is_claimed || write_only) {
+            error!(
+                "the next run cannot be told that this dump was stopped: empty the dump directory, and do not upload \
+                 what mydumper leaves there, even if it looks whole"
+            );
         }
     }
 }
 
-async fn mark_as_stopped(args: &UploadArgs, store: &Store, totals: &mut Totals) {
-    let Some((prefix, header)) = &mut totals.claimed else { return };
-    header.told_to_stop = true;
-    let written = tokio::time::timeout(MARK_TIMEOUT, claim::write_claim(store, prefix, header, false)).await;
-    // With --write-only the next run cannot read it.
-    if !matches!(written, Ok(Ok(_))) || args.destination.write_only {
-        error!(
-            "the next run cannot be told that this dump was stopped: empty the dump directory, and do not upload what \
-             mydumper leaves there, even if it looks whole"
-        );
+/// Stops mydumper. First it is noted: mydumper 1.0.1 makes its part of a dump look whole when it is stopped, and the next
+/// run must know better.
+async fn stop_child(child: &Child, args: &UploadArgs, store: &Store, totals: &mut Totals) {
+    if !child.may_still_write() {
+        return;
     }
+    let write_only = args.destination.write_only;
+    let before = totals.notes.clone().or_else(|| notes_of_unclaimed(args, store));
+    if let Some(notes) = &before {
+        notes.told_to_stop(write_only).await;
+    }
+    child.stop(args.dump.stop_timeout).await;
+    if before.is_none()
+        && let Some(notes) = notes_of_unclaimed(args, store)
+    {
+        // It began meanwhile a dump that nobody has claimed.
+        notes.told_to_stop(write_only).await;
+    }
+}
+
+/// For the dump that stands in the directory and that nobody claimed: its lead can be written to, the bucket not.
+fn notes_of_unclaimed(args: &UploadArgs, store: &Store) -> Option<Notes> {
+    let found = start::find_now(args).ok()??;
+    let (prefix, header) = place::place(args, &found).ok()?;
+    let recorder = place::recorder_of(&found.dump, &header, place::place_of(store, &prefix)).ok()?;
+    Some(Notes { recorder: Arc::new(recorder), claim: None })
 }
 
 /// The failure that an orderly stop ends with.

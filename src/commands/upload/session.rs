@@ -6,18 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::anyhow;
-use jiff::Timestamp;
-use jiff::civil;
-use jiff::tz::TimeZone;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OnceCell, Semaphore};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::claim::{self, Claim};
+use super::account::EarlierRuns;
 use super::disk::DiskWatch;
 use super::follow::{End, Job, Shared, Watcher};
+use super::place::{not_before, place, place_of, recorder_of, settled};
 use super::start::Found;
-use super::{Totals, stop_child, stopped};
+use super::{Notes, Totals, stop_child, stopped};
+use crate::claim::{self, ClaimError, Claimed, SharedClaim};
 use crate::cli::UploadArgs;
 use crate::content::Closeness;
 use crate::dump_dir::DumpDir;
@@ -26,22 +25,21 @@ use crate::exit_status::Failure;
 use crate::hasher::Hasher;
 use crate::hint::{find, hinted};
 use crate::model::dump_metadata::DumpMetadata;
-use crate::model::etag::ETag;
-use crate::model::manifest::{DumpStateWord, DumperExit, FORMAT, ManifestHeader};
+use crate::model::file_name::FileName;
+use crate::model::manifest::{DumperExit, ManifestHeader};
 use crate::model::object_key::Prefix;
 use crate::model::state::Phase;
 use crate::model::units::human_duration;
 use crate::model::verdict::Ending;
 use crate::pool::Pool;
+use crate::recorder::Recorder;
 use crate::s3::{Store, StoreError};
 use crate::scan::{Held, Look, Strangers};
 use crate::stop::Stop;
 use crate::transfer::Transfer;
 
-/// How far mydumper's local time may be from what we take it for, in nanoseconds.
-const ZONE_MAX: i128 = 14 * 3600 * 1_000_000_000;
-/// So much older than its first line (in nanoseconds) a `metadata.partial` is of an earlier dump.
-const TAKEN_OVER: i128 = 300 * 1_000_000_000;
+/// How often it is looked whether the claim is to be renewed.
+const LOOK_AT_CLAIM: Duration = Duration::from_secs(60);
 /// How long unfinished multipart uploads may take to be aborted when we are told to stop.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -56,14 +54,15 @@ pub struct Session<'a> {
     pub(super) dump: LivingDump,
     pub(super) shared: Arc<Shared>,
     pub(super) header: ManifestHeader,
-    pub(super) claim_etag: Option<ETag>,
+    pub(super) claim: SharedClaim,
     pub(super) is_complete: bool,
+    pub(super) earlier: EarlierRuns,
     /// Watches the disk while the dump is being written.
     disk: Option<DiskWatch>,
     /// The directory is not this dump's any more.
     pub(super) is_lost: bool,
-    /// Learns mydumper's exit status, and the claim's ETag after it was written there.
-    exit: Option<JoinHandle<(DumperExit, Option<ETag>)>>,
+    /// Learns mydumper's exit status.
+    exit: Option<JoinHandle<DumperExit>>,
     /// Told when the dump has ended.
     ended: Option<Arc<Notify>>,
     pub(super) strangers: Strangers,
@@ -83,25 +82,28 @@ impl<'a> Session<'a> {
         let (prefix, header) = place(args, &found)?;
         totals.destination = Some(store.uri(&prefix.directory()));
         let Found { directory, mut dump, seen_alive } = found;
+        let here = place_of(store, &prefix);
+        let recorder = recorder_of(&dump, &header, here.clone()).map_err(Failure::failed)?;
+        let record = settled(&recorder, &directory, &here)?;
         let disk = if seen_alive { Some(DiskWatch::begin(args, child, &dump)?) } else { None };
-        let Claim { etag, earlier, header: before, is_complete } = tokio::select! {
-            claim = claim_patiently(args, store, &prefix, &header, &mut dump, &directory) => claim?,
-            signal = stop.wait() => return Err(stopped(signal)),
-        };
-        let is_new = before.is_none();
-        let header = match before {
-            // What an earlier run saw of the dump's life still holds.
-            Some(before) => ManifestHeader {
-                seen_alive: seen_alive || before.seen_alive,
-                told_to_stop: before.told_to_stop,
-                dumper_exit: before.dumper_exit,
-                ..header
+        let claimed = match &record {
+            // Nothing may be asked of the store, but the record knows.
+            Some(record) if record.committed && args.destination.write_only => {
+                Claimed::committed(store, &prefix, &header)
+            }
+            _ => tokio::select! {
+                claim = claim_patiently(args, store, &prefix, &header, &mut dump, &directory) => claim?,
+                signal = stop.wait() => return Err(stopped(signal)),
             },
-            None => header,
         };
-        totals.claimed = Some((prefix.clone(), header.clone()));
+        let Claimed { claim, earlier, before, is_complete } = claimed;
+        let is_new = before.is_none() && !is_complete;
+        let header = claim.header().clone();
+        let wait = claim.wait_before_use();
+        let (claim, recorder) = (Arc::new(tokio::sync::Mutex::new(claim)), Arc::new(recorder));
+        totals.notes = Some(Notes { recorder: Arc::clone(&recorder), claim: Some(Arc::clone(&claim)) });
         let left = tokio::select! {
-            left = claim::left_uploads(args, store, &prefix) => left,
+            left = claim::left_uploads(&args.destination, store, &prefix) => left,
             signal = stop.wait() => return Err(stopped(signal)),
         };
         // Where the exit status will be seen, it tells of a compressor that failed; inflating everything costs CPU.
@@ -110,7 +112,8 @@ impl<'a> Session<'a> {
             true => Closeness::Ends,
             false => Closeness::Inflated,
         };
-        let transfer = transfer(args, store, &directory, prefix, &header, earlier, is_complete, closeness);
+        let ours = Ours { claim: Arc::clone(&claim), recorder, is_to_wait: wait.is_some() };
+        let transfer = transfer(args, store, &directory, prefix, &header, earlier, is_complete, closeness, ours);
         transfer.left_uploads.lock().unwrap_or_else(PoisonError::into_inner).extend(left);
         if is_new {
             // What was begun under a prefix that nobody had claimed is of no dump that could be continued.
@@ -129,8 +132,9 @@ impl<'a> Session<'a> {
             dump,
             shared: Arc::new(Shared::new(args.dump.settle, transfer)),
             header,
-            claim_etag: etag,
+            claim,
             is_complete,
+            earlier: EarlierRuns::of(record.as_ref(), is_new),
             disk,
             is_lost: false,
             exit: None,
@@ -194,9 +198,8 @@ impl<'a> Session<'a> {
             writer: self.dump.writer().cloned(),
             file: self.args.dump.exit_status_file.clone().map(|path| ExitStatusFile::new(path, not_before)),
         };
-        let (store, prefix) = (self.store.clone(), self.shared.transfer.prefix.clone());
-        let (mut header, is_complete) = (self.header.clone(), self.is_complete);
-        let (claim_etag, write_only) = (self.claim_etag.clone(), self.args.destination.write_only);
+        let (known, claim) = (self.header.dumper_exit, Arc::clone(&self.claim));
+        let recorder = Arc::clone(&self.shared.transfer.recorder);
         // A dump that had ended before we came has no process left, but a script may still write its file.
         let patience = if alive || sources.file.is_some() { self.args.dump.wait } else { Duration::ZERO };
         let ended = Arc::new(Notify::new());
@@ -205,22 +208,15 @@ impl<'a> Session<'a> {
             has_ended.notified().await;
             let exit = sources.wait(patience).await;
             // What an earlier run saw of mydumper itself tells more than a wrapper's success.
-            let tells_less = exit.is_unseen() && !exit.is_failure() && !header.dumper_exit.is_unseen();
+            let tells_less = exit.is_unseen() && !exit.is_failure() && !known.is_unseen();
             if exit == DumperExit::NOT_SEEN || tells_less {
-                return (header.dumper_exit, None);
+                return known;
             }
-            header.dumper_exit = exit;
-            let is_ours = write_only || claim::is_ours(&store, &prefix, claim_etag.as_ref()).await;
-            let written = if is_complete || !is_ours {
-                Ok(None)
-            } else {
-                claim::write_claim(&store, &prefix, &header, false).await
-            };
-            let etag = written.unwrap_or_else(|error| {
+            recorder.note(|record| record.exit = Some(exit));
+            if let Err(error) = claim.lock().await.note(|header| header.dumper_exit = exit).await {
                 warn!("mydumper's exit status cannot be written into the claim: {error}");
-                None
-            });
-            (exit, etag)
+            }
+            exit
         }));
         ended
     }
@@ -237,8 +233,7 @@ impl<'a> Session<'a> {
                 }
             };
             self.exit = None;
-            if let Ok((exit, etag)) = seen {
-                self.claim_etag = etag.or(self.claim_etag.take());
+            if let Ok(exit) = seen {
                 self.header.dumper_exit = exit;
             }
         }
@@ -259,7 +254,9 @@ impl<'a> Session<'a> {
             Some(disk) => disk,
             None => DiskWatch::idle(),
         };
+        let guard = self.guard_claim();
         let end = self.watch(&pool, phase, disk).await;
+        guard.abort();
         match end {
             End::Drained(ending) => {
                 pool.finish().await;
@@ -274,9 +271,15 @@ impl<'a> Session<'a> {
                 };
                 Err(self.lost(why).await)
             }
-            End::GaveUp(error) => {
+            End::GaveUp(ClaimError::Store(error)) => {
                 drop(pool);
                 Err(Failure::failed(anyhow::Error::new(error).context("the store is out of reach, and time is up")))
+            }
+            End::GaveUp(error @ ClaimError::Lost(_)) => {
+                drop(pool);
+                let hint = "nothing more was sent or removed here; give each dump a prefix of its own, with {host} and \
+                            the time in it";
+                Err(Failure::failed(hinted(error, hint)))
             }
             End::Idle(limit) => {
                 drop(pool);
@@ -291,8 +294,45 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Believes a new claim only when no other can be under way, where the store knows no conditions; and renews it while
+    /// nothing is completed.
+    fn guard_claim(&self) -> JoinHandle<()> {
+        let (claim, shared, workers) = (Arc::clone(&self.claim), Arc::clone(&self.shared), self.args.transfer.workers);
+        tokio::task::spawn_local(async move {
+            let wait = claim.lock().await.wait_before_use();
+            if let Some(wait) = wait
+                && shared.transfer.requests.available_permits() == 0
+            {
+                if !wait.is_zero() {
+                    info!(
+                        "the store knows no conditional writes: nothing is sent for {} s, in case another program claims \
+                         the same prefix",
+                        wait.as_secs()
+                    );
+                }
+                tokio::time::sleep(wait).await;
+                if let Err(error) = claim.lock().await.check().await {
+                    return shared.give_up(error);
+                }
+                shared.transfer.requests.add_permits(workers);
+            }
+            loop {
+                tokio::time::sleep(LOOK_AT_CLAIM).await;
+                let mut claim = claim.lock().await;
+                if !claim.is_due(shared.last_completed()) {
+                    continue;
+                }
+                match claim.renew().await {
+                    Ok(()) => {}
+                    Err(error @ ClaimError::Lost(_)) => return shared.give_up(error),
+                    Err(error) => warn!("the claim cannot be renewed (will be retried): {error}"),
+                }
+            }
+        })
+    }
+
     async fn watch(&mut self, pool: &Pool<Job>, phase: Phase, disk: DiskWatch) -> End {
-        let not_before = not_before(self.args, &self.header);
+        let not_before = not_before(self.args, &self.dump, &self.header);
         let look = Look {
             phase,
             closed_by: self.dump.closed_by,
@@ -366,26 +406,6 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Where a dump goes, and what its claim says.
-pub fn place(args: &UploadArgs, found: &Found) -> Result<(Prefix, ManifestHeader), Failure> {
-    let started = started_at(&found.dump);
-    let prefix = args.destination.prefix.expand(&found.dump.sighted.identity.host, started).map_err(Failure::usage)?;
-    Ok((prefix, header(&found.dump, &found.directory, started, found.seen_alive)))
-}
-
-/// Files that were last changed before this belong to something else than a dump that was seen alive: before the birth of
-/// `metadata.partial`, or, where 1.x with `--dirty` took an old one over, before the start that its last line tells.
-pub fn not_before(args: &UploadArgs, header: &ManifestHeader) -> Option<i128> {
-    let line = header.started.as_nanosecond();
-    let began = match header.identity.born {
-        Some(born) if line - born > TAKEN_OVER => line,
-        Some(born) => born,
-        // Without a birth mydumper's zone is a guess, too; a file of last night is older still.
-        None => line - ZONE_MAX,
-    };
-    (header.seen_alive && !args.dump.include_older).then_some(began)
-}
-
 /// Claims the prefix. While the dump lives an outage is waited out; after its end as long as any other.
 async fn claim_patiently(
     args: &UploadArgs,
@@ -394,11 +414,11 @@ async fn claim_patiently(
     header: &ManifestHeader,
     dump: &mut LivingDump,
     directory: &DumpDir,
-) -> Result<Claim, Failure> {
+) -> Result<Claimed, Failure> {
     loop {
         store.wait_for(Instant::now(), args.transfer.retry_for);
         let failure = match claim::claim(store, &args.destination, prefix, header).await {
-            Ok(claim) => return Ok(claim),
+            Ok(claimed) => return Ok(claimed),
             Err(failure) => failure,
         };
         let is_outage = find::<StoreError>(&failure.error).is_some_and(StoreError::is_outage);
@@ -419,41 +439,12 @@ fn will_be_seen(args: &UploadArgs, dump: &LivingDump) -> bool {
     of_writer || args.dump.exit_status_file.is_some()
 }
 
-fn started_at(dump: &LivingDump) -> Timestamp {
-    let local = dump.sighted.metadata.started_local().and_then(|local| {
-        let date =
-            civil::Date::new(local.year.cast_signed(), local.month.cast_signed(), local.day.cast_signed()).ok()?;
-        let time =
-            civil::Time::new(local.hour.cast_signed(), local.minute.cast_signed(), local.second.cast_signed(), 0);
-        Some(date.to_datetime(time.ok()?))
-    });
-    dump.sighted.identity.started_at(local, &TimeZone::system(), Timestamp::now())
-}
-
-fn header(dump: &LivingDump, directory: &DumpDir, started: Timestamp, seen_alive: bool) -> ManifestHeader {
-    let identity = dump.sighted.identity.clone();
-    ManifestHeader {
-        format: FORMAT,
-        state: DumpStateWord::Uploading,
-        reason: None,
-        dump_id: identity.id(),
-        identity,
-        started,
-        finished: None,
-        dumper_finished: None,
-        dumper_version: dump.dumper_version.clone(),
-        dumper_exit: DumperExit::NOT_SEEN,
-        directory: std::path::absolute(directory.path()).unwrap_or_default().display().to_string(),
-        closed_by: dump.closed_by,
-        seen_alive,
-        told_to_stop: false,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        total_files: 0,
-        total_bytes: 0,
-        sources: Vec::new(),
-        metadata_text: None,
-        withdrawn: Vec::new(),
-    }
+/// By what a prefix is ours.
+struct Ours {
+    claim: SharedClaim,
+    recorder: Arc<Recorder>,
+    /// Whether nothing may be sent yet.
+    is_to_wait: bool,
 }
 
 #[allow(clippy::too_many_arguments, reason = "the fields of one struct, each from another source")]
@@ -463,9 +454,10 @@ fn transfer(
     directory: &Arc<DumpDir>,
     prefix: Prefix,
     header: &ManifestHeader,
-    earlier: HashMap<crate::model::file_name::FileName, crate::s3::ListedObject>,
+    earlier: HashMap<FileName, crate::s3::ListedObject>,
     prove_only: bool,
     closeness: Closeness,
+    ours: Ours,
 ) -> Transfer {
     Transfer {
         store: store.clone(),
@@ -479,12 +471,17 @@ fn transfer(
         write_only: args.destination.write_only,
         withdrawn: Mutex::default(),
         // Nothing in such a store tells a restart what was there: it must find all of it here.
-        keep: args.dump.keep || args.destination.write_only,
-        prove_only,
+        keep: args.dump.keep || (args.destination.write_only && !prove_only),
+        prove_only: prove_only && !args.destination.write_only,
+        claim: ours.claim,
+        is_trusted: OnceCell::new(),
+        recorder: ours.recorder,
+        large_removals: tokio::sync::Mutex::new(()),
+        commit: Mutex::default(),
         earlier,
         hasher: Hasher::new(args.transfer.workers),
         looks: Semaphore::new(args.transfer.workers),
-        requests: Semaphore::new(args.transfer.workers),
+        requests: Semaphore::new(if ours.is_to_wait { 0 } else { args.transfer.workers }),
         is_stopping: AtomicBool::new(false),
         workers: args.transfer.workers,
         open_uploads: Mutex::default(),

@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use jiff::Timestamp;
 use tracing::{debug, info, warn};
 
-use super::claim;
+use crate::claim;
 use crate::cli::UploadArgs;
 use crate::dump_dir::DumpDir;
 use crate::dumper::{self, Child, Life, LivingDump, Sight, Sighted};
@@ -79,7 +79,7 @@ fn hold_empty(path: &Path) -> Result<Option<Arc<DumpDir>>, Failure> {
         Some(name) => {
             let name = name.to_string_lossy();
             let error = anyhow!("'{}' is not empty: it holds '{}'", path.display(), name.escape_debug());
-            let hint = "the same command without '--' and what follows uploads the dump that is there";
+            let hint = "what stands there is no dump of mydumper that could be finished first; move it away";
             Err(Failure::usage(hinted(error, hint)))
         }
     }
@@ -158,6 +158,7 @@ impl Search<'_> {
                 // What is left is a dump that died, if there is one.
                 return match (directory, dying) {
                     (Some(directory), Some(dump)) => self.found(&directory, dump, false).map(Some),
+                    (Some(directory), None) => clear_failed_start(self.args, &directory).map(|()| None),
                     _ => Ok(None),
                 };
             }
@@ -258,6 +259,35 @@ impl Search<'_> {
             }
         }
     }
+}
+
+/// What a mydumper left that failed before it began must not stop the nights that follow: it is removed and said once.
+pub fn clear_failed_start(args: &UploadArgs, directory: &DumpDir) -> Result<(), Failure> {
+    let Some(identity) = dumper::failed_before_it_began(directory) else { return Ok(()) };
+    let path = directory.path().display();
+    let error = anyhow!("a mydumper failed before its dump began: '{METADATA_PARTIAL}' in '{path}' is empty");
+    if args.dump.keep {
+        return Err(Failure::incomplete(hinted(error, "remove it before the next dump")));
+    }
+    match directory.remove_verified(METADATA_PARTIAL, &identity) {
+        Ok(_) => Err(Failure::incomplete(hinted(error, "it was removed; mydumper's own messages say why it failed"))),
+        Err(cause) => Err(Failure::failed(error.context(format!("it cannot be removed: {cause}")))),
+    }
+}
+
+/// Whether another dump stands in a directory that is to get a new one; one that lives is somebody else's.
+pub fn has_earlier_dump(args: &UploadArgs, directory: &DumpDir) -> Result<bool, Failure> {
+    let sighted = match dumper::look(directory, &crate::platform::host_name()).map_err(Failure::usage)? {
+        Sight::Partial(sighted) | Sight::Finished(sighted) => sighted,
+        Sight::Nothing | Sight::Starting => return Ok(false),
+        Sight::Refused(why) => return Err(Failure::usage(anyhow!(why))),
+    };
+    let mut dump = LivingDump::follow(sighted, directory, None, args.dump.pid.map(u32::cast_signed));
+    if matches!(dump.probe(directory, Instant::now()), Life::Alive { known: true }) {
+        let error = anyhow!("another mydumper is writing into '{}'", directory.path().display());
+        return Err(Failure::usage(hinted(error, "wait for it, or use one directory for each")));
+    }
+    Ok(true)
 }
 
 /// The dump that stands in the directory now, without waiting for one and without a lock.

@@ -6,6 +6,7 @@ use crate::model::file_name::FileName;
 use crate::model::identity::FileIdentity;
 use crate::model::manifest::ObjectRecord;
 use crate::model::row_count::FileRows;
+use crate::model::taken_back::may_be_empty;
 
 /// How often a file is tried after the dump's end before it counts as failed. While the dump lives it is tried for ever:
 /// its owner has time to mend it. Outages of the store do not count: they are waited out below.
@@ -122,6 +123,16 @@ impl Known {
         }
     }
 
+    /// Whether it must be in the bucket in the end: mydumper does not take it back.
+    fn must_be_kept(&self, name: &FileName) -> bool {
+        let is_kept = match &self.stage {
+            Stage::Open(waiting) => !may_be_empty(name.as_str(), waiting.identity.size),
+            Stage::Uploading(_) | Stage::Uploaded(_) | Stage::Lost(_) => true,
+            Stage::TakenBack(_) => false,
+        };
+        is_kept && !name.is_metadata()
+    }
+
     /// Whether something must still happen to it before the dump is done. `metadata` waits for all others.
     pub fn is_outstanding(&self, name: &FileName) -> bool {
         match &self.stage {
@@ -140,6 +151,8 @@ pub(super) struct Sums {
     pub uploading: usize,
     pub uploaded: usize,
     pub outstanding: usize,
+    /// Files that mydumper does not take back: seen once, each must be in the bucket in the end.
+    pub seen: usize,
     /// Files of which an object must go.
     pub withdrawn: usize,
     pub open_bytes: u64,
@@ -153,7 +166,8 @@ pub(super) struct Sums {
 impl Sums {
     /// What one file adds.
     pub fn of(name: &FileName, known: &Known) -> Self {
-        let mut sums = Self { outstanding: usize::from(known.is_outstanding(name)), ..Self::default() };
+        let outstanding = usize::from(known.is_outstanding(name));
+        let mut sums = Self { outstanding, seen: usize::from(known.must_be_kept(name)), ..Self::default() };
         match &known.stage {
             Stage::Open(waiting) => {
                 sums.open = 1;
@@ -189,6 +203,7 @@ impl Sums {
         counts(&mut self.uploading, other.uploading);
         counts(&mut self.uploaded, other.uploaded);
         counts(&mut self.outstanding, other.outstanding);
+        counts(&mut self.seen, other.seen);
         counts(&mut self.withdrawn, other.withdrawn);
         bytes(&mut self.open_bytes, other.open_bytes);
         bytes(&mut self.waiting_bytes, other.waiting_bytes);

@@ -79,6 +79,11 @@ impl UploadJob {
         &self.name
     }
 
+    /// Whether mydumper had ended when the file was found ready.
+    pub fn after_end(&self) -> bool {
+        self.after_end
+    }
+
     /// What the file was when it was found ready; any other file under this name is not meant.
     pub fn identity(&self) -> &FileIdentity {
         &self.identity
@@ -434,6 +439,11 @@ impl DumpState {
     /// that are on their way, and objects that must still go.
     pub fn outstanding(&self) -> usize {
         self.sums.outstanding
+    }
+
+    /// How many files were seen that mydumper does not take back. It never goes down while nothing is lost.
+    pub fn seen(&self) -> u64 {
+        self.sums.seen as u64
     }
 
     /// Names of the files that wait.

@@ -322,6 +322,15 @@ impl S3Server {
         put.unwrap_or_else(|error| panic!("cannot put '{key}' into '{bucket}': {error}"))
     }
 
+    /// Puts other bytes under a key, and keeps what the object said of itself: its user metadata above all.
+    pub fn replace_directly(&self, bucket: &str, key: &str, bytes: &[u8]) {
+        let object = self.object(bucket, key).unwrap_or_else(|| panic!("there is no '{key}' in '{bucket}' to replace"));
+        let received = digest::received(bytes, &self.front.store.blobs).expect("bytes can be stored");
+        let attributes = object.attributes.clone();
+        let put = self.front.store.put(bucket, key, attributes, received, &Condition::default(), self.now());
+        put.unwrap_or_else(|error| panic!("cannot put '{key}' into '{bucket}': {error}"));
+    }
+
     /// Gives many keys the object that one has: a hundred thousand of them in a second, on one file of bytes.
     pub fn copy_directly(&self, bucket: &str, key: &str, copies: impl IntoIterator<Item = String>) {
         let object = self.object(bucket, key).unwrap_or_else(|| panic!("there is no '{key}' in '{bucket}' to copy"));

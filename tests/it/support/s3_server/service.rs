@@ -108,7 +108,13 @@ impl S3 for Service {
         let input = request.input;
         self.store.check_bucket(&input.bucket)?;
         let attributes = attributes_of_put(&input)?;
+        let limits = self.store.limits;
+        let exists = || self.store.with_bucket(&input.bucket, |bucket| Ok(bucket.current(&input.key).is_some()));
+        if !limits.overwrites && exists()? {
+            return Err(s3_error!(AccessDenied));
+        }
         let condition = Condition { if_match: input.if_match, if_none_match: input.if_none_match };
+        let condition = if limits.knows_conditions { condition } else { Condition::default() };
         let claims = Claims::new(request.headers, input.content_length, request.trailing_headers)?;
         let received = receive(input.body, claims, &self.store.blobs).await?;
         let object = self.store.put(&input.bucket, &input.key, attributes, received, &condition, self.clock.now())?;

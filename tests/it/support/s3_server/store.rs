@@ -25,11 +25,21 @@ pub struct Limits {
     /// The largest body of one request, PutObject or UploadPart.
     pub max_part_size: u64,
     pub max_parts: u32,
+    /// Whether `If-Match` and `If-None-Match` of a PUT are looked at.
+    pub knows_conditions: bool,
+    /// Whether a key may be written over.
+    pub overwrites: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { min_part_size: 5 * MIB, max_part_size: 5 * 1024 * MIB, max_parts: 10_000 }
+        Self {
+            min_part_size: 5 * MIB,
+            max_part_size: 5 * 1024 * MIB,
+            max_parts: 10_000,
+            knows_conditions: true,
+            overwrites: true,
+        }
     }
 }
 

@@ -1,0 +1,524 @@
+//! The claim: a prefix belongs to one dump, and the first object under it says to which.
+//!
+//! [`Claim`] is the only writer of manifests, and only claiming makes one: who holds it may renew it, note in it what
+//! became known, and write the last manifest over it; each time it is looked at whether it is still ours, by a condition
+//! of the request where the store knows conditions. Once it is lost or the last manifest is written, nothing is written.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::anyhow;
+use jiff::Timestamp;
+use tracing::{debug, info, warn};
+
+use crate::bucket_dump::{Contents, contents, read_manifest};
+use crate::cli::DestinationArgs;
+use crate::exit_status::Failure;
+use crate::hint::hinted;
+use crate::model::etag::{ETag, Md5Digest};
+use crate::model::file_kind::could_be_dump_file;
+use crate::model::file_name::{FileName, MANIFEST, METADATA};
+use crate::model::manifest::{self, DumpStateWord, DumperExit, ManifestHeader, ObjectRecord};
+use crate::model::object_key::Prefix;
+use crate::platform;
+use crate::s3::{Condition, ErrorKind, FileRange, ListedObject, OpenUpload, PutAnswer, Store, StoreError};
+use crate::transfer::{DUMP_ID, TRIES, Transfer};
+
+/// Where a store knows no conditions two dumps may claim one prefix at the same time, and both believe it. So long after
+/// our claim was written no claim can be under way any more whose writer saw the prefix free: the time a request may take.
+const UNCONDITIONAL_WAIT: Duration = Duration::from_secs(35);
+/// A claim is renewed when nothing was completed for so long, so that others can tell a living upload from a dead one.
+pub const RENEW_AFTER: Duration = Duration::from_secs(600);
+
+/// What a store does with conditions, found out when the prefix is claimed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Conditions {
+    /// It refuses `If-None-Match: *` where the key exists.
+    absent: bool,
+    /// It takes `If-Match`; that it looks at it is likely where it looks at the other.
+    same: bool,
+}
+
+/// Why a claim could not be written.
+#[derive(Debug)]
+pub enum ClaimError {
+    /// The prefix is another's by now: this object of ours is not what we wrote.
+    Lost(String),
+    /// The store.
+    Store(StoreError),
+}
+
+impl fmt::Display for ClaimError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lost(uri) => {
+                write!(formatter, "{uri} is not as this run wrote it: another program has claimed the prefix")
+            }
+            Self::Store(error) => error.fmt(formatter),
+        }
+    }
+}
+
+impl std::error::Error for ClaimError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Lost(_) => None,
+            Self::Store(error) => Some(error),
+        }
+    }
+}
+
+impl From<StoreError> for ClaimError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// A prefix that is ours.
+#[derive(Debug)]
+pub struct Claim {
+    store: Store,
+    prefix: Prefix,
+    /// What stands in it.
+    header: ManifestHeader,
+    /// The ETag of what we wrote or found: while it stays, nobody else claimed the prefix.
+    etag: Option<ETag>,
+    conditions: Conditions,
+    /// Nobody may be asked.
+    write_only: bool,
+    /// Nothing is written any more: the last manifest is, or the prefix is another's.
+    is_closed: bool,
+    /// Whether the prefix is another's.
+    is_lost: bool,
+    written: Instant,
+}
+
+/// The claim as those share it who write in it: what is learned of the dump's end, the renewal, the commit, a stop.
+pub type SharedClaim = Arc<tokio::sync::Mutex<Claim>>;
+
+/// What claiming came to.
+#[derive(Debug)]
+pub struct Claimed {
+    /// The claim.
+    pub claim: Claim,
+    /// What an earlier run left there.
+    pub earlier: HashMap<FileName, ListedObject>,
+    /// The manifest of an earlier run.
+    pub before: Option<ManifestHeader>,
+    /// Whether the bucket holds this dump as a whole already.
+    pub is_complete: bool,
+}
+
+impl Claim {
+    fn new(store: &Store, prefix: &Prefix, header: ManifestHeader, etag: Option<ETag>, write_only: bool) -> Self {
+        Self {
+            store: store.clone(),
+            prefix: prefix.clone(),
+            header,
+            etag,
+            conditions: Conditions::default(),
+            write_only,
+            is_closed: false,
+            is_lost: false,
+            written: Instant::now(),
+        }
+    }
+
+    /// What stands in it.
+    pub fn header(&self) -> &ManifestHeader {
+        &self.header
+    }
+
+    /// The ETag of the manifest that is ours.
+    pub fn etag(&self) -> Option<&ETag> {
+        self.etag.as_ref()
+    }
+
+    /// Whether the prefix turned out to be another's.
+    pub fn is_lost(&self) -> bool {
+        self.is_lost
+    }
+
+    /// How `metadata` is to be put: another's must not be written over, where the store knows such a condition.
+    pub fn commit_condition(&self) -> Condition {
+        if self.conditions.absent { Condition::Absent } else { Condition::None }
+    }
+
+    /// How long to wait before the claim may be believed: nothing where the store knows conditions.
+    pub fn wait_before_use(&self) -> Option<Duration> {
+        (!self.conditions.absent && !self.write_only).then(|| UNCONDITIONAL_WAIT.saturating_sub(self.written.elapsed()))
+    }
+
+    /// Whether the claim is due to be renewed, if nothing was completed since then.
+    pub fn is_due(&self, completed: Instant) -> bool {
+        !self.write_only && completed.max(self.written).elapsed() >= RENEW_AFTER
+    }
+
+    /// Looks whether the claim is still what we wrote. An error of the store says nothing.
+    pub async fn check(&mut self) -> Result<(), ClaimError> {
+        if self.write_only {
+            return Ok(());
+        }
+        if self.is_lost {
+            return Err(self.lost());
+        }
+        let there = self.store.head(&self.prefix.manifest_key()).await?;
+        let is_ours = match (&self.etag, there) {
+            (_, None) => false,
+            (Some(ours), Some(there)) => there.etag.as_ref() == Some(ours),
+            // A store that tells no ETag: the dump's id has to do.
+            (None, Some(there)) => there.metadata.get(DUMP_ID) == Some(&self.header.dump_id),
+        };
+        if is_ours { Ok(()) } else { Err(self.lost()) }
+    }
+
+    /// Notes in the claim what became known, for a run that may come after this one. Without effect once the last
+    /// manifest is written, or where this very thing stands there already.
+    pub async fn note(&mut self, change: impl FnOnce(&mut ManifestHeader)) -> Result<(), ClaimError> {
+        if self.is_lost {
+            return Err(self.lost());
+        }
+        if self.is_closed {
+            return Ok(());
+        }
+        change(&mut self.header);
+        self.header.renewed = Some(Timestamp::now());
+        let text = Text::of(&self.header).map_err(|error| self.unwritable(error))?;
+        let condition = self.condition().await?;
+        let answer = self.put(&text, &condition).await;
+        self.take_in(answer, &ETag::of_single_put(text.md5)).await
+    }
+
+    /// Shows that this upload lives.
+    pub async fn renew(&mut self) -> Result<(), ClaimError> {
+        self.note(|_| {}).await
+    }
+
+    /// Writes the last manifest over the claim. Nothing is written after it.
+    pub async fn finish(&mut self, transfer: &Transfer, file: File) -> Result<ObjectRecord, ClaimError> {
+        if self.is_lost {
+            return Err(self.lost());
+        }
+        let condition = self.condition().await?;
+        let key = self.prefix.manifest_key();
+        let object = match transfer.put_own(&key, file, condition).await {
+            Ok(object) => object,
+            Err(error) => match error.downcast::<StoreError>() {
+                Ok(error) if is_another(&error) => return Err(self.lost()),
+                Ok(error) => return Err(error.into()),
+                Err(error) => return Err(self.unwritable(error)),
+            },
+        };
+        self.etag = object.etag.clone().or_else(|| object.hash.etag());
+        self.is_closed = true;
+        self.written = Instant::now();
+        Ok(object)
+    }
+
+    /// How the next manifest is to be put. Where the store knows no condition it is looked at just before.
+    async fn condition(&mut self) -> Result<Condition, ClaimError> {
+        match &self.etag {
+            Some(etag) if self.conditions.same => Ok(Condition::Is(etag.clone())),
+            _ => self.check().await.map(|()| Condition::None),
+        }
+    }
+
+    async fn put(&self, text: &Text, condition: &Condition) -> Result<PutAnswer, StoreError> {
+        let key = self.prefix.manifest_key();
+        let metadata = HashMap::from([(DUMP_ID.to_owned(), self.header.dump_id.clone())]);
+        let mut tries = 1;
+        loop {
+            match self.store.put(&key, text.range.clone(), text.md5, &metadata, condition).await {
+                // Damaged on its way: once more, as for any file.
+                Err(error) if error.kind == ErrorKind::BadDigest && tries < TRIES => tries += 1,
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Writes the claim where nobody may have been faster.
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        let text = Text::of(&self.header).map_err(|error| {
+            let uri = self.store.uri(&self.prefix.manifest_key());
+            StoreError::of_answer(ErrorKind::Invalid, "PutObject", &uri, error.to_string())
+        })?;
+        let answer = match self.put(&text, &Condition::Absent).await {
+            Err(error) if is_unknown(&error) => {
+                debug!("{error}; trying without a condition");
+                self.put(&text, &Condition::None).await?
+            }
+            answer => answer?,
+        };
+        self.etag = Some(answer.etag.unwrap_or_else(|| ETag::of_single_put(text.md5)));
+        self.written = Instant::now();
+        Ok(())
+    }
+
+    /// What the store said of a manifest that has this ETag.
+    async fn take_in(&mut self, answer: Result<PutAnswer, StoreError>, sent: &ETag) -> Result<(), ClaimError> {
+        match answer {
+            // Where the answer has none, the ETag is known all the same.
+            Ok(answer) => self.etag = Some(answer.etag.unwrap_or_else(|| sent.clone())),
+            Err(error) if is_another(&error) => {
+                // Equal bytes are ours: an answer was lost.
+                let there = self.store.head(&self.prefix.manifest_key()).await?;
+                if there.and_then(|there| there.etag).as_ref() != Some(sent) {
+                    return Err(self.lost());
+                }
+                self.etag = Some(sent.clone());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.written = Instant::now();
+        Ok(())
+    }
+
+    /// Finds out what the store does with conditions, and whether it lets a key be written twice: where it does not, the
+    /// last manifest could never be written.
+    async fn probe(&mut self) -> Result<(), Failure> {
+        // What is refused now is a wrong setting, not an outage.
+        self.store.settings_are_on_trial();
+        let probed = self.probe_on_trial().await;
+        self.store.settings_are_right();
+        probed
+    }
+
+    async fn probe_on_trial(&mut self) -> Result<(), Failure> {
+        let uri = self.store.uri(&self.prefix.manifest_key());
+        let refused = |error: StoreError| {
+            if error.is_outage() { Failure::failed(error) } else { twice_refused(&uri, error) }
+        };
+        let text = Text::of(&self.header).map_err(|error| Failure::failed(self.unwritable(error)))?;
+        let sent = ETag::of_single_put(text.md5);
+        match self.put(&text, &Condition::Absent).await {
+            Ok(answer) => self.etag = Some(answer.etag.unwrap_or_else(|| sent.clone())),
+            Err(error) if error.kind == ErrorKind::Precondition => self.conditions.absent = true,
+            Err(error) if is_unknown(&error) => {}
+            Err(error) => return Err(refused(error)),
+        }
+        let over = self.etag.clone().map_or(Condition::None, Condition::Is);
+        let mut answer = self.put(&text, &over).await;
+        // A store that does not look at the one condition need not look at the other.
+        self.conditions.same = self.conditions.absent && !answer.as_ref().is_err_and(is_unknown);
+        if answer.as_ref().is_err_and(is_unknown) {
+            answer = self.put(&text, &Condition::None).await;
+        }
+        match answer {
+            Err(error) if !is_another(&error) => Err(refused(error)),
+            answer => self.take_in(answer, &sent).await.map_err(Failure::failed),
+        }
+    }
+
+    fn lost(&mut self) -> ClaimError {
+        (self.is_lost, self.is_closed) = (true, true);
+        ClaimError::Lost(self.store.uri(&self.prefix.manifest_key()))
+    }
+
+    fn unwritable(&self, error: impl fmt::Display) -> ClaimError {
+        let uri = self.store.uri(&self.prefix.manifest_key());
+        StoreError::of_answer(ErrorKind::Invalid, "PutObject", &uri, error.to_string()).into()
+    }
+}
+
+impl Claimed {
+    /// A dump of which the record beside it says that it is committed, where nothing may be asked of the store.
+    pub fn committed(store: &Store, prefix: &Prefix, header: &ManifestHeader) -> Self {
+        let mut claim = Claim::new(store, prefix, header.clone(), None, true);
+        claim.is_closed = true;
+        Self { claim, earlier: HashMap::new(), before: None, is_complete: true }
+    }
+}
+
+/// What a condition is refused with where another object stands there, or none any more.
+fn is_another(error: &StoreError) -> bool {
+    matches!(error.kind, ErrorKind::Precondition | ErrorKind::NoSuchKey)
+}
+
+/// A store that does not know a condition refuses the request.
+fn is_unknown(error: &StoreError) -> bool {
+    matches!(error.kind, ErrorKind::NotImplemented | ErrorKind::Invalid)
+}
+
+fn twice_refused(uri: &str, error: StoreError) -> Failure {
+    let error = anyhow::Error::new(error).context(format!("{uri} was written once, and cannot be written again"));
+    let hint = "the manifest is written first and last under one key, so the store and its rules must let an object be \
+                overwritten; nothing was uploaded or removed";
+    Failure::usage(hinted(error, hint))
+}
+
+/// A manifest without files, ready to be put.
+struct Text {
+    range: FileRange,
+    md5: Md5Digest,
+}
+
+impl Text {
+    fn of(header: &ManifestHeader) -> std::io::Result<Self> {
+        let mut text = Vec::new();
+        manifest::write(&mut text, header, std::iter::empty())?;
+        let mut file = platform::memory_file("manifest")?;
+        std::io::Write::write_all(&mut file, &text)?;
+        let range = FileRange { file: file.into(), offset: 0, length: text.len() as u64, content: None };
+        Ok(Self { range, md5: Md5Digest::of(&text) })
+    }
+}
+
+/// Claims a prefix for a dump, or finds it claimed by an earlier run for the same dump. `header` is what to write.
+pub async fn claim(
+    store: &Store,
+    destination: &DestinationArgs,
+    prefix: &Prefix,
+    header: &ManifestHeader,
+) -> Result<Claimed, Failure> {
+    let fresh = |etag| Claim::new(store, prefix, header.clone(), etag, destination.write_only);
+    if destination.write_only {
+        let mut claim = fresh(None);
+        claim.note(|_| {}).await.map_err(Failure::failed)?;
+        return Ok(Claimed { claim, earlier: HashMap::new(), before: None, is_complete: false });
+    }
+    for _ in 0..2 {
+        let contents = contents(store, prefix).await.map_err(Failure::failed)?;
+        if let Some(claimed) = claimed_before(store, prefix, &contents, header).await? {
+            return Ok(claimed);
+        }
+        if !contents.is_empty() {
+            clear(store, destination, prefix, contents).await?;
+        }
+        let mut claim = fresh(None);
+        match claim.begin().await {
+            Ok(()) => {}
+            // Somebody was faster, or an answer to us was lost: the listing tells.
+            Err(error) if error.kind == ErrorKind::Precondition => continue,
+            Err(error) => return Err(Failure::failed(error)),
+        }
+        claim.probe().await?;
+        info!("claimed {}", store.uri(&prefix.directory()));
+        return Ok(Claimed { claim, earlier: HashMap::new(), before: None, is_complete: false });
+    }
+    Err(occupied(store, prefix, "another program claimed it just now"))
+}
+
+/// Whether a dump that has not begun yet could go to this prefix.
+pub async fn check_free(store: &Store, destination: &DestinationArgs, prefix: &Prefix) -> Result<(), Failure> {
+    let contents = contents(store, prefix).await.map_err(Failure::usage)?;
+    if contents.is_empty() { Ok(()) } else { may_clear(store, destination, prefix, &contents) }
+}
+
+/// The claim of an earlier run for the same dump.
+async fn claimed_before(
+    store: &Store,
+    prefix: &Prefix,
+    contents: &Contents,
+    ours: &ManifestHeader,
+) -> Result<Option<Claimed>, Failure> {
+    let Some((_, listed)) = contents.objects.iter().find(|(name, _)| name.as_str() == MANIFEST) else {
+        return Ok(None);
+    };
+    let key = prefix.manifest_key();
+    let header = match read_manifest(store, prefix, drop).await.map_err(Failure::failed)? {
+        Some(Ok(header)) if header.identity == ours.identity => header,
+        Some(Ok(_)) | None => return Ok(None),
+        Some(Err(error)) => {
+            warn!("{} cannot be read: {error}", store.uri(&key));
+            return Ok(None);
+        }
+    };
+    let is_complete = header.state == DumpStateWord::Complete && contents.has(METADATA);
+    let mut earlier = contents.objects.clone();
+    earlier.retain(|name, _| name.as_str() != MANIFEST);
+    // What an earlier run saw of the dump's life still holds.
+    let going_on = ManifestHeader {
+        seen_alive: ours.seen_alive || header.seen_alive,
+        told_to_stop: ours.told_to_stop || header.told_to_stop,
+        dumper_exit: if ours.dumper_exit == DumperExit::NOT_SEEN { header.dumper_exit } else { ours.dumper_exit },
+        ..ours.clone()
+    };
+    let mut claim = Claim::new(store, prefix, going_on, listed.etag.clone(), false);
+    if is_complete {
+        claim.is_closed = true;
+    } else {
+        info!("going on at {}", store.uri(&prefix.directory()));
+        claim.probe().await?;
+    }
+    Ok(Some(Claimed { claim, earlier, before: Some(header), is_complete }))
+}
+
+/// Deletes what is under the prefix, where the user allowed it: `metadata` before all else, so that half of a dump is
+/// never taken for a whole one.
+async fn clear(
+    store: &Store,
+    destination: &DestinationArgs,
+    prefix: &Prefix,
+    contents: Contents,
+) -> Result<(), Failure> {
+    may_clear(store, destination, prefix, &contents)?;
+    warn!("deleting {} objects under {}", contents.objects.len(), store.uri(&prefix.directory()));
+    let (first, rest): (Vec<_>, Vec<_>) = contents.objects.into_iter().partition(|(name, _)| name.is_metadata());
+    for (_, object) in first {
+        store.delete(&object.key).await.map_err(Failure::failed)?;
+    }
+    let keys: Vec<_> = rest.into_iter().map(|(_, object)| object.key).collect();
+    for batch in keys.chunks(crate::s3::DELETE_BATCH) {
+        let refused = store.delete_batch(batch).await.map_err(Failure::failed)?;
+        if let Some((key, why)) = refused.first() {
+            return Err(Failure::failed(anyhow!("cannot delete {}: {why}", store.uri(key))));
+        }
+    }
+    Ok(())
+}
+
+/// Whether what lies under the prefix may be deleted: the user allowed it, and all of it is of dumps.
+pub fn may_clear(
+    store: &Store,
+    destination: &DestinationArgs,
+    prefix: &Prefix,
+    contents: &Contents,
+) -> Result<(), Failure> {
+    let foreign = contents.objects.keys().find(|name| !could_be_dump_file(name.as_str()));
+    let foreign = foreign.map(|name| name.as_str().to_owned()).or_else(|| contents.strangers.first().cloned());
+    let whole = contents.has(METADATA);
+    let allowed = destination.overwrite || (destination.replace_incomplete && !whole);
+    match foreign {
+        Some(name) if allowed => {
+            let (uri, name) = (store.uri(&prefix.directory()), name.escape_debug());
+            let error = anyhow!("{uri} holds '{name}', which is no file of a dump, and is not deleted");
+            Err(Failure::usage(hinted(error, "choose another --prefix, or move it away")))
+        }
+        _ if allowed => Ok(()),
+        _ if whole => Err(occupied(store, prefix, "it holds another dump")),
+        _ => Err(occupied(store, prefix, "it holds other objects")),
+    }
+}
+
+fn occupied(store: &Store, prefix: &Prefix, why: &str) -> Failure {
+    let uri = store.uri(&prefix.directory());
+    let hint =
+        "choose another --prefix; --replace-incomplete deletes what has no metadata, --overwrite deletes all of it";
+    Failure::usage(hinted(anyhow!("{uri} is occupied: {why}"), hint))
+}
+
+/// Multipart uploads of this dump's files that an earlier run began and did not end.
+pub async fn left_uploads(destination: &DestinationArgs, store: &Store, prefix: &Prefix) -> Vec<OpenUpload> {
+    if destination.write_only {
+        return Vec::new();
+    }
+    let directory = prefix.directory();
+    // Only keys directly under the prefix are ours, and in the bucket's root not all of these.
+    let is_ours = |upload: &OpenUpload| {
+        upload.key.strip_prefix(&directory).is_some_and(|name| !name.contains('/') && could_be_dump_file(name))
+    };
+    match store.open_uploads(&directory).await {
+        Ok(mut uploads) => {
+            uploads.retain(is_ours);
+            uploads
+        }
+        // Said once, when the rights were tried.
+        Err(error) => {
+            debug!("{error}");
+            Vec::new()
+        }
+    }
+}

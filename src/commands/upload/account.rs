@@ -1,0 +1,159 @@
+//! What earlier runs of this dump uploaded and gave up here, and whether the bucket has exactly that.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use futures_util::{StreamExt, TryStreamExt};
+use tracing::debug;
+
+use super::session::Session;
+use crate::model::etag::ETag;
+use crate::model::file_name::FileName;
+use crate::model::manifest::{ContentHash, ObjectRecord, Proof};
+use crate::model::record::{Objects, Record};
+use crate::model::state::{Local, Uploaded};
+use crate::model::taken_back::renamed_to;
+use crate::model::units::ByteSize;
+use crate::s3::ObjectHead;
+use crate::transfer::{BROKEN, DUMP_ID, PART_SIZE, ROWS, SHA256};
+
+/// What earlier runs left to be accounted for.
+#[derive(Debug, Default)]
+pub(super) struct EarlierRuns {
+    /// What they gave up here: exactly this must be in the bucket, beside what is here. `None`: nothing tells.
+    given: Option<Objects>,
+    /// How many files they saw.
+    seen: u64,
+    /// Why this dump can never be committed.
+    doomed: Option<String>,
+    /// Objects of this dump whose files are not here.
+    adopted: Mutex<BTreeMap<FileName, Objects>>,
+}
+
+impl EarlierRuns {
+    /// By the record beside the dump. `is_new`: the prefix had no claim of this dump.
+    pub fn of(record: Option<&Record>, is_new: bool) -> Self {
+        let Some(record) = record else { return Self::default() };
+        let doomed = (is_new && record.binds()).then(|| {
+            let files = record.given.files;
+            format!(
+                "{files} files of it were removed here after their upload to {}, and the claim there is gone",
+                record.to
+            )
+        });
+        Self { given: Some(record.given), seen: record.seen, doomed, adopted: Mutex::default() }
+    }
+
+    fn adopted(&self) -> MutexGuard<'_, BTreeMap<FileName, Objects>> {
+        self.adopted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Session<'_> {
+    /// Takes in what earlier runs uploaded and gave up here. The object itself says that it is of this dump; that it is
+    /// the one that was given up, and that none is missing, the record says.
+    pub(super) async fn adopt_earlier(&self) -> anyhow::Result<()> {
+        let transfer = &self.shared.transfer;
+        let unknown = |name: &&FileName| {
+            let known = self.shared.state().find_uploaded(name.as_str()).is_some();
+            !known && !name.is_metadata() && self.directory.identity(name.as_str()).is_err()
+        };
+        futures_util::stream::iter(transfer.earlier.keys().filter(unknown))
+            .map(Ok::<_, anyhow::Error>)
+            .try_for_each_concurrent(transfer.workers, |name| self.adopt(name))
+            .await?;
+        self.withdraw_renamed().await
+    }
+
+    /// Up to 0.10.5 mydumper may have renamed a file between its upload and our death: nobody gave the old name up.
+    async fn withdraw_renamed(&self) -> anyhow::Result<()> {
+        let Some(given) = self.earlier.given else { return Ok(()) };
+        let renamed: Vec<(FileName, Objects)> = {
+            let adopted = self.earlier.adopted();
+            if total(adopted.values()) == given {
+                return Ok(());
+            }
+            let has_new_name = |name: &FileName| {
+                renamed_to(name.as_str()).is_some_and(|now| {
+                    self.shared.state().find_uploaded(&now).is_some() || self.directory.identity(&now).is_ok()
+                })
+            };
+            let renamed: Vec<_> = adopted.iter().filter(|(name, _)| has_new_name(name)).collect();
+            let rest = total(adopted.values()).without(total(renamed.iter().map(|(_, object)| *object)));
+            let are_extra = rest == given;
+            renamed.into_iter().filter(|_| are_extra).map(|(name, object)| (name.clone(), *object)).collect()
+        };
+        for (name, _) in renamed {
+            debug!(file = %name, "mydumper gave it another name after its upload");
+            self.shared.transfer.withdraw(&name).await?;
+            self.shared.state().reopen(&name);
+            self.earlier.adopted().remove(&name);
+        }
+        Ok(())
+    }
+
+    /// Why what earlier runs saw and gave up is not what there is now.
+    pub(super) fn why_unaccounted(&self) -> Option<String> {
+        if let Some(doomed) = &self.earlier.doomed {
+            return Some(doomed.clone());
+        }
+        let there = total(self.earlier.adopted().values());
+        match self.earlier.given {
+            None if there.files > 0 => {
+                return Some(format!(
+                    "{} of its files are in the bucket alone, from an earlier run, and nothing here tells whether they \
+                     are all that it removed: a run before 0.2, or a filesystem without extended attributes",
+                    there.files
+                ));
+            }
+            Some(given) if given != there => {
+                return Some(format!(
+                    "earlier runs removed {} files ({}) here after their upload, and the bucket has {} ({}) of this dump \
+                     beside those that are here: objects are missing there, or are other ones",
+                    given.files,
+                    ByteSize(given.bytes).human(),
+                    there.files,
+                    ByteSize(there.bytes).human()
+                ));
+            }
+            _ => {}
+        }
+        let missing = self.earlier.seen.saturating_sub(self.shared.state().seen());
+        (missing > 0).then(|| {
+            format!(
+                "{missing} files that an earlier run saw in the directory are neither there any more nor in the bucket"
+            )
+        })
+    }
+
+    async fn adopt(&self, name: &FileName) -> anyhow::Result<()> {
+        let transfer = &self.shared.transfer;
+        let head = self.store.head(&transfer.prefix.key(name)?).await?;
+        let Some(head) = head.filter(|head| head.metadata.get(DUMP_ID) == Some(&transfer.dump_id)) else {
+            return Ok(());
+        };
+        let broken = head.metadata.get(BROKEN).map(|why| why.as_str().into());
+        let rows = head.metadata.get(ROWS).and_then(|rows| rows.parse().ok());
+        let object = record_of(head);
+        self.earlier.adopted().insert(name.clone(), Objects::of(name, &object));
+        self.shared.state().adopt(name.clone(), Uploaded { object, local: Local::Removed, broken, rows });
+        Ok(())
+    }
+}
+
+fn total<'a>(objects: impl Iterator<Item = &'a Objects>) -> Objects {
+    objects.fold(Objects::default(), |sum, object| sum.with(*object))
+}
+
+/// What is known of an object that an earlier run proved. Its parts' hashes are gone, but ETag and part size are not.
+fn record_of(head: ObjectHead) -> ObjectRecord {
+    let part_size = head.metadata.get(PART_SIZE).and_then(|text| text.parse().ok());
+    let (hash, proof) = match (head.etag.as_ref().and_then(ETag::as_md5), part_size) {
+        _ if head.etag_is_no_md5 => (ContentHash::Unknown {}, Proof::ContentMd5),
+        (Some(md5), _) => (ContentHash::Whole { md5 }, Proof::EtagMd5),
+        (None, Some(part_size)) => (ContentHash::Parts { part_size, part_md5s: Vec::new() }, Proof::EtagComposite),
+        (None, None) => (ContentHash::Unknown {}, Proof::ContentMd5),
+    };
+    let sha256 = head.metadata.get(SHA256).cloned();
+    ObjectRecord { size: head.size, hash, etag: head.etag, version_id: head.version_id, sha256, proof }
+}

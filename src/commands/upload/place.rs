@@ -1,0 +1,120 @@
+//! Where a dump goes, what its claim says, and since when files are its own.
+
+use anyhow::anyhow;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, civil};
+
+use super::start::Found;
+use crate::cli::UploadArgs;
+use crate::dump_dir::{DumpDir, identity_of};
+use crate::dumper::LivingDump;
+use crate::exit_status::Failure;
+use crate::hint::hinted;
+use crate::model::file_name::FileName;
+use crate::model::identity::WIDEST_ZONE;
+use crate::model::manifest::{DumpStateWord, DumperExit, FORMAT, ManifestHeader};
+use crate::model::object_key::Prefix;
+use crate::model::record::{Place, Record};
+use crate::recorder::Recorder;
+use crate::s3::Store;
+
+/// So much older than its first line (in nanoseconds) a `metadata.partial` is of an earlier dump.
+const TAKEN_OVER: i128 = 300 * 1_000_000_000;
+
+/// Where a dump goes, and what its claim says.
+pub fn place(args: &UploadArgs, found: &Found) -> Result<(Prefix, ManifestHeader), Failure> {
+    let started = started_at(&found.dump);
+    let prefix = args.destination.prefix.expand(&found.dump.sighted.identity.host, started).map_err(Failure::usage)?;
+    let mut header = header(&found.dump, &found.directory, started, found.seen_alive);
+    if let Some(record) = &found.dump.sighted.record {
+        header.told_to_stop = record.told_to_stop;
+        header.dumper_exit = record.exit.unwrap_or(header.dumper_exit);
+    }
+    Ok((prefix, header))
+}
+
+/// A prefix as the record has it.
+pub fn place_of(store: &Store, prefix: &Prefix) -> Place {
+    Place { endpoint: store.endpoint().map(str::to_owned), uri: store.uri(&prefix.directory()) }
+}
+
+/// The record of a dump: an earlier run's, or a new one.
+pub fn recorder_of(dump: &LivingDump, header: &ManifestHeader, here: Place) -> std::io::Result<Recorder> {
+    let record = dump.sighted.record.clone().unwrap_or_else(|| Record::new(header, here));
+    Ok(Recorder::new(dump.sighted.lead.try_clone()?, record))
+}
+
+/// What an earlier run left to be accounted for, if there was one. The files of a dump belong into one place.
+pub fn settled(recorder: &Recorder, directory: &DumpDir, here: &Place) -> Result<Option<Record>, Failure> {
+    let is_there = |name: &FileName| directory.identity(name.as_str()).is_ok();
+    let record = recorder.settle(is_there);
+    if record.binds() && !record.to.is(here) {
+        let error = anyhow!(
+            "{} files of this dump are in the bucket alone by now, at {}; the rest cannot go to {here}",
+            record.given.files,
+            record.to
+        );
+        let hint = "run the same command with the --endpoint-url, --bucket and --prefix of the earlier run";
+        return Err(Failure::usage(hinted(error, hint)));
+    }
+    recorder.set_place(here);
+    Ok(Some(record).filter(|record| record.binds() || record.seen > 0))
+}
+
+/// Files that were last changed before this belong to something else than this dump: before the birth of
+/// `metadata.partial`, or, where 1.x with `--dirty` took an old one over, before the start that its last line tells. Of a
+/// dump that was never seen alive the birth counts only where it is the dump's and not a copy's.
+pub fn not_before(args: &UploadArgs, dump: &LivingDump, header: &ManifestHeader) -> Option<i128> {
+    if args.dump.include_older {
+        return None;
+    }
+    if !header.seen_alive {
+        let changed = identity_of(&dump.sighted.lead).map_or(0, |lead| lead.modified);
+        return header.identity.began_at_rest(started_local(dump), &TimeZone::system(), changed.into());
+    }
+    let line = header.started.as_nanosecond();
+    Some(match header.identity.born {
+        Some(born) if line - born > TAKEN_OVER => line,
+        Some(born) => born,
+        // Without a birth mydumper's zone is a guess, too; a file of last night is older still.
+        None => line - WIDEST_ZONE,
+    })
+}
+
+fn started_local(dump: &LivingDump) -> Option<civil::DateTime> {
+    let local = dump.sighted.metadata.started_local()?;
+    let date = civil::Date::new(local.year.cast_signed(), local.month.cast_signed(), local.day.cast_signed()).ok()?;
+    let time = civil::Time::new(local.hour.cast_signed(), local.minute.cast_signed(), local.second.cast_signed(), 0);
+    Some(date.to_datetime(time.ok()?))
+}
+
+fn started_at(dump: &LivingDump) -> Timestamp {
+    dump.sighted.identity.started_at(started_local(dump), &TimeZone::system(), Timestamp::now())
+}
+
+fn header(dump: &LivingDump, directory: &DumpDir, started: Timestamp, seen_alive: bool) -> ManifestHeader {
+    let identity = dump.sighted.identity.clone();
+    ManifestHeader {
+        format: FORMAT,
+        state: DumpStateWord::Uploading,
+        reason: None,
+        dump_id: identity.id(),
+        identity,
+        started,
+        finished: None,
+        dumper_finished: None,
+        dumper_version: dump.dumper_version.clone(),
+        dumper_exit: DumperExit::NOT_SEEN,
+        directory: std::path::absolute(directory.path()).unwrap_or_default().display().to_string(),
+        closed_by: dump.closed_by,
+        seen_alive,
+        told_to_stop: false,
+        renewed: None,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        total_files: 0,
+        total_bytes: 0,
+        sources: Vec::new(),
+        metadata_text: None,
+        withdrawn: Vec::new(),
+    }
+}

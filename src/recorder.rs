@@ -1,0 +1,216 @@
+//! Writes the record of what is gone from a dump directory: an extended attribute of the dump's lead.
+//!
+//! An attribute, because no file of ours may stand in the directory, and because it goes wherever the lead goes: it
+//! survives the rename to `metadata`. ext4, xfs, btrfs, overlayfs and tmpfs (since Linux 6.6) have such attributes. ext4
+//! keeps little more than a block of them: 960 bytes where blocks have 1 KiB, 4,032 where they have 4 KiB (measured).
+//! One write costs 3 to 13 microseconds, and changes the lead's `ctime`.
+
+use std::fs::File;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+use tracing::warn;
+
+use crate::model::file_name::FileName;
+use crate::model::record::{Objects, Place, Record};
+
+/// The attribute's name.
+pub const ATTRIBUTE: &str = "user.mydumper2s3";
+/// What an attribute may have at most (Linux, `XATTR_SIZE_MAX`), in bytes.
+const SIZE_MAX: usize = 64 * 1024;
+/// What fits everywhere.
+const SIZE_SMALL: usize = 960;
+
+/// Reads the record on a lead. `Ok(None)`: there is none, or there cannot be one.
+pub fn read(lead: &File) -> Result<Option<Record>, String> {
+    let mut text = vec![0; SIZE_MAX];
+    match rustix::fs::fgetxattr(lead, ATTRIBUTE, &mut text) {
+        Ok(length) => Record::read(&text[..length]).map(Some),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS) => Ok(None),
+        Err(error) => Err(io::Error::from(error).to_string()),
+    }
+}
+
+/// The record of one dump, and the only one that writes it.
+#[derive(Debug)]
+pub struct Recorder {
+    lead: File,
+    /// Held while the attribute is written, so that what stands there is always the newest.
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    record: Record,
+    limit: usize,
+    /// Why there is no record, if there can be none.
+    unsupported: Option<io::Error>,
+    /// Whether that was said.
+    is_said: bool,
+    /// The disk was too full for the last change.
+    is_behind: bool,
+}
+
+impl Recorder {
+    /// Goes on with a record, or begins one. Nothing is written yet.
+    pub fn new(lead: File, record: Record) -> Self {
+        let inner = Inner { record, limit: SIZE_MAX, unsupported: None, is_said: false, is_behind: false };
+        Self { lead, inner: Mutex::new(inner) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // The record is changed in single steps, so a panic elsewhere leaves it usable.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Settles what was being removed when an earlier run was interrupted, and returns the record.
+    pub fn settle(&self, is_there: impl Fn(&FileName) -> bool) -> Record {
+        let mut inner = self.lock();
+        inner.record.settle(is_there);
+        inner.record.clone()
+    }
+
+    /// Where the files go; written with the next change.
+    pub fn set_place(&self, place: &Place) {
+        self.lock().record.to = place.clone();
+    }
+
+    /// Changes the record and writes it. Returns whether it stands there now.
+    pub fn note(&self, change: impl FnOnce(&mut Record)) -> bool {
+        let mut inner = self.lock();
+        change(&mut inner.record);
+        inner.write(&self.lead).is_ok()
+    }
+
+    /// Whether what is removed can be written down, as far as that was tried.
+    pub fn is_possible(&self) -> bool {
+        self.lock().unsupported.is_none()
+    }
+
+    /// So many files were seen in all. Written only where that is more than before.
+    pub fn note_seen(&self, seen: u64) {
+        let mut inner = self.lock();
+        if seen > inner.record.seen {
+            inner.record.seen = seen;
+            // Said where it matters: at the first removal.
+            let _ = inner.write_if_supported(&self.lead);
+        }
+    }
+
+    /// A proved file is about to be removed. Where that cannot be written down it is said once, and removed all the same.
+    pub fn begin_removal(&self, name: &FileName, object: Objects) {
+        let mut inner = self.lock();
+        inner.record.going.push((name.clone(), object));
+        if let Err(error) = inner.write_if_supported(&self.lead)
+            && inner.unsupported.is_some()
+            && !std::mem::replace(&mut inner.is_said, true)
+        {
+            warn!(
+                "what is removed here cannot be written down beside the dump ({error}): if this run is interrupted, the \
+                 next one cannot know that nothing is missing, and does not commit"
+            );
+        }
+    }
+
+    /// It is removed, or it was left there after all.
+    pub fn end_removal(&self, name: &FileName, is_removed: bool) {
+        let mut inner = self.lock();
+        let Some(at) = inner.record.going.iter().position(|(going, _)| going == name) else { return };
+        let (_, object) = inner.record.going.swap_remove(at);
+        if is_removed {
+            inner.record.given = inner.record.given.with(object);
+        }
+        if inner.is_behind {
+            // A full disk refused it before the removal; now there may be room.
+            let _ = inner.write_if_supported(&self.lead);
+        }
+    }
+}
+
+impl Inner {
+    fn write_if_supported(&mut self, lead: &File) -> io::Result<()> {
+        match &self.unsupported {
+            Some(error) => Err(io::Error::new(error.kind(), error.to_string())),
+            None => self.write(lead),
+        }
+    }
+
+    fn write(&mut self, lead: &File) -> io::Result<()> {
+        loop {
+            let text = self.record.to_text(self.limit);
+            let written = rustix::fs::fsetxattr(lead, ATTRIBUTE, &text, XattrFlags::empty());
+            match written {
+                Ok(()) => {
+                    self.is_behind = false;
+                    return Ok(());
+                }
+                // Too large for this filesystem, or the disk is full.
+                Err(Errno::NOSPC | Errno::RANGE | Errno::TOOBIG | Errno::DQUOT) if self.limit > SIZE_SMALL => {
+                    self.limit = SIZE_SMALL;
+                }
+                Err(error @ (Errno::NOSPC | Errno::RANGE | Errno::TOOBIG | Errno::DQUOT)) => {
+                    self.is_behind = true;
+                    return Err(error.into());
+                }
+                Err(error) => {
+                    let error = io::Error::from(error);
+                    self.unsupported = Some(io::Error::new(error.kind(), error.to_string()));
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::manifest::{self, ManifestHeader};
+
+    fn header() -> ManifestHeader {
+        let text = r#"{"format":1,"state":"uploading","dump_id":"x","version":"0.1.0",
+            "identity":{"host":"h","started":"s","inode":1},"started":"2026-11-22T02:00:00Z",
+            "dumper_exit":{"seen":"not-seen"},"directory":"/d","closed_by":"lease","files":[]}"#;
+        manifest::read(text.as_bytes(), drop).expect("a header")
+    }
+
+    fn recorder(lead: &File) -> Recorder {
+        let place = Place { endpoint: None, uri: "s3://b/p/".into() };
+        Recorder::new(lead.try_clone().expect("a descriptor"), Record::new(&header(), place))
+    }
+
+    #[test]
+    fn what_is_removed_stands_beside_the_dump_before_and_after() {
+        let lead = tempfile::tempfile().expect("a file");
+        assert_eq!(read(&lead), Ok(None));
+        let recorder = recorder(&lead);
+        let (a, b): (FileName, FileName) = ("a.sql".parse().expect("a name"), "b.sql".parse().expect("a name"));
+        let object = |name: &str| Objects::one(name, 3, None);
+        recorder.begin_removal(&a, object("a.sql"));
+        let there = read(&lead).expect("a record").expect("a record");
+        assert_eq!((there.going.len(), there.given.files), (1, 0), "before the removal");
+        recorder.end_removal(&a, true);
+        recorder.begin_removal(&b, object("b.sql"));
+        let there = read(&lead).expect("a record").expect("a record");
+        assert_eq!((there.going.len(), there.given), (1, object("a.sql")), "the next write closes the last removal");
+        recorder.end_removal(&b, false);
+        assert!(recorder.note(|record| record.committed = true));
+        let there = read(&lead).expect("a record").expect("a record");
+        assert_eq!((there.going.len(), there.given, there.committed), (0, object("a.sql"), true));
+    }
+
+    #[test]
+    fn a_file_without_attributes_is_no_trouble() {
+        // The kernel keeps none on what is no regular file of a disk.
+        let lead = File::open("/proc/self/status").expect("a file");
+        assert_eq!(read(&lead), Ok(None));
+        let recorder = recorder(&lead);
+        let name: FileName = "a.sql".parse().expect("a name");
+        recorder.begin_removal(&name, Objects::one("a.sql", 3, None));
+        recorder.end_removal(&name, true);
+        assert!(!recorder.note(|record| record.committed = true));
+        assert_eq!(recorder.settle(|_| true).given.files, 1);
+    }
+}

@@ -1,0 +1,298 @@
+//! What an earlier run knew, and a later one must not forget: what was removed here and must be in the bucket, where it
+//! went, and that mydumper was told to stop. The record of it stands beside the dump, on its lead.
+
+use rustix::process::Signal;
+
+use crate::dumper_facts::following;
+use crate::support::fake_dumper::{FakeDumper, Generation};
+use crate::support::s3_server::{BUCKET, Fault, Limits, Operation, S3Server};
+use crate::support::sandbox::{Program, Sandbox};
+use crate::support::stage::{MANIFEST, Stage};
+
+/// A run under another host name, as another pod has it.
+fn elsewhere(program: Program<'_>) -> Program<'_> {
+    program.wrapped_in(["unshare", "--uts", "sh", "-c", "hostname elsewhere && exec \"$@\"", "sh"])
+}
+
+/// A dump of which the first file was uploaded and removed here before the run was killed, and which has ended since.
+fn half_way<'a>(stage: &'a Stage, upload: impl Fn(&'a Stage) -> Program<'a>) -> FakeDumper {
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let run = following(upload(stage));
+    dumper.file("shop.a.00000.sql", 10_000);
+    stage.wait_until_moved("shop.a.00000.sql");
+    run.kill().assert_killed_by(Signal::KILL);
+    dumper.file("shop.b.00000.sql", 20_000);
+    dumper.finish_and_exit();
+    dumper
+}
+
+fn upload(stage: &Stage) -> Program<'_> {
+    stage.upload()
+}
+
+/// The key of the file that is in the bucket alone.
+fn moved(stage: &Stage) -> String {
+    format!("{}/shop.a.00000.sql", stage.prefix())
+}
+
+#[track_caller]
+fn assert_never_committed(stage: &Stage, said: &str) {
+    stage.upload().run().assert_status(3).assert_says(said);
+    assert!(!stage.has("metadata"));
+    assert_eq!(stage.manifest()["state"], "incomplete");
+}
+
+#[test]
+fn a_dump_whose_claim_was_pruned_is_never_committed() {
+    let stage = Stage::new();
+    half_way(&stage, upload);
+    stage.server.keys(BUCKET).iter().for_each(|key| stage.server.remove_directly(BUCKET, key));
+    assert_never_committed(&stage, "1 files of it were removed here after their upload");
+    // What was still here is in safety, and the next night finds an empty directory.
+    assert_eq!(stage.names(), ["shop.b.00000.sql"]);
+    stage.sandbox.assert_local_names([] as [&str; 0]);
+}
+
+#[test]
+fn an_object_that_is_gone_forbids_the_commit() {
+    let stage = Stage::new();
+    half_way(&stage, upload);
+    stage.server.remove_directly(BUCKET, &moved(&stage));
+    assert_never_committed(&stage, "removed 1 files (9.8 KiB) here after their upload, and the bucket has 0");
+}
+
+/// The same size, and the dump's id kept: only the ETag tells.
+#[test]
+fn an_object_that_somebody_replaced_forbids_the_commit() {
+    let stage = Stage::new();
+    half_way(&stage, upload);
+    stage.server.replace_directly(BUCKET, &moved(&stage), &[b'x'; 10_000]);
+    assert_never_committed(&stage, "objects are missing there, or are other ones");
+}
+
+/// What was not removed here may be replaced in the bucket: it is compared with the local file, and sent again.
+#[test]
+fn an_object_whose_file_is_still_here_is_sent_again() {
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let run = following(stage.upload().arg("--keep"));
+    dumper.file("shop.a.00000.sql", 10_000);
+    stage.wait_for("shop.a.00000.sql");
+    run.kill().assert_killed_by(Signal::KILL);
+    dumper.finish_and_exit();
+    stage.server.put_directly(BUCKET, &moved(&stage), &[b'x'; 10_000]);
+    stage.upload().run().assert_status(0);
+    stage.assert_whole(&dumper);
+}
+
+/// Another pod: `{host}` in the default prefix. The dump goes on where it was.
+#[test]
+fn needs_root_under_another_host_name_it_goes_on_where_it_was() {
+    let stage = Stage::new();
+    let dumper = half_way(&stage, upload);
+    elsewhere(stage.upload()).run().assert_status(0).assert_says("going on at");
+    stage.assert_whole(&dumper);
+}
+
+#[test]
+fn another_prefix_is_refused_with_the_right_one() {
+    let stage = Stage::new();
+    let dumper = half_way(&stage, |stage| stage.upload().args(["--prefix", "nightly"]));
+    let finished = stage.upload().args(["--prefix", "other"]).run().assert_status(2);
+    finished.assert_says("1 files of this dump are in the bucket alone by now, at s3://test-bucket/nightly/");
+    assert_eq!(stage.prefixes(), ["nightly"], "nothing was claimed");
+    stage.upload().args(["--prefix", "nightly"]).run().assert_status(0);
+    stage.assert_whole(&dumper);
+}
+
+/// Nothing was removed here yet, so all of it may go anywhere.
+#[test]
+fn as_long_as_nothing_was_removed_another_prefix_is_fine() {
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let run = following(stage.upload().args(["--keep", "--prefix", "nightly"]));
+    dumper.file("shop.a.00000.sql", 10_000);
+    stage.wait_for("shop.a.00000.sql");
+    run.kill().assert_killed_by(Signal::KILL);
+    dumper.finish_and_exit();
+    stage.upload().args(["--prefix", "other"]).run().assert_status(0);
+    stage.assert_whole_at("other", &dumper);
+}
+
+/// A run of 0.1, or a filesystem without attributes: nothing tells whether what is there is all that was removed.
+#[test]
+fn what_a_run_without_a_record_left_half_done_is_never_committed() {
+    let stage = Stage::new();
+    half_way(&stage, upload);
+    let lead = stage.sandbox.dump_dir().join("metadata");
+    rustix::fs::removexattr(&lead, "user.mydumper2s3").expect("a record");
+    assert_never_committed(&stage, "nothing here tells whether they are all that it removed");
+}
+
+/// A lead that was truncated and used again has the record of its first dump.
+#[test]
+fn the_record_of_another_dump_on_the_same_inode_says_nothing() {
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V0_10);
+    dumper.file("shop.a.sql", 10_000);
+    let lead = stage.sandbox.dump_dir().join("metadata.partial");
+    let record = br#"{"version":1,"kind":"directory","dump":"ffffffffffffffffffffffffffffffff","host":"vm",
+        "to":{"uri":"s3://elsewhere/p/"},"given":{"files":9,"bytes":9,"digest":"00000000000000000000000000000009"}}"#;
+    rustix::fs::setxattr(&lead, "user.mydumper2s3", record, rustix::fs::XattrFlags::empty()).expect("a record");
+    dumper.finish_and_exit();
+    stage.upload().run().assert_status(0);
+    stage.assert_whole(&dumper);
+}
+
+#[test]
+fn a_record_of_a_newer_program_or_a_damaged_one_is_refused() {
+    for record in [br#"{"version":2,"dump":"x"}"#.as_slice(), b"\xff not json"] {
+        let stage = Stage::new();
+        let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+        dumper.file("shop.a.00000.sql", 10_000);
+        dumper.finish_and_exit();
+        let lead = stage.sandbox.dump_dir().join("metadata");
+        rustix::fs::setxattr(&lead, "user.mydumper2s3", record, rustix::fs::XattrFlags::empty()).expect("a record");
+        stage.upload().run().assert_status(2).assert_says("user.mydumper2s3");
+        assert_eq!(stage.server.keys(BUCKET), [] as [String; 0]);
+    }
+}
+
+/// A file that a run saw and that is gone when the next one comes, without ever having been uploaded.
+#[test]
+fn a_file_that_is_removed_between_two_runs_is_missed() {
+    let stage = Stage::new();
+    let held = stage.server.inject(Fault::hold().key_where(|key| key.ends_with("/shop.b.00000.sql")));
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let run = following(stage.upload());
+    dumper.file("shop.a.00000.sql", 10_000);
+    stage.wait_until_moved("shop.a.00000.sql");
+    dumper.file("shop.b.00000.sql", 20_000);
+    held.wait_for_hits(1);
+    dumper.finish_and_exit();
+    run.kill().assert_killed_by(Signal::KILL);
+    held.clear();
+    std::fs::remove_file(stage.sandbox.dump_dir().join("shop.b.00000.sql")).expect("removed by a stranger");
+    assert_never_committed(&stage, "1 files that an earlier run saw in the directory are neither there any more");
+}
+
+/// mydumper 1.0.1 makes what it has look whole when it is stopped: final `metadata`, status 0. The store was away, and
+/// the next run is another pod's.
+#[test]
+fn needs_root_a_stop_while_the_store_is_away_is_remembered() {
+    let stage = Stage::new();
+    let mut run = stage.upload().args(["--stop-timeout", "2", "--", "mydumper", "-B", "shop"]).start();
+    let mut dumper = FakeDumper::accept(&stage.sandbox);
+    dumper.begin(Generation::V1_0);
+    run.wait_for_line("found a dump (running)");
+    dumper.file("shop.a.00000.sql", 10_000);
+    stage.wait_until_moved("shop.a.00000.sql");
+    dumper.finish_on_sigterm();
+    stage.server.down();
+    run.signal(Signal::TERM);
+    run.finish().assert_status(143);
+    stage.server.up();
+    elsewhere(stage.upload()).run().assert_status(3).assert_says("told to stop");
+    assert!(!stage.has("metadata"));
+}
+
+/// The same for a dump that nobody claimed: the morning's backup stands under the prefix, and stays.
+#[test]
+fn a_stop_of_a_dump_that_found_no_place_leaves_the_dump_that_has_it() {
+    let stage = Stage::new();
+    let mut morning = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    morning.file("shop.a.00000.sql", 10_000);
+    morning.finish_and_exit();
+    let daily = ["--prefix", "{host}/daily"];
+    stage.upload().args(daily).run().assert_status(0);
+    let (prefix, before) = (stage.prefix(), stage.manifest());
+    // A prefix with a time in it is looked at only when the dump has begun.
+    let year = this_year();
+    stage.server.copy_directly(BUCKET, &format!("{prefix}/{MANIFEST}"), [format!("{year}/{MANIFEST}")]);
+    stage.server.copy_directly(BUCKET, &format!("{prefix}/metadata"), [format!("{year}/metadata")]);
+    let mut run = stage.upload().args(["--prefix", "%Y", "--", "mydumper", "-B", "shop"]).start();
+    let mut evening = FakeDumper::accept(&stage.sandbox);
+    evening.begin(Generation::V1_0);
+    run.wait_for_line("mydumper is left to finish");
+    evening.finish_on_sigterm();
+    run.signal(Signal::TERM);
+    let status = run.finish().status.code();
+    assert!(matches!(status, Some(2 | 143)), "{status:?}");
+    assert_eq!(stage.manifest_of(&year), before, "the morning's manifest");
+    // And what mydumper made look whole is known to be stopped.
+    stage.upload().args(["--prefix", "second"]).run().assert_status(3).assert_says("told to stop");
+}
+
+fn this_year() -> String {
+    let output = std::process::Command::new("date").args(["-u", "+%Y"]).output().expect("date");
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
+}
+
+/// The first is stopped at its commit (SIGSTOP, a suspended machine), a second takes the prefix and commits; the first
+/// wakes: what stands there is not its own any more.
+#[test]
+fn a_run_that_was_asleep_does_not_undo_the_commit_of_another() {
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let run = following(stage.upload().args(["--prefix", "nightly"]));
+    dumper.file("shop.a.00000.sql", 10_000);
+    stage.wait_until_moved("shop.a.00000.sql");
+    let held = stage.server.inject(Fault::hold().on(Operation::ListObjectsV2).once());
+    dumper.finish_and_exit();
+    held.wait_for_hits(1);
+    run.signal(Signal::STOP);
+    held.clear();
+    let sandbox = Sandbox::new();
+    let mut rival = FakeDumper::start(&sandbox, Generation::V1_0);
+    rival.file("shop.rival.00000.sql", 20_000);
+    rival.finish_and_exit();
+    let program = sandbox.mydumper2s3().upload_to(&stage.endpoint()).args(["--settle", "0.2", "--prefix", "nightly"]);
+    program.arg("--overwrite").run().assert_status(0);
+    let committed = stage.files("nightly");
+    assert_eq!(committed, rival.files());
+    run.signal(Signal::CONT);
+    run.finish().assert_status(1);
+    assert_eq!(stage.files("nightly"), committed);
+    assert_eq!(stage.manifest_of("nightly")["files"][1]["name"], "shop.rival.00000.sql");
+}
+
+fn store_with(limits: Limits) -> Stage {
+    Stage::with(S3Server::builder().limits(limits).start())
+}
+
+/// Two dumps claim one prefix at the same time, on a store that does not look at conditions: the one whose claim is not
+/// the last finds out before it gives anything up.
+#[test]
+fn two_claims_at_once_on_a_store_without_conditions_lose_no_local_file() {
+    let stage = store_with(Limits { knows_conditions: false, ..Limits::default() });
+    let held =
+        stage.server.inject(Fault::hold().on(Operation::PutObject).key_where(|key| key.ends_with(MANIFEST)).times(2));
+    let other = Sandbox::new();
+    let mut dumpers = [&stage.sandbox, &other].map(|sandbox| FakeDumper::start(sandbox, Generation::V1_0));
+    for (number, dumper) in dumpers.iter_mut().enumerate() {
+        dumper.file_of("shop-schema-create.sql", format!("CREATE DATABASE `shop` /* {number} */;\n"));
+        dumper.file("shop.t.00000.sql", 10_000 + number as u64);
+        dumper.finish_and_exit();
+    }
+    let rival = other.mydumper2s3().upload_to(&stage.endpoint()).args(["--settle", "0.2", "--prefix", "nightly"]);
+    let runs = [stage.upload().args(["--prefix", "nightly"]).start(), rival.start()];
+    held.wait_for_hits(2);
+    held.clear();
+    let statuses = runs.map(|run| run.finish().status.code());
+    let winner = statuses.iter().position(|status| *status == Some(0)).unwrap_or_else(|| panic!("{statuses:?}"));
+    assert_eq!(statuses[1 - winner], Some(1));
+    assert_eq!(stage.files("nightly"), dumpers[winner].files());
+    let loser = [&stage.sandbox, &other][1 - winner];
+    assert_eq!(loser.local_files(), dumpers[1 - winner].files(), "nothing was given up");
+}
+
+/// The last manifest is written over the claim: a store that forbids that is found out before anything is given up.
+#[test]
+fn a_store_that_forbids_overwriting_is_refused_before_anything_is_removed() {
+    let stage = store_with(Limits { overwrites: false, ..Limits::default() });
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    dumper.file("shop.a.00000.sql", 10_000);
+    dumper.finish_and_exit();
+    stage.upload().run().assert_status(2).assert_says("was written once, and cannot be written again");
+    assert_eq!(stage.sandbox.local_files(), dumper.files());
+}
