@@ -24,12 +24,12 @@ use crate::platform::{self, Kinship, Lease, Process};
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// The same for a child that takes its time, and while its family is waited for.
 const PATIENT: Duration = Duration::from_millis(20);
-/// Between two looks for a process that is called mydumper: each reads a handful of files.
-const LOOK_FOR_NAME_EVERY: Duration = Duration::from_millis(10);
+/// Between two looks for a process that is called mydumper, at first and later: each reads a handful of files.
+const LOOK_FOR_NAME_EVERY: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
 /// How long a child is looked at in haste.
 const HASTE: Duration = Duration::from_secs(10);
 /// The longest time between two searches for a writer that is not to be seen: each goes through all of `/proc`.
-const SEARCH_EVERY_MAX: Duration = Duration::from_secs(5);
+const SEARCH_EVERY_MAX: Duration = Duration::from_secs(60);
 /// How long processes that our child left behind are waited for when they have no file of the dump open: one of them may
 /// be about to write one.
 const LINGER: Duration = Duration::from_secs(5);
@@ -81,8 +81,7 @@ impl Witness {
 
     /// Who opened the lead last.
     pub fn writer(&self) -> Option<Writer> {
-        let seen = self.0.seen();
-        seen.lead.as_ref().and_then(|(_, writer)| writer.clone()).or_else(|| seen.named.clone())
+        self.0.writer()
     }
 
     /// Called when our child has just ended, before anything else happens.
@@ -129,8 +128,13 @@ impl Scene {
         Some((metadata.dev(), metadata.ino()))
     }
 
+    fn writer(&self) -> Option<Writer> {
+        let seen = self.seen();
+        seen.lead.as_ref().and_then(|(_, writer)| writer.clone()).or_else(|| seen.named.clone())
+    }
+
     fn writer_pid(&self) -> Option<i32> {
-        self.seen().lead.as_ref().and_then(|(_, writer)| writer.as_ref()).map(|writer| writer.process.pid)
+        self.writer().map(|writer| writer.process.pid)
     }
 
     fn is_final(&self) -> bool {
@@ -190,7 +194,7 @@ fn look_on(scene: &Weak<Scene>) {
         let lead = scene.inode(METADATA_PARTIAL);
         if now >= look_for_name {
             scene.look_for_name();
-            look_for_name = now + LOOK_FOR_NAME_EVERY;
+            look_for_name = now + LOOK_FOR_NAME_EVERY[usize::from(now - began > HASTE)];
         }
         if let Some(inode) = lead.filter(|inode| scene.wants_writer(*inode))
             && now >= search_again
@@ -209,7 +213,7 @@ fn look_on(scene: &Weak<Scene>) {
         } else if let Some(so_long) = late.is_due(now) {
             warn!(
                 pid = scene.writer_pid().filter(|_| child_has_ended).unwrap_or(scene.child),
-                "mydumper wrote its last line {} ago and has not exited: nothing is committed before it has",
+                "the dump's metadata was finished {} ago, but what was started still runs: nothing is committed before its end",
                 human_duration(so_long)
             );
         }

@@ -62,7 +62,9 @@ fn a_dumper_that_its_launcher_left_and_that_ends_well_is_seen_itself() {
     let mut dumper = dump(&stage, &mut run);
     stage.wait_until_moved("shop.t.00000.sql");
     dumper.finish();
-    stage.let_looks_pass();
+    run.wait_for_line("the dump has ended");
+    // It looks no more: all that is left is to wait, longer than a commit would take.
+    std::thread::sleep(Duration::from_secs(1));
     assert!(run.is_running() && !stage.has("metadata"), "it lives, so it is not committed");
     dumper.exit(0);
     run.finish().assert_status(0);
@@ -94,6 +96,22 @@ fn a_pipe_does_not_hide_how_mydumper_ended() {
         run.finish().assert_status(expected);
         assert_seen(&stage, "pidfd", status.into());
     }
+}
+
+/// Beside a mydumper that something else started, too: `--pid` names a shell, and mydumper is another process.
+#[test]
+fn a_pid_that_is_only_a_launchers_does_not_speak_for_the_dumper() {
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::launch_wrapped_in(&stage.sandbox, ["sh", "-c", r#""$@"; exit 0"#, "sh"]);
+    dumper.begin(Generation::V1_0);
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", dumper.pid().as_raw_nonzero())).expect("its stat");
+    let launcher = stat.rsplit_once(") ").expect("its fields").1.split(' ').nth(1).expect("its parent").to_owned();
+    let run = following(stage.upload().args(["--pid", &launcher]));
+    dumper.file("shop.t.00000.sql", 1_000);
+    dumper.finish();
+    dumper.exit(1);
+    run.finish().assert_status(3).assert_says("exit status was 1");
+    assert_seen(&stage, "pidfd", 1);
 }
 
 /// Wrappers that become mydumper are our child itself.
