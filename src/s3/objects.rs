@@ -1,5 +1,7 @@
 //! What is in the bucket: list, look at, read small ones, delete.
 
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration, Delete, EncodingType, ObjectIdentifier};
@@ -104,9 +106,13 @@ impl Store {
 
     /// Lists the keys that lie directly under `directory` (a prefix with its `/`, or nothing), page by page, and
     /// returns the sub-directories, each with its `/`.
+    ///
+    /// An answer that may leave something out is an error, never a shorter listing: what is not listed looks like what
+    /// is not there, and would be called damaged, or left behind by a removal.
     pub async fn list(&self, directory: &str, mut each: impl FnMut(ListedObject)) -> Result<Vec<String>, StoreError> {
         let mut directories = Vec::new();
         let mut token: Option<String> = None;
+        let mut pages = Pages::of("ListObjectsV2", self.uri(directory));
         loop {
             let request = async |client: aws_sdk_s3::Client| {
                 client
@@ -121,20 +127,48 @@ impl Store {
             };
             let page = self.persist("ListObjectsV2", &self.uri(directory), request).await?;
             let encoded = page.encoding_type() == Some(&EncodingType::Url);
-            let decode = |text: &str| {
-                if encoded { url_decode(text) } else { text.to_owned() }
-            };
             for object in page.contents() {
-                each(listed(object, decode(object.key().unwrap_or_default())));
+                let key = self.decoded(object.key().unwrap_or_default(), encoded).await?;
+                match key.strip_prefix(directory) {
+                    Some(rest) if !rest.contains('/') => each(listed(object, key)),
+                    _ => return Err(pages.wrong(format!("it lists '{}'", key.escape_debug()))),
+                }
             }
-            directories.extend(page.common_prefixes().iter().filter_map(|prefix| prefix.prefix()).map(decode));
-            let next = page.next_continuation_token().map(str::to_owned);
-            // A store that repeats its token would keep us here for ever.
-            if page.is_truncated() != Some(true) || next.is_none() || next == token {
+            for prefix in page.common_prefixes().iter().filter_map(|prefix| prefix.prefix()) {
+                let prefix = self.decoded(prefix, encoded).await?;
+                match prefix.strip_prefix(directory).and_then(|rest| rest.strip_suffix('/')) {
+                    Some(rest) if !rest.contains('/') => directories.push(prefix),
+                    _ => return Err(pages.wrong(format!("it lists the directory '{}'", prefix.escape_debug()))),
+                }
+            }
+            let is_empty = page.contents().is_empty() && page.common_prefixes().is_empty();
+            token = pages.next(page.is_truncated(), page.next_continuation_token().map(str::to_owned), is_empty)?;
+            if token.is_none() {
                 return Ok(directories);
             }
-            token = next;
         }
+    }
+
+    /// A key of a listing as it is. With `encoding-type=url` a `+` stands for a space at Amazon's and most; some stores
+    /// leave a `+` of the key as it is. The first one that comes is looked at, and tells for all.
+    async fn decoded(&self, text: &str, is_encoded: bool) -> Result<String, StoreError> {
+        if !is_encoded {
+            return Ok(text.to_owned());
+        }
+        if !text.contains('+') {
+            return Ok(url_decode(text, false));
+        }
+        if let Some(is_literal) = self.0.plus_is_literal.get() {
+            return Ok(url_decode(text, *is_literal));
+        }
+        let literal = url_decode(text, true);
+        // Of a directory nothing can be asked; the next key will tell.
+        if literal.ends_with('/') {
+            return Ok(url_decode(text, false));
+        }
+        let is_literal = self.head(&literal).await?.is_some();
+        let _ = self.0.plus_is_literal.set(is_literal);
+        Ok(url_decode(text, is_literal))
     }
 
     /// Looks at an object; `None` if there is none.
@@ -225,6 +259,7 @@ impl Store {
     pub async fn list_parts(&self, upload: &OpenUpload) -> Result<Vec<StoredPart>, StoreError> {
         let mut parts = Vec::new();
         let mut marker: Option<String> = None;
+        let mut pages = Pages::of("ListParts", self.uri(&upload.key));
         loop {
             let request = async |client: aws_sdk_s3::Client| {
                 client
@@ -245,10 +280,10 @@ impl Store {
                 })
             }));
             let next = page.next_part_number_marker().map(str::to_owned);
-            if page.is_truncated() != Some(true) || next.is_none() || next == marker {
+            marker = pages.next(page.is_truncated(), next, page.parts().is_empty())?;
+            if marker.is_none() {
                 return Ok(parts);
             }
-            marker = next;
         }
     }
 
@@ -256,6 +291,7 @@ impl Store {
     pub async fn open_uploads(&self, prefix: &str) -> Result<Vec<OpenUpload>, StoreError> {
         let mut uploads = Vec::new();
         let (mut key_marker, mut id_marker): (Option<String>, Option<String>) = (None, None);
+        let mut pages = Pages::of("ListMultipartUploads", self.uri(prefix));
         loop {
             let request = async |client: aws_sdk_s3::Client| {
                 client
@@ -271,13 +307,66 @@ impl Store {
             uploads.extend(page.uploads().iter().filter_map(|upload| {
                 Some(OpenUpload { key: upload.key()?.to_owned(), id: upload.upload_id()?.to_owned() })
             }));
-            let next = (page.next_key_marker().map(str::to_owned), page.next_upload_id_marker().map(str::to_owned));
-            if page.is_truncated() != Some(true) || next.0.is_none() || next == (key_marker.clone(), id_marker.clone())
+            if let Some(other) =
+                page.uploads().iter().filter_map(|upload| upload.key()).find(|key| !key.starts_with(prefix))
             {
+                return Err(pages.wrong(format!("it lists '{}'", other.escape_debug())));
+            }
+            let (key, id) =
+                (page.next_key_marker().map(str::to_owned), page.next_upload_id_marker().map(str::to_owned));
+            let place = key.as_ref().map(|key| format!("{key}\n{}", id.as_deref().unwrap_or_default()));
+            if pages.next(page.is_truncated(), place, page.uploads().is_empty())?.is_none() {
                 return Ok(uploads);
             }
-            (key_marker, id_marker) = next;
+            (key_marker, id_marker) = (key, id);
         }
+    }
+}
+
+/// The pages of a listing: each must say where the next one begins, at a place that was not there before.
+struct Pages {
+    operation: &'static str,
+    uri: String,
+    /// Hashes of the places that pages began at.
+    begun: HashSet<u64>,
+    /// Pages in a row that held nothing.
+    empty: u32,
+}
+
+/// Some stores answer with an empty page now and then, where deleted keys were; none with so many.
+const EMPTY_PAGES_MAX: u32 = 100;
+
+impl Pages {
+    fn of(operation: &'static str, uri: String) -> Self {
+        Self { operation, uri, begun: HashSet::new(), empty: 0 }
+    }
+
+    /// Where the next page begins, if there is one. "There is more" without a place to go on at is no end.
+    fn next(
+        &mut self,
+        is_truncated: Option<bool>,
+        place: Option<String>,
+        is_empty: bool,
+    ) -> Result<Option<String>, StoreError> {
+        if is_truncated != Some(true) {
+            return Ok(None);
+        }
+        self.empty = if is_empty { self.empty + 1 } else { 0 };
+        let Some(place) = place.filter(|place| !place.trim().is_empty()) else {
+            return Err(self.wrong("it says that there is more, and not where".to_owned()));
+        };
+        let mut hasher = DefaultHasher::new();
+        place.hash(&mut hasher);
+        if !self.begun.insert(hasher.finish()) || self.empty > EMPTY_PAGES_MAX {
+            return Err(self.wrong("its pages have no end".to_owned()));
+        }
+        Ok(Some(place))
+    }
+
+    /// What the store said is no listing of what was asked for.
+    fn wrong(&self, why: String) -> StoreError {
+        let detail = format!("the answer of the store is no listing of what was asked for: {why}");
+        StoreError::of_answer(ErrorKind::Invalid, self.operation, &self.uri, detail)
     }
 }
 
@@ -291,10 +380,10 @@ fn listed(object: &aws_sdk_s3::types::Object, key: String) -> ListedObject {
     }
 }
 
-/// Undoes the encoding of `encoding-type=url`: `%XX`, and `+` for a space.
+/// Undoes the encoding of `encoding-type=url`: `%XX`, and `+` for a space unless it stands for itself.
 ///
 /// Asked for because XML cannot hold every character of a key.
-fn url_decode(text: &str) -> String {
+fn url_decode(text: &str, plus_is_literal: bool) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -305,7 +394,7 @@ fn url_decode(text: &str) -> String {
                 decoded.push((high * 16 + low) as u8);
                 at += 3;
             }
-            (b'+', ..) => {
+            (b'+', ..) if !plus_is_literal => {
                 decoded.push(b' ');
                 at += 1;
             }
@@ -324,6 +413,24 @@ mod tests {
 
     #[test]
     fn keys_of_a_listing_are_decoded() {
-        assert_eq!(url_decode("a%20b+c%2Fd%E2%82%AC%.sql"), "a b c/d€%.sql");
+        assert_eq!(url_decode("a%20b+c%2Fd%E2%82%AC%.sql", false), "a b c/d€%.sql");
+        assert_eq!(url_decode("a%20b+c%2B.sql", true), "a b+c+.sql");
+    }
+
+    #[test]
+    fn pages_end_only_where_the_store_says_so() {
+        let pages = || Pages::of("ListObjectsV2", "s3://b/".into());
+        assert_eq!(pages().next(Some(false), None, false).expect("an end"), None);
+        assert_eq!(pages().next(None, Some("a".into()), false).expect("an end"), None);
+        assert!(pages().next(Some(true), None, false).is_err(), "more, and not where");
+        assert!(pages().next(Some(true), Some(String::new()), false).is_err(), "more, and not where");
+        let mut circle = pages();
+        for place in ["a", "b", "c"] {
+            assert_eq!(circle.next(Some(true), Some(place.into()), false).expect("a page").as_deref(), Some(place));
+        }
+        assert!(circle.next(Some(true), Some("a".into()), false).is_err(), "back at an earlier one");
+        let mut empty = pages();
+        let ends = (0..=EMPTY_PAGES_MAX).any(|page| empty.next(Some(true), Some(format!("{page}")), true).is_err());
+        assert!(ends, "pages without anything");
     }
 }

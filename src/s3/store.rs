@@ -1,7 +1,7 @@
 //! A bucket, and how a request to it is made: with patience, with a time-out by its size, with fresh credentials.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use aws_sdk_s3::Client;
@@ -42,6 +42,8 @@ pub struct Store(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     connection: ConnectionSettings,
     endpoint: Option<String>,
+    /// Whether a `+` in an encoded listing is one, once that is known.
+    pub(super) plus_is_literal: OnceLock<bool>,
     pub(super) bucket: String,
     pub(super) objects: ObjectSettings,
     pub(super) bodies: Arc<Bodies>,
@@ -71,6 +73,7 @@ impl Store {
         Ok(Self(Arc::new(Inner {
             connection,
             endpoint,
+            plus_is_literal: OnceLock::new(),
             bucket: bucket.to_owned(),
             objects,
             bodies: Arc::new(Bodies::new(limiter)),
