@@ -216,7 +216,9 @@ fn kills_and_an_outage_amid_a_real_dump_lose_nothing() {
         ("a file is on its way in parts", &|| !story.bucket.open_uploads().is_empty()),
     ];
     for (what, condition) in conditions {
-        let run = upload().start();
+        let mut run = upload().start();
+        // Not amid the trial of its rights: that upload in parts nobody would look for.
+        run.wait_for_line("s3://");
         eventually(what, condition);
         run.kill().assert_killed_by(Signal::KILL);
     }
