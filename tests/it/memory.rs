@@ -3,7 +3,7 @@
 
 use rustix::process::Signal;
 
-use crate::dumper_facts::following;
+use crate::dumper_facts::{begun_at, following, put_of_yesterday};
 use crate::support::fake_dumper::{FakeDumper, Generation};
 use crate::support::s3_server::{BUCKET, Fault, Limits, Operation, S3Server};
 use crate::support::sandbox::{Program, Sandbox};
@@ -295,4 +295,138 @@ fn a_store_that_forbids_overwriting_is_refused_before_anything_is_removed() {
     dumper.finish_and_exit();
     stage.upload().run().assert_status(2).assert_says("was written once, and cannot be written again");
     assert_eq!(stage.sandbox.local_files(), dumper.files());
+}
+
+/// "`metadata` changed between the foreseen record and its upload": what is committed is what was judged, or the dump is
+/// judged anew.
+#[test]
+fn a_metadata_that_changes_amid_the_commit_is_judged_anew() {
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let mut run = following(stage.upload());
+    dumper.file("shop.a.00000.sql", 10_000);
+    stage.wait_until_moved("shop.a.00000.sql");
+    // The claim, the exit status, and then the last manifest, which says what metadata is to be.
+    let last = |key: &str| key.ends_with(MANIFEST);
+    let held = stage.server.inject(Fault::hold().on(Operation::PutObject).key_where(last).after(1).once());
+    dumper.finish_and_exit();
+    held.wait_for_hits(1);
+    let lead = stage.sandbox.dump_dir().join("metadata");
+    let mut text = std::fs::read(&lead).expect("metadata");
+    text.extend(b"# one line more\n");
+    std::fs::write(&lead, &text).expect("written by a stranger");
+    held.clear();
+    run.wait_for_line("committed");
+    run.finish().assert_status(0);
+    assert_eq!(stage.files(&stage.prefix())["metadata"], text);
+    let program = stage.sandbox.mydumper2s3().args(["verify", "--bucket", BUCKET, "--prefix", &stage.prefix()]);
+    program.connect_to(&stage.endpoint()).run().assert_status(0);
+}
+
+/// "A new file in that window stays local and unnamed, 0": the commit is taken back, and made again with it.
+#[test]
+fn a_file_that_comes_amid_the_commit_is_committed_with_the_dump() {
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let run = following(stage.upload());
+    dumper.file("shop.a.00000.sql", 10_000);
+    stage.wait_until_moved("shop.a.00000.sql");
+    let commit = |key: &str| key.ends_with("/metadata");
+    let held = stage.server.inject(Fault::store_then_hold().on(Operation::PutObject).key_where(commit).once());
+    dumper.finish_and_exit();
+    held.wait_for_hits(1);
+    stage.sandbox.put_local("shop.late.00000.sql", "INSERT INTO `late` VALUES(1);\n");
+    held.clear();
+    run.finish().assert_status(0).assert_says("'shop.late.00000.sql' among them");
+    assert_eq!(stage.names(), ["metadata", "shop.a.00000.sql", "shop.late.00000.sql"]);
+    assert_eq!(stage.manifest()["total_files"], 3);
+    stage.sandbox.assert_local_names([] as [&str; 0]);
+}
+
+/// 0.10.1 twice into one directory, and the uploader afterwards: the first night's files are not the second night's.
+#[test]
+fn a_dump_that_is_found_ended_leaves_older_files_alone() {
+    for (option, status) in [(None, 1), (Some("--include-older"), 0)] {
+        let stage = Stage::new();
+        put_of_yesterday(&stage, "shop.dropped.sql");
+        let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V0_10);
+        dumper.file("shop.a.sql", 10_000);
+        dumper.finish_and_exit();
+        let finished = stage.upload().args(option).run().assert_status(status);
+        if option.is_none() {
+            finished.assert_says("'shop.dropped.sql': it is older than the dump");
+        }
+        assert_eq!(stage.has("shop.dropped.sql"), option.is_some());
+        assert_eq!(stage.has("metadata"), option.is_some());
+    }
+}
+
+/// A copy keeps the times of the files and not that of the lead's birth: `cp -a` of a finished dump must go up.
+#[test]
+fn a_copy_of_a_finished_dump_goes_up() {
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    dumper.file("shop.a.00000.sql", 10_000);
+    dumper.finish_and_exit();
+    let (dir, copy) = (stage.sandbox.dump_dir(), stage.sandbox.path("copy"));
+    let status = std::process::Command::new("cp").arg("-a").args([&dir, &copy]).status().expect("cp");
+    assert!(status.success());
+    std::fs::remove_dir_all(&dir).expect("removed");
+    std::fs::rename(&copy, &dir).expect("renamed");
+    stage.upload().run().assert_status(0);
+    stage.assert_whole(&dumper);
+}
+
+/// "One failed night stops all following nights": what an earlier one left is finished or cleared before tonight's
+/// mydumper starts, and tonight's dump is tonight's alone.
+#[test]
+fn an_earlier_dump_is_finished_before_mydumper_starts() {
+    for is_whole in [true, false] {
+        let stage = Stage::new();
+        let mut earlier = begun_at(&stage, Generation::V1_0, "2026-01-01 02:00:00");
+        earlier.file("shop.yesterday.00000.sql", 10_000);
+        if is_whole {
+            earlier.finish_and_exit()
+        } else {
+            earlier.kill()
+        }
+        let mut run = stage.upload().args(["--", "mydumper", "-B", "shop"]).start();
+        run.wait_for_line("an earlier dump stands in");
+        let mut tonight = FakeDumper::accept(&stage.sandbox);
+        tonight.begin(Generation::V1_0);
+        tonight.file("shop.tonight.00000.sql", 10_000);
+        tonight.finish_and_exit();
+        let finished = run.finish().assert_status(0);
+        finished.assert_says(if is_whole {
+            "the earlier dump is in the bucket"
+        } else {
+            "the earlier dump is not whole"
+        });
+        let [one, two] = <[String; 2]>::try_from(stage.prefixes()).expect("two dumps");
+        let states =
+            [&one, &two].map(|prefix| stage.manifest_of(prefix)["state"].as_str().expect("a state").to_owned());
+        let wanted = if is_whole { ["complete", "complete"] } else { ["incomplete", "complete"] };
+        assert_eq!(states, wanted);
+        assert_eq!(stage.files(&two), tonight.files());
+        assert!(stage.files(&one).contains_key("shop.yesterday.00000.sql"));
+        stage.sandbox.assert_local_names([] as [&str; 0]);
+    }
+}
+
+/// A mydumper that aborts before its first flush leaves an empty `metadata.partial`: said, removed, status 3 once.
+#[test]
+fn an_empty_lead_that_nobody_writes_is_cleared_once() {
+    let stage = Stage::new();
+    stage.sandbox.put_local("metadata.partial", "");
+    let alone = stage.upload().args(["--wait", "0"]).run().assert_status(3);
+    alone.assert_says("a mydumper failed before its dump began");
+    stage.sandbox.assert_local_names([] as [&str; 0]);
+    stage.sandbox.put_local("metadata.partial", "");
+    let run = stage.upload().args(["--", "mydumper", "-B", "shop"]).start();
+    let mut tonight = FakeDumper::accept(&stage.sandbox);
+    tonight.begin(Generation::V1_0);
+    tonight.file("shop.a.00000.sql", 10_000);
+    tonight.finish_and_exit();
+    run.finish().assert_status(0).assert_says("a mydumper failed before its dump began");
+    stage.assert_whole(&tonight);
 }

@@ -155,10 +155,12 @@ impl Session<'_> {
         self.write_manifest(header, metadata, Some(commit)).await.map_err(not_committed)?;
         self.follow(Phase::Committing).await?;
         if self.shared.state().find_uploaded(METADATA).is_none() {
-            if self.dump.sighted.read_again().ok().as_ref() != Some(&text) {
-                return Ok(Step::Again);
+            if self.dump.sighted.read_again().ok().as_ref() == Some(&text) {
+                return Err(not_committed(anyhow!("metadata could not be uploaded")));
             }
-            return Err(not_committed(anyhow!("metadata could not be uploaded")));
+            // What failed was what it is not any more.
+            self.shared.state().reopen(&METADATA.parse().map_err(anyhow::Error::from)?);
+            return Ok(Step::Again);
         }
         self.check_commit().await?;
         let late = self.came_late();

@@ -402,9 +402,12 @@ impl DumpState {
         });
     }
 
-    /// A kept file turned out to have changed since it was uploaded: it counts as not uploaded.
+    /// A file turned out to have changed since it was uploaded, or since that was tried: it counts as not seen yet.
     pub fn reopen(&mut self, name: &FileName) {
-        self.change(name, |known| known.stage = Stage::TakenBack(None));
+        self.change(name, |known| {
+            known.stage = Stage::TakenBack(None);
+            known.setback = None;
+        });
     }
 
     /// A kept file was removed after all.
