@@ -185,7 +185,7 @@ fill_database() {
 # Compressing on one core, it takes its time: so there is something to see.
 start_mydumper() {
     HOME=$work mydumper --socket "$work/mariadb.sock" --user root --database shop --outputdir "$dump" \
-        --threads 1 --compress --chunk-filesize 8 >"$work/mydumper.log" 2>&1 &
+        --triggers --routines --events --threads 1 --compress --chunk-filesize 8 >"$work/mydumper.log" 2>&1 &
     mydumper=$!
 }
 

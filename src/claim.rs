@@ -434,6 +434,8 @@ async fn claimed_before(
         seen_alive: ours.seen_alive || header.seen_alive,
         told_to_stop: ours.told_to_stop || header.told_to_stop,
         dumper_exit: if ours.dumper_exit == DumperExit::NOT_SEEN { header.dumper_exit } else { ours.dumper_exit },
+        dumper_version: ours.dumper_version.clone().or_else(|| header.dumper_version.clone()),
+        left_out: ours.left_out.clone().or_else(|| header.left_out.clone()),
         ..ours.clone()
     };
     let mut claim = Claim::new(store, prefix, going_on, listed.etag.clone(), false);

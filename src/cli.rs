@@ -33,7 +33,7 @@ const USAGE: &str = "mydumper2s3 --dir <DIR> --bucket <BUCKET> [OPTIONS] [-- myd
 
 const AFTER_HELP: &str = "\
 Examples:
-  mydumper2s3 --dir /backup --bucket b -- mydumper -B shop
+  mydumper2s3 --dir /backup --bucket b -- mydumper -B shop -G -E -R
       starts mydumper and knows its exit status: the recommended way
   mydumper2s3 --dir /backup --bucket b --interval 1
       beside a mydumper that something else starts, before or after

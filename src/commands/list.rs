@@ -15,6 +15,7 @@ use crate::cli::ListArgs;
 use crate::commands::reach::{first_answer, reach};
 use crate::exit_status::{Failure, Status};
 use crate::hint::hinted;
+use crate::model::left_out::{LeftOut, in_words};
 use crate::model::standing::StandingWord;
 use crate::model::units::{ByteSize, human_duration};
 use crate::report::{Align, Report, Table, escape};
@@ -78,10 +79,19 @@ fn table(dumps: &[FoundDump]) -> Table {
             dump.files.to_string(),
             ByteSize(dump.bytes).human(),
             shown_databases(dump),
-            dump.standing.to_string(),
+            shown_state(dump),
         ]);
     }
     table
+}
+
+/// With what a whole dump lacks all the same.
+fn shown_state(dump: &FoundDump) -> String {
+    let left_out = dump.header.as_ref().and_then(|header| header.left_out.as_deref()).unwrap_or_default();
+    match dump.standing.is_complete() && !left_out.is_empty() {
+        true => format!("{} (without {})", dump.standing, in_words(left_out)),
+        false => dump.standing.to_string(),
+    }
 }
 
 /// As it is typed behind `--prefix`, where it is nothing.
@@ -188,6 +198,8 @@ struct DumpJson<'a> {
     dumper_version: Option<&'a str>,
     /// mydumper's exit status, or the signal that ended it, where it was seen.
     dumper_exit: Option<String>,
+    /// What mydumper was not asked for; `null` where that is not known.
+    left_out: Option<&'a [LeftOut]>,
 }
 
 impl<'a> From<&'a FoundDump> for DumpJson<'a> {
@@ -208,6 +220,7 @@ impl<'a> From<&'a FoundDump> for DumpJson<'a> {
             host: header.map(|header| header.identity.host.as_str()),
             dumper_version: header.and_then(|header| header.dumper_version.as_deref()),
             dumper_exit: header.map(|header| header.dumper_exit.to_string()),
+            left_out: header.and_then(|header| header.left_out.as_deref()),
         }
     }
 }

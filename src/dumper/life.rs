@@ -7,6 +7,7 @@ use super::{Child, Sighted};
 use crate::dump_dir::{DumpDir, identity_of};
 use crate::model::dump_metadata::DumpMetadata;
 use crate::model::file_name::{METADATA, METADATA_PARTIAL};
+use crate::model::left_out::LeftOut;
 use crate::model::manifest::ClosedBy;
 use crate::model::verdict::Ending;
 use crate::platform::{self, Lease};
@@ -45,6 +46,8 @@ pub struct LivingDump {
     writer: Option<Writer>,
     /// mydumper's version, where it is known.
     pub dumper_version: Option<String>,
+    /// What mydumper was not asked for, where its command line tells.
+    pub left_out: Option<Vec<LeftOut>>,
     silent_since: Option<Instant>,
     /// Size and time of the lead when its text was last found to be of this dump.
     vouched: Option<(u64, i64)>,
@@ -58,12 +61,15 @@ impl LivingDump {
         let writer = find_writer(&sighted, directory, child, pid);
         let visible = writer.as_ref().is_some_and(Writer::is_proved);
         let (closed_by, closed_by_reason) = writers::choose(&sighted.lead, visible);
+        let dumper_version = writer.as_ref().and_then(Writer::version);
+        let left_out = writer.as_ref().and_then(|writer| writer.left_out(dumper_version.as_deref()));
         Self {
             sighted,
             closed_by,
             closed_by_reason,
             child: child.cloned(),
-            dumper_version: writer.as_ref().and_then(Writer::version),
+            dumper_version,
+            left_out,
             writer,
             silent_since: None,
             vouched: None,

@@ -3,6 +3,7 @@
 //! mydumper creates `metadata.partial` before any other file, holds it open for writing to the end, closes it and
 //! renames it to `metadata`; so in every version. That one file says which dump this is and whether it lives.
 
+mod arguments;
 mod child;
 mod exit_status;
 mod kinship;
@@ -16,6 +17,7 @@ use std::io::{self, Read};
 
 use anyhow::{Context, anyhow};
 
+pub use arguments::left_out_by_command;
 pub use child::{Child, ChildLine, Start};
 pub use exit_status::{ExitSources, ExitStatusFile};
 pub use kinship::ancestors;

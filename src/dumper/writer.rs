@@ -11,10 +11,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::arguments::left_out_by;
 use super::kinship::{ancestors, offspring};
 use crate::dump_dir::DumpDir;
 use crate::model::child_arguments::absolute;
 use crate::model::dumper_version::version_in_program;
+use crate::model::left_out::LeftOut;
 use crate::platform::{self, Exit, Process, ProcessHandle};
 
 /// A larger program file is not read, in bytes. mydumper's is one MiB, and some more where its libraries are in it.
@@ -44,6 +46,8 @@ pub struct Writer {
     handle: Arc<ProcessHandle>,
     /// Its program file, where we may read it.
     program: Option<Arc<File>>,
+    /// Its command line and its working directory, as far as they could be read while it lived.
+    started: Arc<(Vec<OsString>, PathBuf)>,
 }
 
 impl Writer {
@@ -89,7 +93,9 @@ impl Writer {
         if !is_called(program.file_name()?.to_str()?) || !is_program_file(program) {
             return None;
         }
-        Self::take(Process::find(child)?, Role::Child)
+        let mut writer = Self::take(Process::find(child)?, Role::Child)?;
+        writer.started = Arc::new((command.to_vec(), std::env::current_dir().unwrap_or_default()));
+        Some(writer)
     }
 
     /// That process, if it has the lead open for writing. Looked at after the handle was taken, so it is no other one.
@@ -101,7 +107,8 @@ impl Writer {
     fn take(process: Process, role: Role) -> Option<Self> {
         let handle = Arc::new(ProcessHandle::open(process.pid).ok()?);
         let program = process.program().ok().map(Arc::new);
-        Some(Self { process, role, handle, program })
+        let started = Arc::new((process.arguments(), process.working_directory().unwrap_or_default()));
+        Some(Self { process, role, handle, program, started })
     }
 
     /// Its version, where its program file tells. Reads all of that.
@@ -114,6 +121,11 @@ impl Writer {
         let mut program = vec![0; usize::try_from(length).ok()?];
         file.read_exact_at(&mut program, 0).ok()?;
         version_in_program(&program)
+    }
+
+    /// What it leaves out of its dump, where its command line tells. Reads its defaults file.
+    pub fn left_out(&self, version: Option<&str>) -> Option<Vec<LeftOut>> {
+        left_out_by(&self.started.0, &self.started.1, version)
     }
 
     /// A handle on it.
@@ -159,13 +171,13 @@ fn is_dumper(process: &Process, directory: &DumpDir) -> bool {
     path.is_some_and(|path| DumpDir::open(&path).is_ok_and(|other| directory.is_same(&other)))
 }
 
-fn is_called(name: &str) -> bool {
+pub(super) fn is_called(name: &str) -> bool {
     // `mydumper2s3` begins so too, and names the directory.
     name.starts_with("mydumper") && !name.starts_with("mydumper2s3")
 }
 
 /// Whether what is started under that name is a program and no script.
-fn is_program_file(program: &Path) -> bool {
+pub(super) fn is_program_file(program: &Path) -> bool {
     let is_elf = |path: PathBuf| {
         let mut magic = [0; 4];
         File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && &magic == b"\x7fELF"

@@ -1,85 +1,13 @@
 //! What follows `--`: the command that starts mydumper, checked before anything is touched.
 //!
-//! mydumper reads its options with GLib, whose rules differ from getopt's: `-oDIR` is not `-o DIR` but `-o` with the
-//! next argument and then the flags `-D -I -R`; options are never abbreviated; `-vD 3` is `-v 3 -D`.
-//! Seen with 0.10.1 and in the sources of 1.x (`GOptionEntry` tables in `mydumper_arguments.c`, `common_options.c`
-//! and `connection.c`), from which the tables here are made.
+//! How mydumper reads its options is in `dumper_options`.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use super::dumper_options::options;
 use super::usage_error::UsageError;
-
-/// Short options of mydumper that take the next argument as their value, in 0.10 or 1.x. `-c` and `-k` take one in
-/// 1.x only if it doesn't begin with `-`, which makes no difference here.
-const SHORT_WITH_VALUE: &[u8] = b"BTOosrFxilIXLUzhupPStv";
-
-/// Long options that take the next argument as their value, in 0.10 or 1.x. One that is missing here matters only
-/// if its value looks like an option that is looked for.
-const LONG_WITH_VALUE: &[&str] = &[
-    "ca",
-    "capath",
-    "cert",
-    "chunk-filesize",
-    "cipher",
-    "database",
-    "default-connection-database",
-    "defaults-extra-file",
-    "defaults-file",
-    "disk-limits",
-    "exec-per-thread",
-    "exec-per-thread-extension",
-    "exec-threads",
-    "fields-enclosed-by",
-    "fields-escaped-by",
-    "fields-terminated-by",
-    "format",
-    "host",
-    "ignore-engines",
-    "ignore-errors",
-    "key",
-    "lines-starting-by",
-    "lines-terminated-by",
-    "logfile",
-    "long-query-guard",
-    "long-query-retries",
-    "long-query-retry-interval",
-    "max-rows",
-    "max-threads-per-table",
-    "omit-from-file",
-    "optimize-keys-engines",
-    "outputdir",
-    "partition-regex",
-    "password",
-    "pmm-path",
-    "pmm-resolution",
-    "port",
-    "protocol",
-    "regex",
-    "rows",
-    "rows-hard",
-    "server-version",
-    "set-names",
-    "snapshot-count",
-    "snapshot-interval",
-    "socket",
-    "source-control-command",
-    "ssl-mode",
-    "statement-size",
-    "statement-terminated-by",
-    "sync-thread-lock-mode",
-    "sync-wait",
-    "table-engine-for-view-dependency",
-    "tables-list",
-    "threads",
-    "tidb-snapshot",
-    "tls-version",
-    "updated-since",
-    "user",
-    "verbose",
-    "where",
-];
 
 /// Checks the command and completes it: where mydumper's arguments name no directory, `--dir` is passed on.
 ///
@@ -127,6 +55,12 @@ pub fn absolute(current: &Path, path: &Path) -> PathBuf {
     absolute
 }
 
+/// The mydumper in a command, wrappers looked through, and its arguments.
+pub fn mydumper_in(command: &[OsString]) -> Option<(&OsStr, &[OsString])> {
+    let program = position_of_mydumper(command)?;
+    Some((&command[program], &command[program + 1..]))
+}
+
 /// The program itself, or what a wrapper starts: the first `mydumper` that is followed by an option or by nothing.
 /// In `sudo -u mydumper mydumper -B shop` that is the second one.
 fn position_of_mydumper(command: &[OsString]) -> Option<usize> {
@@ -157,68 +91,19 @@ struct Options {
 
 impl Options {
     fn read(arguments: &[OsString]) -> Self {
-        let mut options = Self::default();
-        let mut rest = arguments.iter();
-        while let Some(argument) = rest.next() {
-            let bytes = argument.as_bytes();
-            if bytes == b"--" {
-                break;
-            }
-            let takes_value = if let Some(long) = bytes.strip_prefix(b"--") {
-                options.read_long(long)
-            } else if let Some(short) = bytes.strip_prefix(b"-") {
-                options.read_short(argument, short)
-            } else {
-                Value::None
-            };
-            match takes_value {
-                Value::None => {}
-                Value::Ignored => drop(rest.next()),
-                Value::Directory => options.directories.push(rest.next().cloned()),
-            }
-        }
-        options
-    }
-
-    fn read_long(&mut self, option: &[u8]) -> Value {
-        let (name, value) = match option.iter().position(|byte| *byte == b'=') {
-            Some(at) => (&option[..at], Some(&option[at + 1..])),
-            None => (option, None),
-        };
-        match name {
-            b"daemon" => self.daemon = true,
-            b"stream" => self.stream = true,
-            b"exec" => self.exec = true,
-            b"ask-password" => self.ask_password = true,
-            b"outputdir" => match value {
-                Some(value) => self.directories.push(Some(OsStr::from_bytes(value).to_owned())),
-                None => return Value::Directory,
-            },
-            _ if value.is_none() && LONG_WITH_VALUE.iter().any(|known| known.as_bytes() == name) => {
-                return Value::Ignored;
-            }
-            _ => {}
-        }
-        Value::None
-    }
-
-    /// One or several letters. At most one of them can take a value, and it is always the next argument.
-    fn read_short(&mut self, argument: &OsStr, letters: &[u8]) -> Value {
-        if letters.first() == Some(&b'o') && letters.len() > 1 {
-            self.attached_directory = Some(argument.to_owned());
-            return Value::None;
-        }
-        let mut takes_value = Value::None;
-        for letter in letters {
-            match letter {
-                b'D' => self.daemon = true,
-                b'a' => self.ask_password = true,
-                b'o' => takes_value = Value::Directory,
-                letter if SHORT_WITH_VALUE.contains(letter) => takes_value = Value::Ignored,
+        let mut read = Self::default();
+        for option in options(arguments) {
+            match option.name {
+                b"daemon" => read.daemon = true,
+                b"stream" => read.stream = true,
+                b"exec" => read.exec = true,
+                b"ask-password" => read.ask_password = true,
+                b"outputdir" if option.is_attached => read.attached_directory = Some(option.argument.to_owned()),
+                b"outputdir" => read.directories.push(option.value.map(OsStr::to_owned)),
                 _ => {}
             }
         }
-        takes_value
+        read
     }
 
     fn check(&self) -> Result<(), UsageError> {
@@ -255,13 +140,6 @@ impl Options {
         }
         Ok(())
     }
-}
-
-/// What an option does with the argument after it.
-enum Value {
-    None,
-    Ignored,
-    Directory,
 }
 
 fn text(argument: &OsStr) -> String {

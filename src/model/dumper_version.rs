@@ -5,12 +5,20 @@
 /// with garbage between, and still end with status 0.
 const SURVIVES_FULL_DISK: [u32; 3] = [0, 20, 1];
 
+/// The first version that reads the group `[mydumper]` of its defaults file like arguments (`load_config_file`).
+const READS_DEFAULTS_FILE: [u32; 3] = [0, 11, 1];
+
 /// What only a mydumper's program file holds: the words around its version, in all versions from 0.10 to 1.0.
 const SAYS_VERSION: [&[u8]; 2] = [b" v%s, built against ", b"mydumper %s, built against "];
 
 /// Whether this mydumper is known to come through a moment without disk space. `version` is what is known of it.
 pub fn survives_full_disk(version: Option<&str>) -> bool {
     version.and_then(numbers).is_some_and(|numbers| numbers >= SURVIVES_FULL_DISK)
+}
+
+/// Whether this mydumper takes options from its defaults file. `None` where its version is not known.
+pub fn reads_defaults_file(version: Option<&str>) -> Option<bool> {
+    version.and_then(numbers).map(|numbers| numbers >= READS_DEFAULTS_FILE)
 }
 
 /// The numbers in a version, or in a sentence that holds one: `1.0.1-3`, `mydumper v0.19.3-1, built against …`.

@@ -14,6 +14,7 @@ use super::dump_metadata::ReplicationSource;
 use super::etag::{ETag, Md5Digest};
 use super::file_name::FileName;
 use super::identity::DumpIdentity;
+use super::left_out::LeftOut;
 
 /// The format that this program writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
@@ -128,6 +129,9 @@ pub struct ManifestHeader {
     /// mydumper's version, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dumper_version: Option<String>,
+    /// What mydumper was not asked for, or was told to leave out. `None` where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<Vec<LeftOut>>,
     /// mydumper's exit status, and how it was seen.
     pub dumper_exit: DumperExit,
     /// The dump directory.

@@ -12,6 +12,7 @@ fn header() -> ManifestHeader {
         finished: None,
         dumper_finished: None,
         dumper_version: None,
+        left_out: None,
         dumper_exit: DumperExit { status: Some(0), ..DumperExit::seen(ExitSeen::Child) },
         directory: "/backup".into(),
         closed_by: ClosedBy::Lease,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::escape::escape;
 use super::json::Fields;
+use crate::model::left_out::{LeftOut, in_words};
 use crate::model::manifest::DumperExit;
 use crate::model::units::{ByteSize, Rate, human_duration};
 
@@ -28,13 +29,22 @@ pub struct Summary {
     pub duration: Duration,
     /// The most that the dump took on the local disk.
     pub peak_local_bytes: Option<u64>,
-    /// mydumper's end. `None` where there was no dump.
-    pub dumper_exit: Option<DumperExit>,
+    /// mydumper. `None` where there was no dump.
+    pub dumper: Option<DumperSummary>,
     /// `s3://bucket/prefix/`
     pub destination: Option<String>,
     pub manifest_sha256: Option<String>,
     /// Names with the reason.
     pub failed: Vec<(String, String)>,
+}
+
+/// What is known of mydumper at the end.
+#[derive(Clone, Debug)]
+pub struct DumperSummary {
+    /// Its end.
+    pub exit: DumperExit,
+    /// What it was not asked for, where that is known.
+    pub left_out: Option<Vec<LeftOut>>,
 }
 
 impl Summary {
@@ -54,10 +64,11 @@ impl Summary {
         if let Some(peak) = self.peak_local_bytes {
             rows.push(("peak local disk", ByteSize(peak).human()));
         }
-        if let Some(exit) = self.dumper_exit {
+        if let Some(DumperSummary { exit, left_out }) = &self.dumper {
             let status = if exit.status.is_some() { "exit status " } else { "" };
             let not_seen = if exit.status.or(exit.signal).is_none() { "exit status " } else { "" };
             rows.push(("mydumper", format!("{status}{not_seen}{exit}")));
+            rows.push(("left out", left_out.as_deref().map_or_else(|| "not known".to_owned(), or_nothing)));
         }
         if let Some(hash) = &self.manifest_sha256 {
             rows.push(("manifest", format!("SHA-256 {hash}")));
@@ -83,6 +94,8 @@ impl Summary {
 
     /// For programs: one object, and the same names always.
     pub(super) fn json(&self) -> Fields {
+        let exit = self.dumper.as_ref().map(|dumper| dumper.exit);
+        let left_out = self.dumper.as_ref().and_then(|dumper| dumper.left_out.as_ref());
         let named: Vec<String> =
             self.failed.iter().take(NAMED_MAX).map(|(name, why)| format!("{name}: {why}")).collect();
         vec![
@@ -96,16 +109,21 @@ impl Summary {
             ("duration_seconds", (self.duration.as_millis() as f64 / 1000.0).into()),
             ("bytes_per_second", self.rate().0.into()),
             ("peak_local_bytes", self.peak_local_bytes.into()),
-            ("mydumper_exit_status", self.dumper_exit.and_then(|exit| exit.status).into()),
-            ("mydumper_signal", self.dumper_exit.and_then(|exit| exit.signal).into()),
-            ("mydumper_exit_seen", serde_json::to_value(self.dumper_exit.map(|exit| exit.seen)).unwrap_or_default()),
-            ("mydumper_exit_through", self.dumper_exit.is_some_and(|exit| exit.through).into()),
+            ("mydumper_exit_status", exit.and_then(|exit| exit.status).into()),
+            ("mydumper_signal", exit.and_then(|exit| exit.signal).into()),
+            ("mydumper_exit_seen", serde_json::to_value(exit.map(|exit| exit.seen)).unwrap_or_default()),
+            ("mydumper_exit_through", exit.is_some_and(|exit| exit.through).into()),
+            ("left_out", serde_json::to_value(left_out).unwrap_or_default()),
             ("destination", self.destination.clone().into()),
             ("manifest_sha256", self.manifest_sha256.clone().into()),
             ("failed", self.failed.len().into()),
             ("failed_files", named.into()),
         ]
     }
+}
+
+fn or_nothing(left_out: &[LeftOut]) -> String {
+    if left_out.is_empty() { "nothing".to_owned() } else { in_words(left_out) }
 }
 
 #[cfg(test)]
@@ -119,6 +137,10 @@ mod tests {
         summary.json().into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
+    fn of(exit: DumperExit) -> Option<DumperSummary> {
+        Some(DumperSummary { exit, left_out: Some(Vec::new()) })
+    }
+
     fn complete() -> Summary {
         Summary {
             status: 0,
@@ -129,7 +151,7 @@ mod tests {
             bytes: 3_435_973_836,
             duration: Duration::from_millis(133_250),
             peak_local_bytes: Some(1_181_116_006),
-            dumper_exit: Some(DumperExit { status: Some(0), ..DumperExit::seen(ExitSeen::Child) }),
+            dumper: of(DumperExit { status: Some(0), ..DumperExit::seen(ExitSeen::Child) }),
             destination: Some("s3://b/db1/2026-11-22T020000Z/".into()),
             manifest_sha256: Some("ab".repeat(32)),
             failed: Vec::new(),
@@ -146,6 +168,7 @@ mydumper2s3: the dump is whole and verified
   duration         2m 13s, 24.6 MiB/s
   peak local disk  1.1 GiB
   mydumper         exit status 0
+  left out         nothing
   manifest         SHA-256 abababababababababababababababababababababababababababababababab";
         assert_eq!(complete().text(), expected);
     }
@@ -158,7 +181,7 @@ mydumper2s3: the dump is whole and verified
             reason: Some("the store did not answer for 1h".into()),
             hint: Some("run the same command again without the part after --".into()),
             manifest_sha256: None,
-            dumper_exit: Some(DumperExit { signal: Some(9), ..DumperExit::seen(ExitSeen::Child) }),
+            dumper: of(DumperExit { signal: Some(9), ..DumperExit::seen(ExitSeen::Child) }),
             failed: vec![("a\n.sql".into(), "access denied".into()), ("b.sql".into(), "time-out".into())],
             ..complete()
         };
@@ -170,6 +193,7 @@ mydumper2s3: 2 files are not in the bucket: the store did not answer for 1h
   duration         2m 13s, 24.6 MiB/s
   peak local disk  1.1 GiB
   mydumper         signal 9
+  left out         nothing
   failed           a\\n.sql: access denied
                    b.sql: time-out
 hint: run the same command again without the part after --";
@@ -187,7 +211,7 @@ hint: run the same command again without the part after --";
 
     #[test]
     fn what_was_not_seen_is_said() {
-        let summary = Summary { dumper_exit: Some(DumperExit::NOT_SEEN), ..complete() };
+        let summary = Summary { dumper: of(DumperExit::NOT_SEEN), ..complete() };
         assert!(summary.text().contains("\n  mydumper         exit status not seen\n"));
         assert_eq!(object(&summary)["mydumper_exit_seen"], "not-seen");
         assert_eq!(object(&summary)["mydumper_exit_status"], Value::Null);
@@ -196,21 +220,27 @@ hint: run the same command again without the part after --";
     #[test]
     fn a_wrappers_status_is_not_shown_as_mydumpers() {
         let through = DumperExit { status: Some(0), through: true, ..DumperExit::NOT_SEEN };
-        let summary = Summary { dumper_exit: Some(through), ..complete() };
+        let summary = Summary { dumper: of(through), ..complete() };
         assert!(summary.text().contains("\n  mydumper         exit status 0, of the program that started it\n"));
         assert_eq!(object(&summary)["mydumper_exit_seen"], "not-seen");
         assert_eq!(object(&summary)["mydumper_exit_through"], true);
     }
 
     #[test]
+    fn what_was_left_out_is_said() {
+        let summary =
+            |left_out| Summary { dumper: Some(DumperSummary { exit: DumperExit::NOT_SEEN, left_out }), ..complete() };
+        let partial = summary(Some(vec![LeftOut::Triggers, LeftOut::Rows]));
+        assert!(partial.text().contains("\n  left out         triggers, some rows\n"));
+        assert_eq!(object(&partial)["left_out"], serde_json::json!(["triggers", "rows"]));
+        assert!(summary(None).text().contains("\n  left out         not known\n"));
+        assert_eq!(object(&summary(None))["left_out"], Value::Null);
+    }
+
+    #[test]
     fn json_has_the_same_names_always() {
-        let empty = Summary {
-            peak_local_bytes: None,
-            dumper_exit: None,
-            destination: None,
-            manifest_sha256: None,
-            ..complete()
-        };
+        let empty =
+            Summary { peak_local_bytes: None, dumper: None, destination: None, manifest_sha256: None, ..complete() };
         let names = |summary: &Summary| object(summary).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
         assert_eq!(names(&empty), names(&complete()));
         let object = object(&complete());

@@ -52,7 +52,7 @@ fn summary() -> Summary {
         bytes: 2,
         duration: Duration::from_secs(1),
         peak_local_bytes: None,
-        dumper_exit: None,
+        dumper: None,
         destination: None,
         manifest_sha256: None,
         failed: Vec::new(),

@@ -16,6 +16,7 @@ mod etag;
 mod floors;
 mod full_size;
 mod large;
+mod left_out;
 mod list;
 mod memory;
 mod outage;

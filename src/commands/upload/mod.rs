@@ -28,11 +28,12 @@ use crate::dumper::Child;
 use crate::exit_status::{Failure, Status};
 use crate::hint::{hint_of, hinted};
 use crate::model::identity::DumpIdentity;
+use crate::model::left_out::LeftOut;
 use crate::model::manifest::DumperExit;
 use crate::model::state::{Counts, Phase};
 use crate::platform::{self, Exit};
 use crate::recorder::Recorder;
-use crate::report::{RateMeter, Report, RunMetrics, Status as StatusLine, Summary};
+use crate::report::{DumperSummary, RateMeter, Report, RunMetrics, Status as StatusLine, Summary};
 use crate::s3::Store;
 use crate::stop::Stop;
 
@@ -48,6 +49,8 @@ pub(crate) struct Totals {
     /// The most bytes of the dump that were local at a time, as far as scans saw it.
     peak_local: u64,
     dumper_exit: Option<DumperExit>,
+    /// What mydumper left out, where that is known.
+    left_out: Option<Vec<LeftOut>>,
     /// Where the dump went.
     destination: Option<String>,
     /// Proves later that the manifest is the one of this night.
@@ -67,6 +70,7 @@ impl Totals {
             bytes: 0,
             peak_local: 0,
             dumper_exit: None,
+            left_out: None,
             destination: None,
             manifest_sha256: None,
             failed: Vec::new(),
@@ -106,7 +110,7 @@ impl Totals {
             bytes: self.bytes,
             duration,
             peak_local_bytes: Some(self.peak_local),
-            dumper_exit: self.dumper_exit,
+            dumper: self.dumper_exit.map(|exit| DumperSummary { exit, left_out: self.left_out.clone() }),
             destination: self.destination.clone(),
             manifest_sha256: self.manifest_sha256.clone(),
             failed: self.failed.clone(),

@@ -104,6 +104,7 @@ fn header(dump: &LivingDump, directory: &DumpDir, started: Timestamp, seen_alive
         finished: None,
         dumper_finished: None,
         dumper_version: dump.dumper_version.clone(),
+        left_out: dump.left_out.clone(),
         dumper_exit: DumperExit::NOT_SEEN,
         directory: std::path::absolute(directory.path()).unwrap_or_default().display().to_string(),
         closed_by: dump.closed_by,

@@ -99,6 +99,7 @@ impl<'a> Session<'a> {
         let Claimed { claim, earlier, before, is_complete } = claimed;
         let is_new = before.is_none() && !is_complete;
         let header = claim.header().clone();
+        totals.left_out.clone_from(&header.left_out);
         let wait = claim.wait_before_use();
         let (claim, recorder) = (Arc::new(tokio::sync::Mutex::new(claim)), Arc::new(recorder));
         totals.notes = Some(Notes { recorder: Arc::clone(&recorder), claim: Some(Arc::clone(&claim)) });

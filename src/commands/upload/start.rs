@@ -1,5 +1,6 @@
 //! Before the first upload: mydumper is started, and the dump is found.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -50,7 +51,19 @@ pub async fn start_child(
     })
     .map_err(Failure::usage)?;
     info!(pid = child.pid(), "started {}", args.command[0].to_string_lossy());
+    say_what_is_left_out(&args.command);
     Ok(Some((child, held)))
+}
+
+/// mydumper dumps no trigger, routine or event that it is not asked for, and says nothing of it.
+fn say_what_is_left_out(command: &[OsString]) {
+    let left_out = dumper::left_out_by_command(command).unwrap_or_default();
+    let (options, not_asked): (Vec<_>, Vec<_>) =
+        left_out.iter().filter_map(|what| Some((what.option()?, what.as_str()))).unzip();
+    if !not_asked.is_empty() {
+        let (not_asked, options) = (not_asked.join(", "), options.join(" "));
+        warn!("mydumper was not asked for these, so they will not be in the dump: {not_asked} (add {options})");
+    }
 }
 
 /// A process that we came from is not mydumper: paused, it would pause us, and it ends after us.

@@ -12,6 +12,7 @@ use crate::model::comparison::{Counts, Verdict, name_of};
 use crate::model::dump_metadata::DumpMetadata;
 use crate::model::etag::ETag;
 use crate::model::file_name::FileName;
+use crate::model::left_out::{LeftOut, in_words};
 use crate::model::manifest::ManifestHeader;
 use crate::model::row_count::FileRows;
 use crate::model::row_proof::RowProof;
@@ -37,6 +38,8 @@ pub struct Outcome<'a> {
     is_deep: bool,
     /// What they prove.
     row_proof: Option<RowProof>,
+    /// What the manifest says that mydumper left out.
+    left_out: Vec<LeftOut>,
     /// JSON is written while it is found; this is what stands before the next file.
     json_separator: Option<&'static str>,
 }
@@ -108,6 +111,7 @@ impl<'a> Outcome<'a> {
             rows: Vec::new(),
             is_deep: args.deep,
             row_proof: None,
+            left_out: manifest.and_then(|manifest| manifest.header.left_out.clone()).unwrap_or_default(),
             json_separator: args.json.then_some(""),
         }
     }
@@ -206,6 +210,9 @@ impl<'a> Outcome<'a> {
         self.report.data(&format!("{uri}: {} ({bytes} proved{local})", self.counts.in_words()));
         if let Some(proof) = &self.row_proof {
             self.report.data(&proof.in_words());
+        }
+        if !self.left_out.is_empty() {
+            self.report.data(&format!("left out by mydumper, as it was asked to: {}", in_words(&self.left_out)));
         }
     }
 }
