@@ -7,24 +7,25 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tracing::{debug, warn};
 
-use crate::bucket_dump::{Contents, contents, read_manifest};
+use crate::bucket_dump::{Listed, Listing};
+use crate::bucket_manifest::read_manifest;
 use crate::model::file_kind::{KnownNames, NameParts, could_be_dump_file};
-use crate::model::file_name::{MANIFEST, METADATA};
+use crate::model::file_name::METADATA;
 use crate::model::manifest::{ManifestFile, ManifestHeader};
 use crate::model::object_key::Prefix;
-use crate::model::standing::{Seen, Standing, standing};
-use crate::s3::{Store, StoreError};
+use crate::model::series::Series;
+use crate::model::standing::{FUTURE_AFTER, Seen, Standing, standing};
+use crate::s3::{ErrorKind, Store, StoreError};
 
-/// Directories that are looked into at a time. A manifest is held in memory for each.
+/// Directories that are looked into at a time.
 const LOOKS: usize = 8;
 /// How deep the walk goes below where it began: dumps lie two or three directories deep.
 const DEPTH_MAX: usize = 16;
-
-/// A dump whose newest object is younger may have been committed a moment ago.
-const YOUNG: SignedDuration = SignedDuration::from_mins(10);
+/// Files that a listing lacks and that are asked for one by one.
+const ASKED_MAX: usize = 1_000;
 
 /// The dump in a directory, and the directories below it.
 pub type Look = (Option<FoundDump>, Vec<String>);
@@ -36,6 +37,10 @@ pub struct FoundDump {
     pub prefix: Prefix,
     /// Where it stands.
     pub standing: Standing,
+    /// What it is one of.
+    pub series: Series,
+    /// Whether it begins later than now: then a clock was wrong, and its age is not known.
+    pub is_future: bool,
     /// The manifest without its files, where it could be read.
     pub header: Option<ManifestHeader>,
     /// Its files that are there, without the manifest.
@@ -48,6 +53,8 @@ pub struct FoundDump {
     pub newest: Option<Timestamp>,
     /// Real names where the manifest has them, else those of the file names.
     pub databases: BTreeSet<String>,
+    /// Keys of files that the manifest names and the listing has not, some of them.
+    missing: Vec<String>,
 }
 
 impl FoundDump {
@@ -61,6 +68,17 @@ impl FoundDump {
     pub fn duration(&self) -> Option<Duration> {
         let header = self.header.as_ref()?;
         header.finished?.duration_since(header.started).try_into().ok()
+    }
+
+    /// Whether it is whole and its age is known: what may count as the newest.
+    pub fn counts(&self) -> bool {
+        self.standing.is_complete() && !self.is_future && self.started().is_some()
+    }
+
+    /// Where it stands, and whether its start can be believed.
+    pub fn state(&self) -> String {
+        let future = if self.is_future { ", its start lies in the future" } else { "" };
+        format!("{}{future}", self.standing)
     }
 }
 
@@ -99,55 +117,89 @@ fn below(store: &Store, directory: &str) -> Option<Prefix> {
 
 /// The dump that lies directly in a directory, if there is one, and the directories below it.
 ///
-/// Listing and manifest are two requests. A dump that was committed between them would look as if objects were gone,
-/// so one that is young and seems damaged is looked at again.
+/// Who calls a dump damaged gets it removed. So one that seems to be is looked at again: listing and manifest are two
+/// requests, and it may have been committed between them. Then what the listing lacks is asked for file by file.
 pub async fn look(store: &Store, prefix: Prefix, now: Timestamp) -> Result<Look, StoreError> {
     let looked = look_once(store, prefix.clone(), now).await?;
-    let is_young = |time: Timestamp| now.duration_since(time) < YOUNG;
-    match &looked {
-        (Some(dump), _) if matches!(dump.standing, Standing::Damaged(_)) && dump.newest.is_some_and(is_young) => {
-            look_once(store, prefix, now).await
-        }
-        _ => Ok(looked),
+    let is_damaged = |look: &Look| look.0.as_ref().is_some_and(|dump| matches!(dump.standing, Standing::Damaged(_)));
+    if !is_damaged(&looked) {
+        return Ok(looked);
     }
+    let mut again = look_once(store, prefix, now).await?;
+    if is_damaged(&again)
+        && let Some(dump) = &mut again.0
+        && let Some(key) = one_that_is_there(store, &dump.missing).await?
+    {
+        dump.standing = Standing::Unknown(format!("a listing leaves out {key}, which is there"));
+    }
+    Ok(again)
+}
+
+/// The first of those keys that has an object.
+async fn one_that_is_there(store: &Store, keys: &[String]) -> Result<Option<String>, StoreError> {
+    let ask = async |key: &String| Ok(store.head(key).await?.map(|_| key.clone()));
+    let mut asked = Box::pin(futures_util::stream::iter(keys).map(ask).buffer_unordered(LOOKS));
+    while let Some(there) = asked.next().await {
+        match there {
+            Ok(None) => {}
+            answer => return answer,
+        }
+    }
+    Ok(None)
 }
 
 async fn look_once(store: &Store, prefix: Prefix, now: Timestamp) -> Result<Look, StoreError> {
-    let mut contents = contents(store, &prefix).await?;
-    let directories = std::mem::take(&mut contents.directories);
-    let is_dump = contents.objects.keys().any(|name| could_be_dump_file(name.as_str()));
-    if !is_dump {
+    let mut listing = match Listing::of(store, &prefix).await {
+        Ok(listing) => listing,
+        // No dump of ours, and no reason to see none at all.
+        Err(error) if error.kind == ErrorKind::TooLarge => {
+            warn!("not looked into: {error}");
+            return Ok((None, Vec::new()));
+        }
+        Err(error) => return Err(error),
+    };
+    let directories = std::mem::take(&mut listing.directories);
+    if !listing.could_be_dump() {
         return Ok((None, directories));
     }
-    judge(store, prefix, contents, now).await.map(|dump| (Some(dump), directories))
+    judge(store, prefix, listing, now).await.map(|dump| (Some(dump), directories))
 }
 
-async fn judge(store: &Store, prefix: Prefix, mut contents: Contents, now: Timestamp) -> Result<FoundDump, StoreError> {
-    let times = || contents.objects.values().filter_map(|object| object.modified);
-    let (oldest, newest) = (times().min(), times().max());
-    let mut seen = Seen { has_metadata: contents.has(METADATA), newest, ..Seen::default() };
-    let has_manifest = contents.has(MANIFEST);
-    contents.objects.retain(|name, _| name.as_str() != MANIFEST);
+async fn judge(store: &Store, prefix: Prefix, mut listing: Listing, now: Timestamp) -> Result<FoundDump, StoreError> {
+    let (oldest, newest) = (listing.times().min(), listing.times().max());
+    let mut seen = Seen { has_metadata: listing.has_metadata(), newest, ..Seen::default() };
     let mut tally = Tally::default();
-    let mut manifest = None;
-    if has_manifest {
-        let each = |file: ManifestFile| {
-            match contents.objects.remove(&file.name) {
-                None => seen.missing += 1,
-                Some(there) => {
-                    seen.resized += u64::from(there.size != file.object.size);
-                    tally.add(there.size);
+    let mut missing = Vec::new();
+    let directory = prefix.directory();
+    let manifest = listing.manifest.clone();
+    let each = |file: ManifestFile| {
+        match listing.take(&file.name) {
+            None => {
+                seen.missing += 1;
+                if missing.len() < ASKED_MAX {
+                    missing.push(format!("{directory}{}", file.name));
                 }
             }
-            tally.databases.extend(file.database);
-        };
-        manifest = read_manifest(store, &prefix, each).await?;
+            Some(there) => {
+                seen.resized += u64::from(there.size != file.object.size);
+                tally.add(there.size);
+            }
+        }
+        tally.databases.extend(file.database);
+    };
+    let manifest = read_manifest(store, manifest.as_ref(), each).await?;
+    if !seen.has_metadata {
+        missing.push(format!("{directory}{METADATA}"));
     }
-    tally.add_unlisted(&contents);
+    tally.add_unlisted(&listing);
     let standing = standing(manifest.as_ref(), seen, now);
     let header = manifest.and_then(Result::ok);
+    let series = header.as_ref().and_then(|header| header.series.as_deref()).map(Series::of_manifest);
+    let series = series.unwrap_or_else(|| Series::of_place(&prefix));
+    let is_future = |started: Timestamp| started.duration_since(now) > FUTURE_AFTER;
+    let is_future = header.as_ref().map(|header| header.started).or(oldest).is_some_and(is_future);
     let Tally { files, bytes, databases } = tally;
-    Ok(FoundDump { prefix, standing, header, files, bytes, oldest, newest, databases })
+    Ok(FoundDump { prefix, standing, series, is_future, header, files, bytes, oldest, newest, databases, missing })
 }
 
 /// What is counted of a dump.
@@ -166,17 +218,16 @@ impl Tally {
 
     /// Objects that the manifest does not name: files on their way, or all of a dump without one. Their names tell
     /// databases only where no manifest does.
-    fn add_unlisted(&mut self, contents: &Contents) {
+    fn add_unlisted(&mut self, listing: &Listing) {
         let is_named = !self.databases.is_empty();
-        let names = || contents.objects.keys().map(|name| name.as_str()).filter(|name| could_be_dump_file(name));
-        let known = KnownNames::new(None, if is_named { Vec::new() } else { names().collect() });
-        for (name, object) in &contents.objects {
-            if could_be_dump_file(name.as_str()) {
-                self.add(object.size);
-                let database = NameParts::parse(name.as_str(), &known).database.filter(|_| !is_named);
-                if let Some(database) = database.filter(|database| !self.databases.contains(*database)) {
-                    self.databases.insert(database.to_owned());
-                }
+        let is_ours = |object: &&Listed| could_be_dump_file(object.name.as_str());
+        let names = listing.rest().filter(is_ours).map(|object| object.name.as_str());
+        let known = KnownNames::new(None, if is_named { Vec::new() } else { names.collect() });
+        for object in listing.rest().filter(is_ours) {
+            self.add(object.size);
+            let database = NameParts::parse(object.name.as_str(), &known).database.filter(|_| !is_named);
+            if let Some(database) = database.filter(|database| !self.databases.contains(*database)) {
+                self.databases.insert(database.to_owned());
             }
         }
     }

@@ -14,17 +14,20 @@ use anyhow::anyhow;
 use jiff::Timestamp;
 use tracing::{debug, info, warn};
 
-use crate::bucket_dump::{Contents, contents, read_manifest};
+use crate::bucket_dump::{Listed, Listing};
+use crate::bucket_manifest::read_manifest;
 use crate::cli::DestinationArgs;
 use crate::exit_status::Failure;
 use crate::hint::hinted;
 use crate::model::etag::{ETag, Md5Digest};
 use crate::model::file_kind::could_be_dump_file;
-use crate::model::file_name::{FileName, MANIFEST, METADATA};
+use crate::model::file_name::FileName;
 use crate::model::manifest::{self, DumpStateWord, DumperExit, ManifestHeader, ObjectRecord};
 use crate::model::object_key::Prefix;
+use crate::model::standing::may_be_alive;
 use crate::platform;
-use crate::s3::{Condition, ErrorKind, FileRange, ListedObject, OpenUpload, PutAnswer, Store, StoreError};
+use crate::removal::Removal;
+use crate::s3::{Condition, ErrorKind, FileRange, OpenUpload, PutAnswer, Store, StoreError};
 use crate::transfer::{DUMP_ID, TRIES, Transfer};
 
 /// Where a store knows no conditions two dumps may claim one prefix at the same time, and both believe it. So long after
@@ -105,7 +108,7 @@ pub struct Claimed {
     /// The claim.
     pub claim: Claim,
     /// What an earlier run left there.
-    pub earlier: HashMap<FileName, ListedObject>,
+    pub earlier: HashMap<FileName, Listed>,
     /// The manifest of an earlier run.
     pub before: Option<ManifestHeader>,
     /// Whether the bucket holds this dump as a whole already.
@@ -185,7 +188,8 @@ impl Claim {
             return Ok(());
         }
         change(&mut self.header);
-        self.header.renewed = Some(Timestamp::now());
+        // Whoever may only put renews nothing; that nothing stands there says so.
+        self.header.renewed = Some(Timestamp::now()).filter(|_| !self.write_only);
         let text = Text::of(&self.header).map_err(|error| self.unwritable(error))?;
         let condition = self.condition().await?;
         let answer = self.put(&text, &condition).await;
@@ -380,12 +384,14 @@ pub async fn claim(
         return Ok(Claimed { claim, earlier: HashMap::new(), before: None, is_complete: false });
     }
     for _ in 0..2 {
-        let contents = contents(store, prefix).await.map_err(Failure::failed)?;
-        if let Some(claimed) = claimed_before(store, prefix, &contents, header).await? {
+        let listing = Listing::of(store, prefix).await.map_err(Failure::failed)?;
+        if let Some(claimed) = claimed_before(store, prefix, &listing, header).await? {
             return Ok(claimed);
         }
-        if !contents.is_empty() {
-            clear(store, destination, prefix, contents).await?;
+        if !listing.is_empty() {
+            let me = (header.identity.host.as_str(), header.directory.as_str());
+            may_clear(store, destination, prefix, &listing, me).await?;
+            clear(store, prefix).await?;
         }
         let mut claim = fresh(None);
         match claim.begin().await {
@@ -401,24 +407,26 @@ pub async fn claim(
     Err(occupied(store, prefix, "another program claimed it just now"))
 }
 
-/// Whether a dump that has not begun yet could go to this prefix.
-pub async fn check_free(store: &Store, destination: &DestinationArgs, prefix: &Prefix) -> Result<(), Failure> {
-    let contents = contents(store, prefix).await.map_err(Failure::usage)?;
-    if contents.is_empty() { Ok(()) } else { may_clear(store, destination, prefix, &contents) }
+/// Whether a dump that has not begun yet could go to this prefix. `me`: as for [`may_clear`].
+pub async fn check_free(
+    store: &Store,
+    destination: &DestinationArgs,
+    prefix: &Prefix,
+    me: (&str, &str),
+) -> Result<(), Failure> {
+    let listing = Listing::of(store, prefix).await.map_err(Failure::usage)?;
+    if listing.is_empty() { Ok(()) } else { may_clear(store, destination, prefix, &listing, me).await }
 }
 
 /// The claim of an earlier run for the same dump.
 async fn claimed_before(
     store: &Store,
     prefix: &Prefix,
-    contents: &Contents,
+    listing: &Listing,
     ours: &ManifestHeader,
 ) -> Result<Option<Claimed>, Failure> {
-    let Some((_, listed)) = contents.objects.iter().find(|(name, _)| name.as_str() == MANIFEST) else {
-        return Ok(None);
-    };
     let key = prefix.manifest_key();
-    let header = match read_manifest(store, prefix, drop).await.map_err(Failure::failed)? {
+    let header = match read_manifest(store, listing.manifest.as_ref(), drop).await.map_err(Failure::failed)? {
         Some(Ok(header)) if header.identity == ours.identity => header,
         Some(Ok(_)) | None => return Ok(None),
         Some(Err(error)) => {
@@ -426,9 +434,8 @@ async fn claimed_before(
             return Ok(None);
         }
     };
-    let is_complete = header.state == DumpStateWord::Complete && contents.has(METADATA);
-    let mut earlier = contents.objects.clone();
-    earlier.retain(|name, _| name.as_str() != MANIFEST);
+    let is_complete = header.state == DumpStateWord::Complete && listing.has_metadata();
+    let earlier = listing.objects().iter().map(|object| (object.name.clone(), object.clone())).collect();
     // What an earlier run saw of the dump's life still holds.
     let going_on = ManifestHeader {
         seen_alive: ours.seen_alive || header.seen_alive,
@@ -438,7 +445,8 @@ async fn claimed_before(
         left_out: ours.left_out.clone().or_else(|| header.left_out.clone()),
         ..ours.clone()
     };
-    let mut claim = Claim::new(store, prefix, going_on, listed.etag.clone(), false);
+    let etag = listing.manifest.as_ref().and_then(|manifest| manifest.etag.clone());
+    let mut claim = Claim::new(store, prefix, going_on, etag, false);
     if is_complete {
         claim.is_closed = true;
     } else {
@@ -448,40 +456,30 @@ async fn claimed_before(
     Ok(Some(Claimed { claim, earlier, before: Some(header), is_complete }))
 }
 
-/// Deletes what is under the prefix, where the user allowed it: `metadata` before all else, so that half of a dump is
-/// never taken for a whole one.
-async fn clear(
-    store: &Store,
-    destination: &DestinationArgs,
-    prefix: &Prefix,
-    contents: Contents,
-) -> Result<(), Failure> {
-    may_clear(store, destination, prefix, &contents)?;
-    warn!("deleting {} objects under {}", contents.objects.len(), store.uri(&prefix.directory()));
-    let (first, rest): (Vec<_>, Vec<_>) = contents.objects.into_iter().partition(|(name, _)| name.is_metadata());
-    for (_, object) in first {
-        store.delete(&object.key).await.map_err(Failure::failed)?;
+/// Deletes the dump under the prefix: `metadata` before all else, so that half of it is never taken for a whole one.
+async fn clear(store: &Store, prefix: &Prefix) -> Result<(), Failure> {
+    let removal = Removal::plan(store, prefix).await.map_err(Failure::failed)?;
+    let uri = store.uri(&prefix.directory());
+    warn!("deleting {} objects under {uri}", removal.objects());
+    let removed = removal.carry_out(store, || None).await.map_err(Failure::failed)?;
+    match removed.what_is_left() {
+        None => Ok(()),
+        Some(left) => Err(Failure::failed(anyhow!("not all under {uri} could be deleted: {left}"))),
     }
-    let keys: Vec<_> = rest.into_iter().map(|(_, object)| object.key).collect();
-    for batch in keys.chunks(crate::s3::DELETE_BATCH) {
-        let refused = store.delete_batch(batch).await.map_err(Failure::failed)?;
-        if let Some((key, why)) = refused.first() {
-            return Err(Failure::failed(anyhow!("cannot delete {}: {why}", store.uri(key))));
-        }
-    }
-    Ok(())
 }
 
-/// Whether what lies under the prefix may be deleted: the user allowed it, and all of it is of dumps.
-pub fn may_clear(
+/// Whether what lies under the prefix may be deleted: the user allowed it, all of it is of dumps, and no upload may be at
+/// work there. `me` is the host and the dump directory: whoever uploaded from there is dead, since we have its lock.
+pub async fn may_clear(
     store: &Store,
     destination: &DestinationArgs,
     prefix: &Prefix,
-    contents: &Contents,
+    listing: &Listing,
+    me: (&str, &str),
 ) -> Result<(), Failure> {
-    let foreign = contents.objects.keys().find(|name| !could_be_dump_file(name.as_str()));
-    let foreign = foreign.map(|name| name.as_str().to_owned()).or_else(|| contents.strangers.first().cloned());
-    let whole = contents.has(METADATA);
+    let foreign = listing.names().find(|name| !could_be_dump_file(name.as_str()));
+    let foreign = foreign.map(|name| name.as_str().to_owned()).or_else(|| listing.strangers.named.first().cloned());
+    let whole = listing.has_metadata();
     let allowed = destination.overwrite || (destination.replace_incomplete && !whole);
     match foreign {
         Some(name) if allowed => {
@@ -489,10 +487,29 @@ pub fn may_clear(
             let error = anyhow!("{uri} holds '{name}', which is no file of a dump, and is not deleted");
             Err(Failure::usage(hinted(error, "choose another --prefix, or move it away")))
         }
-        _ if allowed => Ok(()),
+        _ if allowed => check_dead(store, prefix, listing, me).await,
         _ if whole => Err(occupied(store, prefix, "it holds another dump")),
         _ => Err(occupied(store, prefix, "it holds other objects")),
     }
+}
+
+async fn check_dead(store: &Store, prefix: &Prefix, listing: &Listing, me: (&str, &str)) -> Result<(), Failure> {
+    let manifest = read_manifest(store, listing.manifest.as_ref(), drop).await.map_err(Failure::failed)?;
+    let Some(Ok(header)) = manifest else { return Ok(()) };
+    let host = &header.identity.host;
+    if (host.as_str(), header.directory.as_str()) == me
+        || !may_be_alive(&header, listing.times().max(), Timestamp::now())
+    {
+        return Ok(());
+    }
+    let uri = store.uri(&prefix.directory());
+    let error = anyhow!(
+        "{uri} is occupied: the upload of '{}' on {} may be at work there",
+        header.directory.escape_debug(),
+        host.escape_debug()
+    );
+    let hint = "choose another --prefix; an upload that gave no sign of life for an hour counts as dead";
+    Err(Failure::usage(hinted(error, hint)))
 }
 
 fn occupied(store: &Store, prefix: &Prefix, why: &str) -> Failure {

@@ -19,7 +19,7 @@ use std::path::Path;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, FromArgMatches, Subcommand};
 
-pub use after::{DeleteArgs, EtagArgs, ListArgs, PruneArgs, RestoreArgs, RestoreFrom, VerifyArgs};
+pub use after::{Choice, ChoiceArgs, DeleteArgs, EtagArgs, ListArgs, PruneArgs, RestoreArgs, VerifyArgs};
 pub use shared::{ConnectionArgs, LogFormat, OutputArgs};
 pub use upload::{DestinationArgs, DumpArgs, TransferArgs, UploadArgs};
 
@@ -121,7 +121,6 @@ pub fn parse_from(arguments: impl IntoIterator<Item = OsString>, directory: &Pat
     let command = parse().map_err(|error| environment::name_variable(explain_word(error), &arguments))?;
     match command {
         Command::Upload(upload) => upload.check(directory).map(|upload| Command::Upload(Box::new(upload))),
-        Command::Restore(restore) => restore.check().map(Command::Restore),
         Command::Prune(prune) => prune.check().map(Command::Prune),
         command => Ok(command),
     }

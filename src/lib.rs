@@ -18,8 +18,8 @@
 //! hasher        MD5 of many stretches of files side by side, ahead of their sending
 //! pool          the bounded queue and its workers
 //! scan          one look at the directory, in the order that matters
-//! bucket_dump   a dump as it lies in the bucket: listing and manifest
-//! dump_index    the same as `verify` needs it, small in memory also for 100,000 files
+//! bucket_dump   a dump as it lies in the bucket: its listing
+//! bucket_manifest  the one reader of manifests
 //! object_hash   how an object was hashed when it went up, so that a copy can be compared
 //! catalog       the dumps in a bucket, and where each stands
 //! removal       takes one dump out of the bucket
@@ -42,13 +42,13 @@
 //! `main` parses, starts the report and the runtime, calls [`commands::run`], and exits.
 
 pub mod bucket_dump;
+pub mod bucket_manifest;
 pub mod catalog;
 pub mod claim;
 pub mod cli;
 pub mod commands;
 pub mod content;
 pub mod dump_dir;
-pub mod dump_index;
 pub mod dumper;
 pub mod exit_status;
 pub mod fetch;

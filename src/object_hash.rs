@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use crate::dump_index::Listed;
+use crate::bucket_dump::Listed;
 use crate::hasher::Hasher;
 use crate::model::content_hash::ComputedHash;
 use crate::model::etag::ETag;

@@ -3,26 +3,29 @@
 //! `metadata` goes first: without it nobody takes what is left for a whole dump. The manifest goes last: while anything
 //! is left it says what.
 
-use std::collections::HashSet;
 use std::fmt;
 
 use futures_util::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
 use tracing::{info, warn};
 
-use crate::bucket_dump::{contents, read_manifest};
+use crate::bucket_dump::{Listed, Listing, Strangers};
+use crate::bucket_manifest::read_manifest;
 use crate::model::file_kind::could_be_dump_file;
-use crate::model::file_name::{FileName, MANIFEST};
-use crate::model::manifest::{ManifestFile, ManifestHeader};
+use crate::model::file_name::FileName;
+use crate::model::manifest::ManifestHeader;
 use crate::model::object_key::Prefix;
+use crate::model::standing::may_be_alive;
 use crate::report::escape;
-use crate::s3::{DELETE_BATCH, ErrorKind, ListedObject, OpenUpload, Store, StoreError};
-use crate::stop::Stop;
+use crate::s3::{DELETE_BATCH, ErrorKind, OpenUpload, Store, StoreError};
 use crate::transfer::DUMP_ID;
 
 /// Names that a message has at most.
 const NAMED_MAX: usize = 5;
 /// Requests at a time, where each is for one key.
 const REQUESTS: usize = 8;
+/// Objects of odd names that are asked whose they are; more are left alone.
+const ASKED_MAX: usize = 10_000;
 
 /// What is to be removed.
 #[derive(Debug)]
@@ -38,8 +41,10 @@ pub struct Removal {
     manifest: Option<String>,
     /// Bytes of all of them.
     pub bytes: u64,
+    /// When the newest object was stored.
+    newest: Option<Timestamp>,
     /// Keys directly under the prefix that mydumper does not make. They stay.
-    pub strangers: Vec<String>,
+    pub strangers: Strangers,
     /// Multipart uploads of the dump's files that were not ended.
     uploads: Vec<OpenUpload>,
 }
@@ -72,67 +77,73 @@ impl fmt::Display for Refused {
 
 impl Removal {
     /// Looks at what is there. Changes nothing.
+    ///
+    /// What belongs to the dump is told by its name, or by the dump's id on the object: whoever writes a manifest may
+    /// name anything in it.
     pub async fn plan(store: &Store, prefix: &Prefix) -> Result<Self, StoreError> {
-        let contents = contents(store, prefix).await?;
-        let mut named = HashSet::new();
-        let mut header = None;
-        if contents.has(MANIFEST) {
-            let each = |file: ManifestFile| {
-                named.insert(file.name);
-            };
-            match read_manifest(store, prefix, each).await? {
-                Some(Ok(read)) => header = Some(read),
-                // Then the names alone tell what belongs to the dump.
-                Some(Err(error)) => warn!("{}: {error}", store.uri(&prefix.manifest_key())),
-                None => {}
+        let listing = Listing::of(store, prefix).await?;
+        let header = match read_manifest(store, listing.manifest.as_ref(), drop).await? {
+            Some(Ok(read)) => Some(read),
+            // Then the names alone tell what belongs to the dump.
+            Some(Err(error)) => {
+                warn!("{}: {error}", store.uri(&prefix.manifest_key()));
+                None
             }
-        }
-        let is_ours = |name: &FileName| named.contains(name) || could_be_dump_file(name.as_str());
-        let (ours, others): (Vec<_>, Vec<_>) = contents.objects.into_iter().partition(|(name, _)| is_ours(name));
+            None => None,
+        };
         let mut removal = Self {
             prefix: prefix.clone(),
             header,
             commit: None,
             keys: Vec::new(),
-            manifest: None,
-            bytes: 0,
-            strangers: contents.strangers,
-            uploads: open_uploads(store, prefix, is_ours).await,
+            bytes: listing.manifest.as_ref().map_or(0, |manifest| manifest.size),
+            manifest: listing.manifest.as_ref().map(|manifest| manifest.key.clone()),
+            newest: listing.times().max(),
+            strangers: Strangers::default(),
+            uploads: open_uploads(store, prefix, |name| could_be_dump_file(name.as_str())).await,
         };
-        ours.into_iter().for_each(|(name, object)| removal.take(&name, object));
-        removal.take_marked(store, others).await?;
-        removal.keys.sort_unstable();
-        removal.strangers.sort_unstable();
+        let (ours, others): (Vec<_>, Vec<_>) =
+            listing.objects().iter().partition(|object| could_be_dump_file(object.name.as_str()));
+        ours.into_iter().for_each(|object| removal.take(object));
+        removal.take_marked(store, &others).await?;
+        removal.strangers.add_all(listing.strangers);
         Ok(removal)
     }
 
-    fn take(&mut self, name: &FileName, object: ListedObject) {
+    fn take(&mut self, object: &Listed) {
         self.bytes += object.size;
-        match name.as_str() {
-            MANIFEST => self.manifest = Some(object.key),
-            _ if name.is_metadata() => self.commit = Some(object.key),
-            _ => self.keys.push(object.key),
-        }
+        let key = self.key(object);
+        if object.name.is_metadata() { self.commit = Some(key) } else { self.keys.push(key) }
     }
 
-    /// Files of odd names, which no manifest names yet, carry the dump's id.
-    async fn take_marked(&mut self, store: &Store, others: Vec<(FileName, ListedObject)>) -> Result<(), StoreError> {
+    fn key(&self, object: &Listed) -> String {
+        format!("{}{}", self.prefix.directory(), object.name)
+    }
+
+    /// Files of odd names carry the dump's id.
+    async fn take_marked(&mut self, store: &Store, others: &[&Listed]) -> Result<(), StoreError> {
         let dump_id = self.header.as_ref().map(|header| header.dump_id.clone());
-        let look = async |(name, object): (FileName, ListedObject)| {
-            let head = if dump_id.is_some() { store.head(&object.key).await? } else { None };
-            let is_marked = head.is_some_and(|head| head.metadata.get(DUMP_ID) == dump_id.as_ref());
-            Ok::<_, StoreError>((name, object, is_marked))
+        let asked = if dump_id.is_some() { others.len().min(ASKED_MAX) } else { 0 };
+        let directory = self.prefix.directory();
+        let look = async |object: &&Listed| {
+            let head = store.head(&format!("{directory}{}", object.name)).await?;
+            Ok::<_, StoreError>(head.is_some_and(|head| head.metadata.get(DUMP_ID) == dump_id.as_ref()))
         };
-        let looked: Vec<_> =
-            futures_util::stream::iter(others).map(look).buffer_unordered(REQUESTS).try_collect().await?;
-        for (name, object, is_marked) in looked {
+        let marked: Vec<_> =
+            futures_util::stream::iter(&others[..asked]).map(look).buffered(REQUESTS).try_collect().await?;
+        for (object, is_marked) in others.iter().zip(marked.into_iter().chain(std::iter::repeat(false))) {
             if is_marked {
-                self.take(&name, object);
+                self.take(object);
             } else {
-                self.strangers.push(object.key);
+                self.strangers.add(self.key(object));
             }
         }
         Ok(())
+    }
+
+    /// Whether an upload may be at work on it.
+    pub fn may_be_alive(&self, now: Timestamp) -> bool {
+        self.header.as_ref().is_some_and(|header| may_be_alive(header, self.newest, now))
     }
 
     /// How many objects it is.
@@ -158,28 +169,28 @@ impl Removal {
     /// Some of the names.
     pub fn names(&self) -> String {
         let keys: Vec<_> = self.commit.iter().chain(&self.keys).chain(&self.manifest).map(String::as_str).collect();
-        self.named(&keys)
+        self.named(&keys, keys.len())
     }
 
     /// Some of the names that stay.
     pub fn stranger_names(&self) -> String {
-        self.named(&self.strangers.iter().map(String::as_str).collect::<Vec<_>>())
+        self.named(&self.strangers.named.iter().map(String::as_str).collect::<Vec<_>>(), self.strangers.count)
     }
 
-    fn named(&self, keys: &[&str]) -> String {
+    fn named(&self, keys: &[&str], count: usize) -> String {
         let directory = self.prefix.directory();
         let names: Vec<_> =
             keys.iter().take(NAMED_MAX).map(|key| escape(key.strip_prefix(&directory).unwrap_or(key))).collect();
-        match keys.len().saturating_sub(NAMED_MAX) {
+        match count.saturating_sub(NAMED_MAX) {
             0 => names.join(", "),
             more => format!("{} and {more} more", names.join(", ")),
         }
     }
 
-    /// Does it. An error is one of the store as a whole; what it refuses key by key is in the result.
-    pub async fn carry_out(&self, store: &Store, stop: &Stop) -> Result<Removed, StoreError> {
+    /// Does it. `asked` tells the signal that asks for a stop. An error is one of the store as a whole; what it refuses key by key is in the result.
+    pub async fn carry_out(&self, store: &Store, asked: impl Fn() -> Option<i32>) -> Result<Removed, StoreError> {
         let mut removed = Removed::default();
-        self.remove_in_order(store, stop, &mut removed).await?;
+        self.remove_in_order(store, asked, &mut removed).await?;
         for refused in removed.refused.iter_mut().take(NAMED_MAX) {
             let retention = store.retention(&refused.key).await;
             if let Some(until) = retention.until {
@@ -192,7 +203,12 @@ impl Removal {
         Ok(removed)
     }
 
-    async fn remove_in_order(&self, store: &Store, stop: &Stop, removed: &mut Removed) -> Result<(), StoreError> {
+    async fn remove_in_order(
+        &self,
+        store: &Store,
+        asked: impl Fn() -> Option<i32>,
+        removed: &mut Removed,
+    ) -> Result<(), StoreError> {
         let commit = self.commit.as_slice();
         removed.take(commit.len(), one_by_one(store, commit).await?);
         // While `metadata` stays, all of the dump does.
@@ -200,7 +216,7 @@ impl Removal {
             return Ok(());
         }
         for batch in self.keys.chunks(DELETE_BATCH) {
-            removed.stopped = stop.asked();
+            removed.stopped = asked();
             if removed.stopped.is_some() {
                 return Ok(());
             }
@@ -257,14 +273,25 @@ async fn open_uploads(store: &Store, prefix: &Prefix, is_ours: impl Fn(&FileName
 
 /// Deletes up to a batch of objects; returns those that the store keeps.
 async fn delete(store: &Store, keys: &[String]) -> Result<Vec<Refused>, StoreError> {
-    match store.delete_batch(keys).await {
-        Ok(refused) => Ok(refused.into_iter().map(|(key, why)| Refused { key, why }).collect()),
-        // Some stores do not know this request, or want a checksum in it that we do not send.
-        Err(error) if matches!(error.kind, ErrorKind::NotImplemented | ErrorKind::Invalid | ErrorKind::BadDigest) => {
-            one_by_one(store, keys).await
+    let refused = match store.delete_batch(keys).await {
+        Ok(refused) => refused,
+        // Some stores do not know this request, or want a checksum in it that we do not send; some policies allow single
+        // deletions and not this request.
+        Err(error)
+            if matches!(
+                error.kind,
+                ErrorKind::NotImplemented | ErrorKind::Invalid | ErrorKind::BadDigest | ErrorKind::AccessDenied
+            ) =>
+        {
+            return one_by_one(store, keys).await;
         }
-        Err(error) => Err(error),
-    }
+        Err(error) => return Err(error),
+    };
+    let (denied, kept): (Vec<_>, Vec<_>) = refused.into_iter().partition(|(_, why)| why.starts_with("AccessDenied"));
+    let denied: Vec<_> = denied.into_iter().map(|(key, _)| key).filter(|key| keys.contains(key)).collect();
+    let mut refused = one_by_one(store, &denied).await?;
+    refused.extend(kept.into_iter().map(|(key, why)| Refused { key, why }));
+    Ok(refused)
 }
 
 async fn one_by_one(store: &Store, keys: &[String]) -> Result<Vec<Refused>, StoreError> {

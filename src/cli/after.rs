@@ -11,18 +11,60 @@ use super::values;
 use crate::model::destination::BucketName;
 use crate::model::object_key::Prefix;
 use crate::model::selection::{Sha256Hex, TablePattern, parse_time};
+use crate::model::series::Series;
 use crate::model::units::ByteSize;
 use crate::model::usage_error::UsageError;
 
+/// Which dump is meant.
 #[derive(Clone, Debug, Args)]
-pub struct VerifyArgs {
+pub struct ChoiceArgs {
     /// Bucket that holds the dump
     #[arg(long)]
     pub bucket: BucketName,
 
-    /// The dump's directory in the bucket ('' is its root)
+    /// The dump's directory in the bucket ('' is its root); with --latest, one above it
+    #[arg(long, required_unless_present = "latest")]
+    pub prefix: Option<Prefix>,
+
+    /// The newest complete dump under the prefix
     #[arg(long)]
-    pub prefix: Prefix,
+    pub latest: bool,
+
+    /// With --latest: of this series, where there are several
+    #[arg(long, value_name = "NAME", requires = "latest")]
+    pub series: Option<Series>,
+
+    /// With --latest: the newest that began before this
+    #[arg(long, value_name = "TIME", value_parser = parse_time, requires = "latest")]
+    pub before: Option<Timestamp>,
+}
+
+/// Which dump is meant, one way or the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The one that lies there.
+    At(Prefix),
+    /// The newest complete one.
+    Latest { under: Prefix, series: Option<Series>, before: Option<Timestamp> },
+}
+
+impl ChoiceArgs {
+    /// What was typed.
+    pub fn choice(&self) -> Choice {
+        match &self.prefix {
+            Some(prefix) if !self.latest => Choice::At(prefix.clone()),
+            under => {
+                let under = under.clone().unwrap_or_default();
+                Choice::Latest { under, series: self.series.clone(), before: self.before }
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub dump: ChoiceArgs,
 
     /// Compare with the files in this directory
     #[arg(long)]
@@ -60,6 +102,10 @@ pub struct ListArgs {
     #[arg(long, default_value = "", hide_default_value = true)]
     pub prefix: Prefix,
 
+    /// Only this series
+    #[arg(long, value_name = "NAME", conflicts_with = "files")]
+    pub series: Option<Series>,
+
     /// The files of the dump at the prefix
     #[arg(long, conflicts_with = "max_age")]
     pub files: bool,
@@ -68,7 +114,7 @@ pub struct ListArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// Status 4 if the newest complete dump is older
+    /// Status 4 if the newest complete dump of a series is older
     #[arg(long, value_name = "TIME", value_parser = values::positive_duration)]
     pub max_age: Option<Duration>,
 
@@ -80,21 +126,8 @@ pub struct ListArgs {
 
 #[derive(Clone, Debug, Args)]
 pub struct RestoreArgs {
-    /// Bucket that holds the dump
-    #[arg(long)]
-    pub bucket: BucketName,
-
-    /// The dump's directory in the bucket ('' is its root); with --latest, one above it
-    #[arg(long, required_unless_present = "latest")]
-    pub prefix: Option<Prefix>,
-
-    /// The newest complete dump under the prefix
-    #[arg(long)]
-    pub latest: bool,
-
-    /// With --latest: the newest that began before this
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    pub before: Option<Timestamp>,
+    #[command(flatten)]
+    pub dump: ChoiceArgs,
 
     /// Directory to download into
     #[arg(long)]
@@ -120,29 +153,6 @@ pub struct RestoreArgs {
     pub connection: ConnectionArgs,
     #[command(flatten)]
     pub output: OutputArgs,
-}
-
-/// Which dump is meant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RestoreFrom {
-    Prefix(Prefix),
-    Latest { under: Option<Prefix>, before: Option<Timestamp> },
-}
-
-impl RestoreArgs {
-    pub(super) fn check(self) -> Result<Self, UsageError> {
-        if self.before.is_some() && !self.latest {
-            return Err(UsageError::new("--before without --latest", "add --latest: a --prefix alone names one dump"));
-        }
-        Ok(self)
-    }
-
-    pub fn from(&self) -> RestoreFrom {
-        match &self.prefix {
-            Some(prefix) if !self.latest => RestoreFrom::Prefix(prefix.clone()),
-            under => RestoreFrom::Latest { under: under.clone(), before: self.before },
-        }
-    }
 }
 
 #[derive(Clone, Debug, Args)]
@@ -179,6 +189,10 @@ pub struct PruneArgs {
     /// Only dumps under this directory ('' is the root)
     #[arg(long)]
     pub prefix: Prefix,
+
+    /// Only this series
+    #[arg(long, value_name = "NAME")]
+    pub series: Option<Series>,
 
     /// Keep the newest N
     #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]

@@ -109,7 +109,7 @@ fn what_does_not_fit_together_is_refused_with_a_hint() {
         upload_refused(line, &["hint: "]);
     }
     refused("prune --bucket dumps --prefix p", &["hint: "]);
-    refused("restore --bucket dumps --prefix p --before 2026-11-22 --dir d", &["hint: "]);
+    refused("restore --bucket dumps --prefix p --before 2026-11-22 --dir d", &["--latest"]);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn the_command_after_the_dashes_is_checked_and_completed() {
 #[test]
 fn subcommands_do_not_ask_for_the_uploads_options() {
     let parsed = parse("verify --bucket dumps --prefix a/b --deep").expect("a command");
-    assert!(matches!(parsed, Command::Verify(verify) if verify.deep && verify.prefix.as_str() == "a/b"));
+    assert!(matches!(parsed, Command::Verify(verify) if verify.deep && verify.dump.prefix == "a/b".parse().ok()));
     assert!(matches!(parse("list --bucket dumps --max-age 26h"), Ok(Command::List(_))));
     assert!(matches!(parse("delete --bucket dumps --prefix a -y"), Ok(Command::Delete(delete)) if delete.yes));
     assert!(matches!(parse("prune --bucket dumps --prefix a --keep-daily 7 --dry-run"), Ok(Command::Prune(_))));
@@ -144,16 +144,19 @@ fn subcommands_do_not_ask_for_the_uploads_options() {
 
 #[test]
 fn restore_takes_one_dump_or_the_latest() {
-    let from = |line: &str| match parse(&format!("restore --bucket dumps --dir d {line}")) {
-        Ok(Command::Restore(restore)) => Ok(restore.from()),
+    let choice = |line: &str| match parse(&format!("restore --bucket dumps --dir d {line}")) {
+        Ok(Command::Restore(restore)) => Ok(restore.dump.choice()),
         other => Err(format!("{other:?}")),
     };
     let prefix = "a".parse::<crate::model::object_key::Prefix>().expect("a prefix");
-    assert_eq!(from("--prefix a"), Ok(RestoreFrom::Prefix(prefix.clone())));
-    assert_eq!(from("--latest"), Ok(RestoreFrom::Latest { under: None, before: None }));
-    assert_eq!(from("--latest --prefix a"), Ok(RestoreFrom::Latest { under: Some(prefix), before: None }));
-    assert!(from("--latest --before 2026-11-22T03:00 --tables shop.orders,crm.*").is_ok());
+    let latest = |under, series| Ok(Choice::Latest { under, series, before: None });
+    assert_eq!(choice("--prefix a"), Ok(Choice::At(prefix.clone())));
+    assert_eq!(choice("--latest"), latest(Default::default(), None));
+    assert_eq!(choice("--latest --prefix a --series b"), latest(prefix, "b".parse().ok()));
+    assert!(choice("--latest --before 2026-11-22T03:00 --tables shop.orders,crm.*").is_ok());
     refused("restore --bucket dumps --dir d", &["--prefix"]);
+    refused("restore --bucket dumps --dir d --prefix a --series b", &["--latest"]);
+    refused("verify --bucket dumps", &["--prefix"]);
 }
 
 #[test]

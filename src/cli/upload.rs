@@ -11,6 +11,7 @@ use super::values;
 use crate::model::child_arguments::{absolute, check_child_arguments};
 use crate::model::destination::{BucketName, ServerSideEncryption, StorageClass, TAGS_MAX, Tag};
 use crate::model::object_key::{DEFAULT_PREFIX, PrefixTemplate};
+use crate::model::series::Series;
 use crate::model::units::{ByteSize, Rate};
 use crate::model::usage_error::UsageError;
 
@@ -131,6 +132,11 @@ pub struct DestinationArgs {
     /// Directory in the bucket, with the dump's start
     #[arg(long, default_value = DEFAULT_PREFIX)]
     pub prefix: PrefixTemplate,
+
+    /// What it is one of, for list and prune
+    // The fixed part of the prefix without it.
+    #[arg(long, value_name = "NAME")]
+    pub series: Option<Series>,
 
     /// Delete whatever dump is under the prefix
     #[arg(long)]

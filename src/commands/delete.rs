@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
+use jiff::Timestamp;
 use tracing::{info, warn};
 
+use crate::bucket_dump::no_dump;
 use crate::cli::DeleteArgs;
 use crate::commands::reach::{first_answer, reach};
 use crate::exit_status::{Failure, Status};
 use crate::hint::hinted;
-use crate::model::manifest::DumpStateWord;
 use crate::model::units::ByteSize;
 use crate::removal::{Removal, Removed};
 use crate::report::Report;
@@ -33,15 +34,20 @@ async fn delete(args: &DeleteArgs, report: &Report, stop: &Stop) -> Result<Statu
     };
     if removal.is_empty() && !args.with_bucket {
         say_strangers(&removal);
-        return Err(super::list::no_dump(&store, &args.prefix.directory()));
+        return Err(Failure::incomplete(no_dump(&store, &args.prefix)));
     }
     show(&removal, &store, &place).await;
+    if args.yes && removal.may_be_alive(Timestamp::now()) {
+        let error = anyhow!("an upload may be at work on {place}: it gave a sign of life within the last hour");
+        let hint = "stop it first; without --yes it is asked whether to delete this dump all the same";
+        return Err(Failure::failed(hinted(error, hint)));
+    }
     if !args.yes && !is_confirmed(&question(&removal, &place, args), report, stop).await? {
         info!("nothing was deleted");
         return Ok(Status::Failure);
     }
     store.wait_for(Instant::now(), PATIENCE);
-    let removed = removal.carry_out(&store, stop).await.map_err(|error| broken_off(error, &place))?;
+    let removed = removal.carry_out(&store, || stop.asked()).await.map_err(|error| broken_off(error, &place))?;
     outcome(&removed, &place)?;
     if args.with_bucket {
         delete_bucket(&store).await?;
@@ -57,8 +63,8 @@ async fn show(removal: &Removal, store: &Store, place: &str) {
     if removal.uploads() > 0 {
         info!("{place} has {} unfinished uploads of a dump's files", removal.uploads());
     }
-    if removal.header.as_ref().is_some_and(|header| header.state == DumpStateWord::Uploading) {
-        warn!("this dump was never finished; make sure that no mydumper2s3 is uploading it now");
+    if removal.may_be_alive(Timestamp::now()) {
+        warn!("an upload may be at work on this dump: make sure that there is none");
     }
     say_strangers(removal);
     if removal.objects() > 0 && keeps_old_versions(store, removal).await {
@@ -69,7 +75,7 @@ async fn show(removal: &Removal, store: &Store, place: &str) {
 }
 
 fn say_strangers(removal: &Removal) {
-    if !removal.strangers.is_empty() {
+    if removal.strangers.count > 0 {
         warn!("these are no files of a dump and stay: {}", removal.stranger_names());
     }
 }

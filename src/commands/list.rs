@@ -1,8 +1,9 @@
 //! `list`: the dumps in the bucket, one dump's files, and whether the newest complete dump is young enough.
 //!
 //! `--json` prints one document on stdout: `dumps` has what the table has, with full precision and nothing cut, and
-//! with `--max-age` `is_recent` and `newest_complete`, too; with `--files` it is one `dump` and its `files`.
+//! with `--max-age` `is_recent` and each of the `series`, too; with `--files` it is one `dump` and its `files`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -14,9 +15,9 @@ use crate::catalog::{self, FoundDump};
 use crate::cli::ListArgs;
 use crate::commands::reach::{first_answer, reach};
 use crate::exit_status::{Failure, Status};
-use crate::hint::hinted;
 use crate::model::left_out::{LeftOut, in_words};
-use crate::model::standing::StandingWord;
+use crate::model::series::Series;
+use crate::model::standing::{Standing, StandingWord};
 use crate::model::units::{ByteSize, human_duration};
 use crate::report::{Align, Report, Table, escape};
 use crate::s3::Store;
@@ -41,24 +42,28 @@ async fn list(args: &ListArgs, report: &Report, now: Timestamp) -> Result<Status
     if args.files {
         return files::list(&store, args, report, now).await;
     }
-    let dumps = first_answer(&store, catalog::find(&store, &args.prefix, now).await)?;
+    let mut dumps = first_answer(&store, catalog::find(&store, &args.prefix, now).await)?;
+    dumps.retain(|dump| args.series.as_ref().is_none_or(|series| *series == dump.series));
     let place = store.uri(&args.prefix.directory());
-    let age = args.max_age.map(|max_age| Age::of(&dumps, max_age, now));
+    let ages = args.max_age.map(|max_age| Ages::of(&dumps, max_age, now));
     if args.json {
         let dumps = dumps.iter().map(DumpJson::from).collect();
-        let age = age.as_ref().map(AgeJson::from);
-        report.data(&to_json(&ListJson { bucket: store.bucket(), prefix: args.prefix.as_str(), age, dumps })?);
-    } else if let Some(age) = &age {
+        let ages = ages.as_ref().map(AgesJson::from);
+        report.data(&to_json(&ListJson { bucket: store.bucket(), prefix: args.prefix.as_str(), ages, dumps })?);
+    } else if let Some(ages) = &ages {
         // A check in cron's way: nothing to say when all is well.
-        if !(args.output.quiet && age.is_recent) {
-            report.data(&age.line(&store, &place));
+        let shown = ages.of_series.iter().filter(|age| !(args.output.quiet && age.is_recent));
+        shown.for_each(|age| report.data(&age.line(&store, ages.max)));
+        if ages.of_series.is_empty() {
+            let limit = human_duration(ages.max);
+            report.data(&format!("no dump in {}, and one at most {limit} old was expected", escape(&place)));
         }
     } else if dumps.is_empty() {
         info!("there is no dump in {place}");
     } else {
         report.table(&table(&dumps));
     }
-    Ok(age.filter(|age| !age.is_recent).map_or(Status::Success, |_| Status::Difference))
+    Ok(ages.filter(|ages| !ages.are_recent()).map_or(Status::Success, |_| Status::Difference))
 }
 
 fn table(dumps: &[FoundDump]) -> Table {
@@ -89,8 +94,8 @@ fn table(dumps: &[FoundDump]) -> Table {
 fn shown_state(dump: &FoundDump) -> String {
     let left_out = dump.header.as_ref().and_then(|header| header.left_out.as_deref()).unwrap_or_default();
     match dump.standing.is_complete() && !left_out.is_empty() {
-        true => format!("{} (without {})", dump.standing, in_words(left_out)),
-        false => dump.standing.to_string(),
+        true => format!("{} (without {})", dump.state(), in_words(left_out)),
+        false => dump.state(),
     }
 }
 
@@ -118,34 +123,58 @@ fn shown_databases(dump: &FoundDump) -> String {
     }
 }
 
-/// How old the newest complete dump is, and whether that will do.
-struct Age<'a> {
-    newest: Option<&'a FoundDump>,
-    age: Option<SignedDuration>,
+/// How old the newest complete dump of each series is, and whether that will do.
+struct Ages<'a> {
     max: Duration,
+    of_series: Vec<Age<'a>>,
+}
+
+struct Age<'a> {
+    series: &'a Series,
+    /// The newest complete dump, and its age.
+    newest: Option<(&'a FoundDump, SignedDuration)>,
     is_recent: bool,
 }
 
-impl<'a> Age<'a> {
-    /// Counted from the dump's start: what happened later is not in it.
+impl<'a> Ages<'a> {
+    /// Counted from the dumps' starts: what happened later is not in them. Of what has no manifest nobody expects a next.
     fn of(dumps: &'a [FoundDump], max: Duration, now: Timestamp) -> Self {
-        let complete = dumps.iter().filter(|dump| dump.standing.is_complete());
-        let newest = complete.max_by_key(|dump| dump.started());
-        let age = newest.and_then(FoundDump::started).map(|started| now.duration_since(started));
+        let mut newest: BTreeMap<&Series, Option<(&FoundDump, SignedDuration)>> = BTreeMap::new();
+        // The oldest comes first.
+        for dump in dumps.iter().filter(|dump| !matches!(dump.standing, Standing::NoManifest { .. })) {
+            let of_series = newest.entry(&dump.series).or_default();
+            if let Some(started) = dump.started().filter(|_| dump.counts()) {
+                *of_series = Some((dump, now.duration_since(started)));
+            }
+        }
         let max_age = SignedDuration::try_from(max).unwrap_or(SignedDuration::MAX);
-        Self { newest, age, max, is_recent: age.is_some_and(|age| age <= max_age) }
+        let age = |(series, newest): (_, Option<(_, SignedDuration)>)| {
+            let is_recent = newest.is_some_and(|(_, age)| age <= max_age);
+            Age { series, newest, is_recent }
+        };
+        Self { max, of_series: newest.into_iter().map(age).collect() }
     }
 
-    fn line(&self, store: &Store, place: &str) -> String {
-        let limit = human_duration(self.max);
-        let (Some(dump), Some(age)) = (self.newest, self.age) else {
-            return format!("no complete dump in {}, and one at most {limit} old was expected", escape(place));
+    /// All of them, and there is one.
+    fn are_recent(&self) -> bool {
+        !self.of_series.is_empty() && self.of_series.iter().all(|age| age.is_recent)
+    }
+}
+
+impl Age<'_> {
+    fn line(&self, store: &Store, max: Duration) -> String {
+        let limit = human_duration(max);
+        let series = escape(self.series.as_str());
+        let Some((dump, age)) = self.newest else {
+            return format!("series '{series}': no complete dump, and one at most {limit} old was expected");
         };
-        // A start in the future is a clock's fault; the dump is there.
         let age = human_duration(age.try_into().unwrap_or_default());
         let verdict = if self.is_recent { "is within" } else { "is older than" };
         let uri = store.uri(&dump.prefix.directory());
-        format!("the newest complete dump, {}, began {age} ago, which {verdict} {limit}", escape(&uri))
+        format!(
+            "series '{series}': the newest complete dump, {}, began {age} ago, which {verdict} {limit}",
+            escape(&uri)
+        )
     }
 }
 
@@ -154,26 +183,39 @@ struct ListJson<'a> {
     bucket: &'a str,
     prefix: &'a str,
     #[serde(flatten)]
-    age: Option<AgeJson<'a>>,
+    ages: Option<AgesJson<'a>>,
     dumps: Vec<DumpJson<'a>>,
 }
 
 #[derive(Serialize)]
-struct AgeJson<'a> {
+struct AgesJson<'a> {
     max_age_seconds: f64,
+    /// Whether all series are.
+    is_recent: bool,
+    series: Vec<AgeJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct AgeJson<'a> {
+    series: &'a str,
     is_recent: bool,
     /// Its prefix.
     newest_complete: Option<&'a str>,
     age_seconds: Option<f64>,
 }
 
-impl<'a> From<&Age<'a>> for AgeJson<'a> {
-    fn from(age: &Age<'a>) -> Self {
-        Self {
-            max_age_seconds: age.max.as_secs_f64(),
+impl<'a> From<&Ages<'a>> for AgesJson<'a> {
+    fn from(ages: &Ages<'a>) -> Self {
+        let of_series = |age: &Age<'a>| AgeJson {
+            series: age.series.as_str(),
             is_recent: age.is_recent,
-            newest_complete: age.newest.map(|dump| dump.prefix.as_str()),
-            age_seconds: age.age.map(|age| age.as_secs_f64()),
+            newest_complete: age.newest.map(|(dump, _)| dump.prefix.as_str()),
+            age_seconds: age.newest.map(|(_, age)| age.as_secs_f64()),
+        };
+        Self {
+            max_age_seconds: ages.max.as_secs_f64(),
+            is_recent: ages.are_recent(),
+            series: ages.of_series.iter().map(of_series).collect(),
         }
     }
 }
@@ -182,12 +224,15 @@ impl<'a> From<&Age<'a>> for AgeJson<'a> {
 #[derive(Serialize)]
 struct DumpJson<'a> {
     prefix: &'a str,
+    series: &'a str,
     state: StandingWord,
     /// Why it is not whole.
     reason: Option<&'a str>,
     started: Option<Timestamp>,
     /// Whether that is only when the oldest object was stored.
     started_is_estimate: bool,
+    /// Whether a clock was wrong: such a dump counts nowhere as the newest.
+    started_in_future: bool,
     finished: Option<Timestamp>,
     duration_seconds: Option<f64>,
     files: u64,
@@ -207,10 +252,12 @@ impl<'a> From<&'a FoundDump> for DumpJson<'a> {
         let header = dump.header.as_ref();
         Self {
             prefix: dump.prefix.as_str(),
+            series: dump.series.as_str(),
             state: dump.standing.word(),
             reason: dump.standing.reason(),
             started: dump.started(),
             started_is_estimate: header.is_none(),
+            started_in_future: dump.is_future,
             finished: header.and_then(|header| header.finished),
             duration_seconds: dump.duration().map(|duration| duration.as_secs_f64()),
             files: dump.files,
@@ -227,10 +274,4 @@ impl<'a> From<&'a FoundDump> for DumpJson<'a> {
 
 fn to_json(document: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string_pretty(document).map_err(|error| Failure::failed(anyhow!("cannot write JSON: {error}")))
-}
-
-/// There is nothing where one dump was named.
-pub(super) fn no_dump(store: &Store, directory: &str) -> Failure {
-    let error = anyhow!("there is no dump directly in {}", store.uri(directory));
-    Failure::incomplete(hinted(error, "'mydumper2s3 list' shows where there are some"))
 }

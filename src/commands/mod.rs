@@ -1,5 +1,6 @@
 //! One file a subcommand.
 
+pub mod choose;
 pub mod delete;
 pub mod etag;
 pub mod list;

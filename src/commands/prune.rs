@@ -1,8 +1,9 @@
-//! `prune`: old dumps go by rules. Each directory of dumps is counted on its own.
+//! `prune`: old dumps go by rules. Each series is counted on its own.
 //!
-//! Only whole dumps of this program are counted. What cannot be judged (no manifest, or a newer one) stays.
+//! Only whole dumps of this program are counted. What cannot be judged (no manifest, or a newer one) stays, and so does
+//! what may be alive.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -15,10 +16,11 @@ use crate::commands::reach::{first_answer, reach};
 use crate::exit_status::{Failure, Status};
 use crate::model::manifest::ManifestHeader;
 use crate::model::retention::{Reason, Rules, reasons_to_keep};
+use crate::model::series::Series;
 use crate::model::standing::Standing;
 use crate::model::units::{ByteSize, human_duration};
 use crate::removal::Removal;
-use crate::report::{Align, Report, Table};
+use crate::report::{Align, Report, Table, escape};
 use crate::s3::Store;
 use crate::stop::Stop;
 
@@ -35,9 +37,11 @@ async fn prune(args: &PruneArgs, report: &Report, stop: &Stop, now: Timestamp) -
     };
     // A dump that lies at the prefix itself is not under it; it belongs to the directory above.
     dumps.retain(|dump| dump.prefix != args.prefix);
-    let decided = decide(&dumps, args, now);
-    report.table(&table(&decided));
-    let doomed: Vec<_> = decided.iter().filter(|decided| decided.is_removed).map(|decided| decided.dump).collect();
+    dumps.retain(|dump| args.series.as_ref().is_none_or(|series| *series == dump.series));
+    let groups = decide(&dumps, args, now);
+    show(&groups, report);
+    let doomed: Vec<_> =
+        groups.values().flatten().filter(|decided| decided.is_removed).map(|decided| decided.dump).collect();
     let bytes = ByteSize(doomed.iter().map(|dump| dump.bytes).sum()).human();
     let word = if args.dry_run { "would remove" } else { "removing" };
     info!("{word} {} of {} dumps ({bytes})", doomed.len(), dumps.len());
@@ -55,8 +59,8 @@ struct Decided<'a> {
     why: String,
 }
 
-/// Decides about every dump, directory by directory.
-fn decide<'a>(dumps: &'a [FoundDump], args: &PruneArgs, now: Timestamp) -> Vec<Decided<'a>> {
+/// Decides about every dump, series by series.
+fn decide<'a>(dumps: &'a [FoundDump], args: &PruneArgs, now: Timestamp) -> BTreeMap<&'a Series, Vec<Decided<'a>>> {
     let rules = Rules {
         last: args.keep_last,
         daily: args.keep_daily,
@@ -64,25 +68,36 @@ fn decide<'a>(dumps: &'a [FoundDump], args: &PruneArgs, now: Timestamp) -> Vec<D
         monthly: args.keep_monthly,
         within: args.keep_within,
     };
-    let mut parents: BTreeMap<&str, Vec<&FoundDump>> = BTreeMap::new();
+    let mut groups: BTreeMap<&Series, Vec<&FoundDump>> = BTreeMap::new();
     for dump in dumps {
-        let (parent, _) = dump.prefix.as_str().rsplit_once('/').unwrap_or_default();
-        parents.entry(parent).or_default().push(dump);
+        groups.entry(&dump.series).or_default().push(dump);
     }
-    parents.into_values().flat_map(|dumps| decide_in_one(dumps, rules, args.incomplete_older_than, now)).collect()
+    let decide = |(series, dumps)| (series, decide_in_one(dumps, rules, args.incomplete_older_than, now));
+    groups.into_iter().map(decide).collect()
 }
 
+/// Copies of one dump, in another directory, take one place together: a rule that keeps one of them keeps all.
 fn decide_in_one<'a>(
     dumps: Vec<&'a FoundDump>,
     rules: Rules,
     incomplete_older_than: Option<Duration>,
     now: Timestamp,
 ) -> Vec<Decided<'a>> {
-    let complete = |dump: &FoundDump| dump.started().filter(|_| dump.standing.is_complete());
-    let starts: Vec<_> = dumps.iter().filter_map(|dump| complete(dump)).collect();
-    let mut reasons = reasons_to_keep(&starts, rules, now).into_iter();
-    let decide = |dump| match complete(dump).and_then(|_| reasons.next()) {
-        Some(reasons) => of_complete(dump, &reasons),
+    let complete = |dump: &'a FoundDump| {
+        let started = dump.started().filter(|_| dump.standing.is_complete())?;
+        Some((dump.header.as_ref().map(|header| header.dump_id.as_str())?, started))
+    };
+    let mut starts: Vec<Timestamp> = Vec::new();
+    let mut places = HashMap::new();
+    for (dump_id, started) in dumps.iter().filter_map(|dump| complete(dump)) {
+        places.entry(dump_id).or_insert_with(|| {
+            starts.push(started);
+            starts.len() - 1
+        });
+    }
+    let reasons = reasons_to_keep(&starts, rules, now);
+    let decide = |dump| match complete(dump) {
+        Some((dump_id, _)) => of_complete(dump, &reasons[places[dump_id]]),
         None => of_other(dump, incomplete_older_than, now),
     };
     dumps.into_iter().map(decide).collect()
@@ -99,14 +114,14 @@ fn of_complete<'a>(dump: &'a FoundDump, reasons: &[Reason]) -> Decided<'a> {
 
 /// What is not a whole dump goes only by its age, and never while it may still be on its way.
 fn of_other(dump: &FoundDump, older_than: Option<Duration>, now: Timestamp) -> Decided<'_> {
-    let stays = |why: &str| Decided { dump, is_removed: false, why: why.to_owned() };
+    let stays = |why: &str| Decided { dump, is_removed: false, why: format!("{}; {why}", dump.state()) };
     match dump.standing {
-        Standing::Uploading => return stays("it is being uploaded"),
-        Standing::NoManifest { .. } => return stays("without a manifest it cannot be judged; use delete"),
-        Standing::Unknown(_) => return stays("it cannot be judged by this version"),
+        Standing::Uploading => return stays("it may be alive"),
+        Standing::NoManifest { .. } => return stays("it cannot be judged without one; use delete"),
+        Standing::Unknown(_) => return stays("it cannot be judged"),
         _ => {}
     }
-    let Some(limit) = older_than else { return stays("not whole; --incomplete-older-than removes such") };
+    let Some(limit) = older_than else { return stays("--incomplete-older-than removes such") };
     // Without a readable manifest the newest object is what is known of the dump's age.
     let age = dump.header.as_ref().map(|header| header.started).or(dump.newest);
     let age = age.map(|time| now.duration_since(time));
@@ -114,28 +129,37 @@ fn of_other(dump: &FoundDump, older_than: Option<Duration>, now: Timestamp) -> D
     let limit = SignedDuration::try_from(limit).unwrap_or(SignedDuration::MAX);
     match age {
         Some(age) if age > limit => {
-            Decided { dump, is_removed: true, why: format!("not whole, and older than {limit_text}") }
+            Decided { dump, is_removed: true, why: format!("{}; older than {limit_text}", dump.state()) }
         }
-        _ => stays(&format!("not whole, but not older than {limit_text}")),
+        _ => stays(&format!("not older than {limit_text}")),
+    }
+}
+
+/// A table for each series. What happens comes first, and what may be long last.
+fn show(groups: &BTreeMap<&Series, Vec<Decided<'_>>>, report: &Report) {
+    for (index, (series, decided)) in groups.iter().enumerate() {
+        let removed = decided.iter().filter(|decided| decided.is_removed).count();
+        let gap = if index > 0 { "\n" } else { "" };
+        let series = escape(series.as_str());
+        report.data(&format!("{gap}series '{series}': {removed} of {} dumps to be removed", decided.len()));
+        report.table(&table(decided));
     }
 }
 
 fn table(decided: &[Decided<'_>]) -> Table {
     let mut table = Table::new([
-        ("PREFIX", Align::Left),
+        ("ACTION", Align::Left),
         ("START (UTC)", Align::Left),
         ("SIZE", Align::Right),
-        ("STATE", Align::Left),
-        ("ACTION", Align::Left),
+        ("PREFIX", Align::Left),
         ("WHY", Align::Left),
     ]);
     for Decided { dump, is_removed, why } in decided {
         table.row([
-            list::shown_prefix(dump.prefix.as_str()),
+            if *is_removed { "remove" } else { "keep" }.to_owned(),
             dump.started().map_or_else(|| "-".to_owned(), |time| list::shown_start(dump, time)),
             ByteSize(dump.bytes).human(),
-            dump.standing.to_string(),
-            if *is_removed { "remove" } else { "keep" }.to_owned(),
+            list::shown_prefix(dump.prefix.as_str()),
             why.clone(),
         ]);
     }
@@ -163,12 +187,14 @@ async fn remove_all(store: &Store, doomed: &[&FoundDump], stop: &Stop) -> Result
 async fn remove(store: &Store, dump: &FoundDump, is_first: bool, stop: &Stop) -> Result<(), Failure> {
     let place = store.uri(&dump.prefix.directory());
     let removal = Removal::plan(store, &dump.prefix).await.map_err(Failure::failed)?;
-    let which = |header: Option<&ManifestHeader>| header.map(|header| (header.dump_id.clone(), header.state));
+    // A claim that was renewed since is another manifest, and of a dump that lives.
+    let which =
+        |header: Option<&ManifestHeader>| header.map(|header| (header.dump_id.clone(), header.state, header.renewed));
     if which(removal.header.as_ref()) != which(dump.header.as_ref()) {
         warn!("{place} has changed meanwhile and stays");
         return Ok(());
     }
-    if !removal.strangers.is_empty() {
+    if removal.strangers.count > 0 {
         warn!("in {place} these are no files of a dump and stay: {}", removal.stranger_names());
     }
     if is_first && delete::keeps_old_versions(store, &removal).await {
@@ -176,6 +202,6 @@ async fn remove(store: &Store, dump: &FoundDump, is_first: bool, stop: &Stop) ->
             "the bucket keeps old versions: they stay, and so do their bytes, until a lifecycle rule or you remove them"
         );
     }
-    let removed = removal.carry_out(store, stop).await.map_err(|error| delete::broken_off(error, &place))?;
+    let removed = removal.carry_out(store, || stop.asked()).await.map_err(|error| delete::broken_off(error, &place))?;
     delete::outcome(&removed, &place)
 }

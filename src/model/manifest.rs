@@ -3,11 +3,13 @@
 //! It is JSON: the fields of [`ManifestHeader`], then `files`, one file a line, so that a dump of 100,000 files is
 //! written and read as a stream. Unknown fields are ignored; a newer `format` is refused.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::rc::Rc;
 
 use jiff::Timestamp;
-use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::dump_metadata::ReplicationSource;
@@ -18,6 +20,14 @@ use super::left_out::LeftOut;
 
 /// The format that this program writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
+
+/// The largest manifest that is read, in bytes. A file takes some 250 of them, and 35 more for each part.
+pub const SIZE_MAX: u64 = 512 * 1024 * 1024;
+/// The most bytes that one file takes: 10,000 parts are 350,000.
+const FILE_SIZE_MAX: u64 = 1024 * 1024;
+/// The most bytes that one field of the header takes. The longest are the text of a `metadata.partial` and the names of
+/// withdrawn objects.
+const FIELD_SIZE_MAX: u64 = 64 * 1024 * 1024;
 
 /// Where a dump stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +128,9 @@ pub struct ManifestHeader {
     pub identity: DumpIdentity,
     /// [`DumpIdentity::id`]; also in the user metadata of each object.
     pub dump_id: String,
+    /// What is dumped again and again: `--series`, else the fixed part of the prefix. Absent where neither was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub series: Option<String>,
     /// When the dump began, UTC.
     pub started: Timestamp,
     /// When the last file was verified, UTC.
@@ -277,6 +290,8 @@ pub fn write<W: Write>(
 pub enum BadManifest {
     /// Written by a newer program.
     Newer(u64),
+    /// More than this program reads. What it would say is not known.
+    TooLarge(&'static str),
     /// No manifest, or a damaged one.
     Damaged(serde_json::Error),
 }
@@ -290,6 +305,7 @@ impl fmt::Display for BadManifest {
                     "the manifest has format {format}, this program reads up to {FORMAT}; use a newer mydumper2s3"
                 )
             }
+            Self::TooLarge(what) => write!(formatter, "{MANIFEST_NAME} is larger than what is read: {what}"),
             Self::Damaged(_) => write!(formatter, "{MANIFEST_NAME} is no manifest or is damaged"),
         }
     }
@@ -300,32 +316,119 @@ const MANIFEST_NAME: &str = super::file_name::MANIFEST;
 impl std::error::Error for BadManifest {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Newer(_) => None,
+            Self::Newer(_) | Self::TooLarge(_) => None,
             Self::Damaged(error) => Some(error),
         }
     }
 }
 
 /// Reads a manifest as a stream: `each` gets every file as it comes, the header is returned at the end.
+///
+/// Memory: a file, or a field of the header. Whoever may write to the bucket may write anything here; so the whole, each
+/// file and each field have limits, and what is no field of a header is passed over.
 pub fn read(reader: impl Read, each: impl FnMut(ManifestFile)) -> Result<ManifestHeader, BadManifest> {
+    let allowance = Allowance::default();
     let mut fields = serde_json::Map::new();
-    let mut deserializer = serde_json::Deserializer::from_reader(reader);
-    let result =
-        Document { fields: &mut fields, each }.deserialize(&mut deserializer).and_then(|()| deserializer.end());
+    let mut deserializer = serde_json::Deserializer::from_reader(Limited { reader, allowance: allowance.clone() });
+    let document = Document { fields: &mut fields, each, known: field_names(), allowance: &allowance };
+    let result = document.deserialize(&mut deserializer).and_then(|()| deserializer.end());
     // The format is looked at first: what a newer one holds may well look damaged to us.
     if let Some(format) = fields.get("format").and_then(serde_json::Value::as_u64)
         && format > u64::from(FORMAT)
     {
         return Err(BadManifest::Newer(format));
     }
+    if let Some(what) = allowance.exceeded.get() {
+        return Err(BadManifest::TooLarge(what));
+    }
     result.map_err(BadManifest::Damaged)?;
     serde_json::from_value(serde_json::Value::Object(fields)).map_err(BadManifest::Damaged)
 }
 
-/// The whole document: `files` goes to `each`, the rest into `fields`.
+/// Bytes that may still be read.
+#[derive(Clone)]
+struct Allowance {
+    whole: Rc<Cell<u64>>,
+    value: Rc<Cell<u64>>,
+    /// What was larger than its limit.
+    exceeded: Rc<Cell<Option<&'static str>>>,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        let cell = |bytes| Rc::new(Cell::new(bytes));
+        Self { whole: cell(SIZE_MAX), value: cell(FIELD_SIZE_MAX), exceeded: Rc::default() }
+    }
+}
+
+impl Allowance {
+    /// The next value begins, or the name of the next field.
+    fn begin(&self, bytes: u64) {
+        self.value.set(bytes);
+    }
+
+    fn spend(&self, bytes: u64) -> io::Result<()> {
+        for (left, what) in [(&self.whole, "the whole of it"), (&self.value, "one of its values")] {
+            let Some(rest) = left.get().checked_sub(bytes) else {
+                self.exceeded.set(Some(what));
+                return Err(io::Error::other("too large"));
+            };
+            left.set(rest);
+        }
+        Ok(())
+    }
+}
+
+/// A reader that ends where the allowance does. The JSON reader above it asks for single bytes.
+struct Limited<R> {
+    reader: R,
+    allowance: Allowance,
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(bytes)?;
+        self.allowance.spend(count as u64)?;
+        Ok(count)
+    }
+}
+
+/// The names of a header's fields, from the type itself. What else a newer program may write is passed over.
+fn field_names() -> &'static [&'static str] {
+    struct Names(Cell<&'static [&'static str]>);
+    impl<'de> Deserializer<'de> for &Names {
+        type Error = serde::de::value::Error;
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Self::Error> {
+            self.0.set(fields);
+            Err(Self::Error::custom("only the names were asked for"))
+        }
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(Self::Error::custom("a header is a struct"))
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct
+            newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+    let names = Names(Cell::default());
+    let _ = ManifestHeader::deserialize(&names);
+    names.0.get()
+}
+
+/// The whole document: `files` goes to `each`, the header's fields into `fields`.
 struct Document<'a, F> {
     fields: &'a mut serde_json::Map<String, serde_json::Value>,
     each: F,
+    known: &'static [&'static str],
+    allowance: &'a Allowance,
 }
 
 impl<'de, F: FnMut(ManifestFile)> DeserializeSeed<'de> for Document<'_, F> {
@@ -345,21 +448,28 @@ impl<'de, F: FnMut(ManifestFile)> Visitor<'de> for Document<'_, F> {
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<String>()? {
+            self.allowance.begin(FIELD_SIZE_MAX);
             if key == "files" {
                 let newer = self.fields.get("format").and_then(serde_json::Value::as_u64);
                 if newer.is_some_and(|format| format > u64::from(FORMAT)) {
                     return Err(A::Error::custom("a newer format"));
                 }
-                map.next_value_seed(Files(&mut self.each))?;
-            } else {
+                map.next_value_seed(Files { each: &mut self.each, allowance: self.allowance })?;
+            } else if self.known.contains(&key.as_str()) {
                 self.fields.insert(key, map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
             }
+            self.allowance.begin(FIELD_SIZE_MAX);
         }
         Ok(())
     }
 }
 
-struct Files<'a, F>(&'a mut F);
+struct Files<'a, F> {
+    each: &'a mut F,
+    allowance: &'a Allowance,
+}
 
 impl<'de, F: FnMut(ManifestFile)> DeserializeSeed<'de> for Files<'_, F> {
     type Value = ();
@@ -377,8 +487,10 @@ impl<'de, F: FnMut(ManifestFile)> Visitor<'de> for Files<'_, F> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
+        self.allowance.begin(FILE_SIZE_MAX);
         while let Some(file) = sequence.next_element()? {
-            (self.0)(file);
+            (self.each)(file);
+            self.allowance.begin(FILE_SIZE_MAX);
         }
         Ok(())
     }

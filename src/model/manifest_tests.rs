@@ -8,6 +8,7 @@ fn header() -> ManifestHeader {
         reason: None,
         identity: DumpIdentity { host: "db1".into(), started: "2026-11-22 02:00:01".into(), inode: 7, born: Some(5) },
         dump_id: "id".into(),
+        series: Some("shop".into()),
         started: Timestamp::UNIX_EPOCH,
         finished: None,
         dumper_finished: None,
@@ -112,4 +113,21 @@ proptest! {
         }
         let _ = read_all(&text);
     }
+}
+
+#[test]
+fn what_is_larger_than_its_limit_is_not_read() {
+    let text = |fields: &str, files: &str| format!(r#"{{"format":1,{fields}"files":[{files}]}}"#);
+    let long = "x".repeat(usize::try_from(FILE_SIZE_MAX).expect("a size"));
+    let too_large = |text: String| match read(text.as_bytes(), drop) {
+        Err(BadManifest::TooLarge(what)) => what,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(too_large(text("", &format!(r#"{{"name":"{long}"}}"#))), "one of its values");
+    // A field has more room than a file, and one that is not known takes no memory, but it ends, too.
+    assert!(matches!(read(text(&format!(r#""more":"{long}","#), "").as_bytes(), drop), Err(BadManifest::Damaged(_))));
+    let endless = std::io::Read::chain(&br#"{"format":1,"reason":""#[..], std::io::repeat(b'x'));
+    assert!(matches!(read(std::io::BufReader::new(endless), drop), Err(BadManifest::TooLarge("one of its values"))));
+    let endless = std::io::Read::chain(&br#"{"format":1"#[..], std::io::repeat(b' '));
+    assert!(matches!(read(std::io::BufReader::new(endless), drop), Err(BadManifest::TooLarge("one of its values"))));
 }

@@ -28,6 +28,7 @@ pub mod retention;
 pub mod row_count;
 pub mod row_proof;
 pub mod selection;
+pub mod series;
 pub mod sql_end;
 pub mod standing;
 pub mod state;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::file_name::{BadName, FileName, MANIFEST};
+use super::series::Series;
 
 /// S3's limit for a key, in bytes of UTF-8.
 pub const KEY_LENGTH_MAX: usize = 1024;
@@ -18,7 +19,7 @@ pub const DEFAULT_PREFIX: &str = "{host}/%Y-%m-%dT%H%M%SZ";
 pub struct PrefixTemplate(String);
 
 /// A prefix with everything filled in: a directory in the bucket, without its last `/`. Empty is the bucket's root.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Prefix(String);
 
 /// A prefix that cannot be one, and why.
@@ -47,14 +48,41 @@ impl PrefixTemplate {
         let time = started.to_zoned(TimeZone::UTC);
         let with_time = jiff::fmt::strtime::format(&self.0, &time)
             .map_err(|error| self.bad(format!("has a time field that cannot be filled in: {error}")))?;
-        let host: String = host.chars().map(|c| if c == '/' || c.is_control() { '-' } else { c }).collect();
         // The host comes second: a % in its name is not a time field.
-        with_time.replace("{host}", &host).parse()
+        with_time.replace("{host}", &host_segment(host)).parse()
+    }
+
+    /// The series of the dumps that go there, where a time field tells the one from the other.
+    pub fn series(&self, host: &str) -> Option<Series> {
+        // `%%` is a percent sign. No text has this character: control characters are refused.
+        let plain = self.0.replace("%%", "\u{1}");
+        if !plain.contains('%') {
+            return None;
+        }
+        let host = host_segment(host);
+        let fixed = |text: &str| text.replace('\u{1}', "%").replace("{host}", &host);
+        let cut = |segment: &str| match (segment.find('%'), segment.rfind('%')) {
+            (Some(first), Some(last)) => (fixed(&segment[..first]), fixed(behind_field(&segment[last..]))),
+            _ => (fixed(segment), String::new()),
+        };
+        let segments: Vec<_> = plain.trim_matches('/').split('/').map(cut).collect();
+        Some(Series::of_segments(segments.iter().map(|(before, behind)| (before.as_str(), behind.as_str()))))
     }
 
     fn bad(&self, why: String) -> BadPrefix {
         BadPrefix { text: self.0.clone(), why }
     }
+}
+
+/// A host's name as a part of a key.
+fn host_segment(host: &str) -> String {
+    host.chars().map(|c| if c == '/' || c.is_control() { '-' } else { c }).collect()
+}
+
+/// What follows a time field: `%`, flags and a width, and the letter.
+fn behind_field(field: &str) -> &str {
+    let end = field.char_indices().skip(1).find(|(_, c)| c.is_ascii_alphabetic()).map(|(at, c)| at + c.len_utf8());
+    &field[end.unwrap_or(field.len())..]
 }
 
 impl std::str::FromStr for PrefixTemplate {
@@ -164,6 +192,36 @@ mod tests {
         assert_eq!(expand("/nightly/%Y/"), Ok("nightly/2026".into()));
         assert_eq!(expand("100%%"), Ok("100%".into()));
         assert_eq!(expand(""), Ok(String::new()));
+    }
+
+    #[test]
+    fn the_series_is_what_is_fixed_in_a_template() {
+        let series = |template: &str| {
+            let template: PrefixTemplate = template.parse().expect("a template");
+            template.series("db1").map(|series| series.as_str().to_owned())
+        };
+        for (template, expected) in [
+            (DEFAULT_PREFIX, Some("db1")),
+            ("nightly/shop-%Y-%m-%d", Some("nightly/shop")),
+            ("nightly/%Y-%m-%dT%H%M%SZ-shop", Some("nightly/shop")),
+            ("/%Y/%m/%d/crm/", Some("crm")),
+            ("{host}-%-d/100%%", Some("db1/100%")),
+            ("%Y-%m-%d", Some("")),
+            ("weekly/%A", Some("weekly")),
+            ("{host}/latest", None),
+            ("100%%", None),
+        ] {
+            assert_eq!(series(template).as_deref(), expected, "{template}");
+        }
+    }
+
+    #[test]
+    fn the_series_of_a_template_is_that_of_its_places() {
+        for text in [DEFAULT_PREFIX, "nightly/shop-%Y-%m-%d", "nightly/%Y-%m-%dT%H%M%SZ-shop", "%Y/%m/%d/crm"] {
+            let template: PrefixTemplate = text.parse().expect("a template");
+            let prefix = template.expand("db1", "2026-11-22T02:03:04Z".parse().expect("a time")).expect("a prefix");
+            assert_eq!(template.series("db1"), Some(Series::of_place(&prefix)), "{text}");
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
+use super::standing::FUTURE_AFTER;
+
 /// What was asked for. A rule of 0 is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rules {
@@ -41,6 +43,8 @@ pub enum Reason {
     NoRule,
     /// The newest, whatever the rules say.
     Newest,
+    /// It begins in the future, so its age is not known.
+    Future,
 }
 
 impl Reason {
@@ -55,6 +59,7 @@ impl Reason {
             Self::Oldest => "oldest",
             Self::NoRule => "no rule",
             Self::Newest => "newest",
+            Self::Future => "its start lies in the future",
         }
     }
 }
@@ -85,16 +90,18 @@ impl Counter {
     }
 }
 
-/// Why each dump stays: nothing for those that are to go. `starts` in any order; the answer is in the same. `now` tells
-/// a start in the future, by a wrong clock, which no time is counted from.
+/// Why each dump stays: nothing for those that are to go. `starts` in any order; the answer is in the same. A start that
+/// lies in the future by `now` is a wrong clock's: such a dump stays, and takes no place in any rule.
 pub fn reasons_to_keep(starts: &[Timestamp], rules: Rules, now: Timestamp) -> Vec<Vec<Reason>> {
-    let mut newest_first: Vec<usize> = (0..starts.len()).collect();
+    let is_future = |start: Timestamp| start.duration_since(now) > FUTURE_AFTER;
+    let mut newest_first: Vec<usize> = (0..starts.len()).filter(|at| !is_future(starts[*at])).collect();
     newest_first.sort_by_key(|at| std::cmp::Reverse(starts[*at]));
-    let latest = newest_first.iter().map(|at| starts[*at]).find(|start| *start <= now);
+    let latest = newest_first.first().map(|at| starts[*at]);
     let mut counters = counters(rules);
-    let mut reasons = vec![Vec::new(); starts.len()];
+    let mut reasons: Vec<_> =
+        starts.iter().map(|start| if is_future(*start) { vec![Reason::Future] } else { Vec::new() }).collect();
     for (rank, at) in newest_first.iter().enumerate() {
-        let (start, is_oldest) = (starts[*at], rank + 1 == starts.len());
+        let (start, is_oldest) = (starts[*at], rank + 1 == newest_first.len());
         let kept = &mut reasons[*at];
         if rules == Rules::default() {
             kept.push(Reason::NoRule);
@@ -136,8 +143,7 @@ fn date(start: Timestamp) -> jiff::civil::Date {
 fn is_within(start: Timestamp, latest: Option<Timestamp>, within: Option<Duration>) -> bool {
     let Some(within) = within else { return false };
     let within = SignedDuration::try_from(within).unwrap_or(SignedDuration::MAX);
-    // Where all starts lie in the future, all are near.
-    latest.is_none_or(|latest| latest.duration_since(start) < within)
+    latest.is_some_and(|latest| latest.duration_since(start) < within)
 }
 
 #[cfg(test)]

@@ -80,10 +80,15 @@ fn within_counts_from_the_newest_dump_not_from_today() {
 }
 
 #[test]
-fn a_start_in_the_future_moves_no_limit() {
-    let rules = Rules { within: Some(Duration::from_secs(DAY)), ..Rules::default() };
+fn a_start_in_the_future_takes_no_place_in_any_rule() {
     let dates = ["2026-11-21T02", "2026-11-22T02", "2036-01-01T02"];
-    assert_eq!(kept(&dates, rules), ["2026-11-22T02 within", "2036-01-01T02 within"]);
+    let future = "2036-01-01T02 its start lies in the future";
+    let within = Rules { within: Some(Duration::from_secs(DAY)), ..Rules::default() };
+    assert_eq!(kept(&dates, within), ["2026-11-22T02 within", future]);
+    assert_eq!(kept(&dates, Rules { last: 1, ..Rules::default() }), ["2026-11-22T02 last", future]);
+    let monthly = Rules { monthly: 1, ..Rules::default() };
+    assert_eq!(kept(&dates, monthly), ["2026-11-22T02 monthly", future]);
+    assert_eq!(kept(&dates[2..], monthly), [future]);
 }
 
 #[test]
@@ -100,7 +105,7 @@ fn without_a_rule_everything_stays() {
 
 /// As many hours as three years have, so that days, weeks, months and years are crossed, and some dumps start together.
 fn any_starts() -> impl Strategy<Value = Vec<Timestamp>> {
-    let start = |hours: i64| Timestamp::from_second(1_735_000_000 + hours * 3600).expect("a time");
+    let start = |hours: i64| Timestamp::from_second(1_640_000_000 + hours * 3600).expect("a time");
     proptest::collection::vec((0..3 * 8766_i64).prop_map(start), 1..60)
 }
 

@@ -7,9 +7,13 @@ use serde::Serialize;
 
 use super::manifest::{BadManifest, DumpStateWord, ManifestHeader};
 
-/// An upload that stored nothing for so long is taken for dead. A living one stores an object every few seconds; only a
-/// very large file, or an outage, takes longer.
+/// An upload that gave no sign of life for so long is taken for dead: it stores an object every few seconds, and writes
+/// its manifest anew where it stored none for ten minutes.
 pub const STALLED_AFTER: SignedDuration = SignedDuration::from_hours(1);
+/// The same where the manifest is not written anew: by version 0.1, and where objects may only be put.
+const SILENT_STALLED_AFTER: SignedDuration = SignedDuration::from_hours(24);
+/// A start that is later than now by more than this is a wrong clock's.
+pub const FUTURE_AFTER: SignedDuration = SignedDuration::from_mins(15);
 
 /// Where a dump stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +28,7 @@ pub enum Standing {
     Incomplete(String),
     /// Its files are on their way.
     Uploading,
-    /// It says so, but no object came for [`STALLED_AFTER`].
+    /// It says so, and gave no sign of life for [`STALLED_AFTER`] or longer.
     Stalled,
     /// It was complete once. What is wrong with it now.
     Damaged(String),
@@ -88,7 +92,7 @@ impl fmt::Display for Standing {
             Self::ExitThroughWrapper => formatter.write_str("complete, exit status of its wrapper only"),
             Self::Incomplete(reason) => write!(formatter, "incomplete: {reason}"),
             Self::Uploading => formatter.write_str("uploading"),
-            Self::Stalled => formatter.write_str("stalled: uploading, and no new object for an hour"),
+            Self::Stalled => formatter.write_str("stalled: uploading, and no sign of life for an hour or longer"),
             Self::Damaged(reason) => write!(formatter, "damaged: {reason}"),
             Self::NoManifest { has_metadata: true } => formatter.write_str("no manifest"),
             Self::NoManifest { has_metadata: false } => formatter.write_str("no manifest, no metadata"),
@@ -110,11 +114,22 @@ pub struct Seen {
     pub newest: Option<Timestamp>,
 }
 
+/// Whether the upload that wrote this manifest may still be at work: it says so, and gave a sign of life not long ago.
+/// `newest` is when the newest object was stored.
+pub fn may_be_alive(header: &ManifestHeader, newest: Option<Timestamp>, now: Timestamp) -> bool {
+    // Each by the clock of who wrote it: the later one counts.
+    let last_sign = newest.max(header.renewed);
+    let patience = if header.renewed.is_some() { STALLED_AFTER } else { SILENT_STALLED_AFTER };
+    header.state == DumpStateWord::Uploading && last_sign.is_none_or(|sign| now.duration_since(sign) <= patience)
+}
+
 /// Judges a dump. `manifest` is what came of reading it, if there is one.
 pub fn standing(manifest: Option<&Result<ManifestHeader, BadManifest>>, seen: Seen, now: Timestamp) -> Standing {
     let header = match manifest {
         None => return Standing::NoManifest { has_metadata: seen.has_metadata },
-        Some(Err(error @ BadManifest::Newer(_))) => return Standing::Unknown(error.to_string()),
+        Some(Err(error @ (BadManifest::Newer(_) | BadManifest::TooLarge(_)))) => {
+            return Standing::Unknown(error.to_string());
+        }
         Some(Err(error)) => return Standing::Damaged(error.to_string()),
         Some(Ok(header)) => header,
     };
@@ -122,10 +137,8 @@ pub fn standing(manifest: Option<&Result<ManifestHeader, BadManifest>>, seen: Se
         DumpStateWord::Incomplete => {
             Standing::Incomplete(header.reason.clone().unwrap_or_else(|| "no reason is known".to_owned()))
         }
-        DumpStateWord::Uploading => {
-            let is_stalled = seen.newest.is_some_and(|newest| now.duration_since(newest) > STALLED_AFTER);
-            if is_stalled { Standing::Stalled } else { Standing::Uploading }
-        }
+        DumpStateWord::Uploading if may_be_alive(header, seen.newest, now) => Standing::Uploading,
+        DumpStateWord::Uploading => Standing::Stalled,
         DumpStateWord::Complete => match what_is_wrong(seen) {
             Some(wrong) => Standing::Damaged(wrong),
             None if header.dumper_exit.through => Standing::ExitThroughWrapper,
@@ -201,11 +214,23 @@ mod tests {
     }
 
     #[test]
-    fn an_upload_without_a_new_object_for_an_hour_is_stalled() {
-        let newest = |time| Seen { newest: Some(at(time)), ..Seen::default() };
-        assert_eq!(judged("uploading", newest("2026-11-22T03:00:00Z")), "uploading");
-        assert!(judged("uploading", newest("2026-11-22T02:59:59Z")).starts_with("stalled"));
-        assert_eq!(judged("uploading", Seen::default()), "uploading");
+    fn an_upload_without_a_sign_of_life_is_stalled() {
+        let judge = |newest: Option<&str>, renewed: Option<&str>| {
+            let mut manifest = manifest("uploading", "child");
+            if let Ok(header) = &mut manifest {
+                header.renewed = renewed.map(at);
+            }
+            let seen = Seen { newest: newest.map(at), ..Seen::default() };
+            standing(Some(&manifest), seen, at("2026-11-22T04:00:00Z"))
+        };
+        let long_ago = Some("2026-11-22T01:00:00Z");
+        assert_eq!(judge(Some("2026-11-22T03:00:00Z"), long_ago), Standing::Uploading);
+        assert_eq!(judge(long_ago, Some("2026-11-22T03:00:00Z")), Standing::Uploading);
+        assert_eq!(judge(Some("2026-11-22T02:59:59Z"), long_ago), Standing::Stalled);
+        // Whoever does not write the manifest anew may live, and send a file for hours.
+        assert_eq!(judge(long_ago, None), Standing::Uploading);
+        assert_eq!(judge(Some("2026-11-21T03:59:59Z"), None), Standing::Stalled);
+        assert_eq!(judge(None, None), Standing::Uploading);
     }
 
     #[test]
@@ -216,6 +241,8 @@ mod tests {
         assert_eq!(standing(None, Seen::default(), now).to_string(), "no manifest, no metadata");
         let newer = standing(Some(&read(&br#"{"format":2}"#[..], drop)), WHOLE, now);
         assert_eq!(newer.word(), StandingWord::Unknown);
+        let larger = standing(Some(&Err(BadManifest::TooLarge("the whole of it"))), WHOLE, now);
+        assert_eq!(larger.word(), StandingWord::Unknown);
         let broken = standing(Some(&read(&b"{"[..], drop)), WHOLE, now);
         assert_eq!(broken.word(), StandingWord::Damaged);
     }

@@ -35,6 +35,8 @@ pub enum ErrorKind {
     Unavailable,
     /// What was asked for cannot be done: waiting will not help.
     Invalid,
+    /// There is more of it than this program takes.
+    TooLarge,
     /// The local file could not be read; it says nothing about the store.
     Unreadable,
 }

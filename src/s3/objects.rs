@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration, Delete, EncodingType, ObjectIdentifier};
@@ -108,8 +109,13 @@ impl Store {
     /// returns the sub-directories, each with its `/`.
     ///
     /// An answer that may leave something out is an error, never a shorter listing: what is not listed looks like what
-    /// is not there, and would be called damaged, or left behind by a removal.
-    pub async fn list(&self, directory: &str, mut each: impl FnMut(ListedObject)) -> Result<Vec<String>, StoreError> {
+    /// is not there, and would be called damaged, or left behind by a removal. It ends early only where
+    /// `each` breaks off.
+    pub async fn list(
+        &self,
+        directory: &str,
+        mut each: impl FnMut(ListedObject) -> ControlFlow<()>,
+    ) -> Result<Vec<String>, StoreError> {
         let mut directories = Vec::new();
         let mut token: Option<String> = None;
         let mut pages = Pages::of("ListObjectsV2", self.uri(directory));
@@ -130,7 +136,11 @@ impl Store {
             for object in page.contents() {
                 let key = self.decoded(object.key().unwrap_or_default(), encoded).await?;
                 match key.strip_prefix(directory) {
-                    Some(rest) if !rest.contains('/') => each(listed(object, key)),
+                    Some(rest) if !rest.contains('/') => {
+                        if each(listed(object, key)).is_break() {
+                            return Ok(directories);
+                        }
+                    }
                     _ => return Err(pages.wrong(format!("it lists '{}'", key.escape_debug()))),
                 }
             }
@@ -214,7 +224,7 @@ impl Store {
                 }
                 if bytes.len() as u64 > limit {
                     let detail = format!("it is larger than {limit} bytes");
-                    return Err(StoreError::of_answer(ErrorKind::Invalid, "GetObject", &self.uri(key), detail));
+                    return Err(StoreError::of_answer(ErrorKind::TooLarge, "GetObject", &self.uri(key), detail));
                 }
             };
             attempts += 1;

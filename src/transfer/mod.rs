@@ -17,6 +17,7 @@ use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tracing::{debug, warn};
 
 use self::sha256::sha256;
+use crate::bucket_dump::Listed;
 use crate::claim::{ClaimError, SharedClaim};
 use crate::content::{self, Closeness, Found};
 use crate::dump_dir::{DumpDir, identity_of};
@@ -30,9 +31,7 @@ use crate::model::part_plan::{CutInto, PartPlan};
 use crate::model::state::{UploadJob, Uploaded};
 use crate::page_cache::Footprint;
 use crate::recorder::Recorder;
-use crate::s3::{
-    Condition, ErrorKind, FileRange, ListedObject, OpenUpload, PutAnswer, Store, StoreError, UserMetadata,
-};
+use crate::s3::{Condition, ErrorKind, FileRange, OpenUpload, PutAnswer, Store, StoreError, UserMetadata};
 
 /// How often damaged bytes, a wrong ETag or a lost upload id make one job begin its file anew.
 pub const TRIES: u32 = 4;
@@ -98,7 +97,7 @@ pub struct Transfer {
     /// What `metadata` must be when it goes up: the text that the dump was judged by.
     pub commit: Mutex<Option<Commit>>,
     /// What an earlier run left under the prefix.
-    pub earlier: HashMap<FileName, ListedObject>,
+    pub earlier: HashMap<FileName, Listed>,
     /// Hashes ahead of the requests.
     pub hasher: Hasher,
     /// Files whose content is looked at, beside their MD5, at a time.

@@ -13,11 +13,11 @@ const FLOORS: [(&str, &[&str]); 4] = [
         "lives",
         &[
             "bucket_dump",
+            "bucket_manifest",
             "catalog",
             "claim",
             "cli",
             "content",
-            "dump_index",
             "fetch",
             "hasher",
             "object_hash",

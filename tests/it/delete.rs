@@ -78,26 +78,41 @@ fn a_dump_at_the_root_goes_without_anything_else_in_the_bucket() {
     assert_eq!(vault.keys_under("other/night").len(), 5);
 }
 
+/// "Only names that mydumper or we make, or objects that carry the dump's id, whatever a manifest says."
 #[test]
-fn a_file_of_an_odd_name_goes_if_the_manifest_has_it() {
+fn a_file_of_an_odd_name_goes_if_it_carries_the_dumps_id() {
     let vault = Vault::new();
     vault.put_complete("p", NIGHT);
     let manifest = vault.server.object(BUCKET, "p/mydumper2s3.json").expect("the manifest").bytes();
-    let manifest = String::from_utf8(manifest).expect("text").replace("shop.t.00000.sql", "odd");
+    let manifest = String::from_utf8(manifest).expect("text").replace("shop.t.00000.sql", "holiday.jpg");
     vault.put("p/mydumper2s3.json", &manifest);
-    vault.put("p/odd", "x");
-    delete(&vault, "p").run().assert_status(0);
+    vault.put("p/holiday.jpg", "mine");
+    vault.server.put_with_metadata(BUCKET, "p/odd", b"x", &[("dump-id", NIGHT)]);
+    vault.server.put_with_metadata(BUCKET, "p/other", b"x", &[("dump-id", "another")]);
+    delete(&vault, "p").run().assert_status(0).assert_says("stay: holiday.jpg, other");
+    assert_eq!(vault.keys(), ["p/holiday.jpg", "p/other"]);
+}
+
+/// An upload that may be alive: a person decides, a script does not.
+#[test]
+fn a_dump_that_may_be_alive_is_not_deleted_unasked() {
+    let vault = Vault::new();
+    vault.put_dump("p", NIGHT, "uploading");
+    delete(&vault, "p").run().assert_status(1).assert_says("an upload may be at work").assert_says("hint: stop it");
+    assert_eq!(vault.keys().len(), 4);
+    let asked = vault.command("delete").args(["--prefix", "p"]).typing("y").run().assert_status(0);
+    asked.assert_says("an upload may be at work");
     assert_eq!(vault.keys(), [""; 0]);
 }
 
 #[test]
 fn open_uploads_of_the_dump_are_aborted_and_no_others() {
     let vault = Vault::new();
-    vault.put_dump("p", NIGHT, "uploading");
+    vault.put_dump("p", NIGHT, "incomplete");
     for key in ["p/shop.t.00001.sql", "p/movie.mkv", "p/below/shop.t.00001.sql", "p2/shop.t.00001.sql"] {
         vault.server.begin_upload_directly(BUCKET, key);
     }
-    delete(&vault, "p").run().assert_status(0).assert_says("never finished");
+    delete(&vault, "p").run().assert_status(0);
     let left: Vec<_> = vault.server.open_multipart_uploads(BUCKET).into_iter().map(|(key, _)| key).collect();
     assert_eq!(left, ["p/below/shop.t.00001.sql", "p/movie.mkv", "p2/shop.t.00001.sql"]);
     // What an interrupted deletion left.
@@ -159,12 +174,14 @@ fn what_is_retained_is_named_with_its_date_and_gives_status_1() {
 }
 
 #[test]
-fn a_store_without_batches_gets_one_request_for_each_object() {
-    let vault = Vault::new();
-    vault.put_complete("p", NIGHT);
-    vault.server.inject(Fault::answer(501, "NotImplemented").on(Operation::DeleteObjects));
-    delete(&vault, "p").run().assert_status(0);
-    assert_eq!(vault.keys(), [""; 0]);
+fn where_batches_are_refused_each_object_gets_a_request() {
+    for (status, code) in [(501, "NotImplemented"), (403, "AccessDenied")] {
+        let vault = Vault::new();
+        vault.put_complete("p", NIGHT);
+        vault.server.inject(Fault::answer(status, code).on(Operation::DeleteObjects));
+        delete(&vault, "p").run().assert_status(0);
+        assert_eq!(vault.keys(), [""; 0]);
+    }
 }
 
 #[test]

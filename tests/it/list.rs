@@ -1,6 +1,6 @@
 //! `list`: what lies in the bucket, and whether it is young enough.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::dump_objects::{Vault, endpoint};
 use crate::support::fake_dumper::{FakeDumper, Generation};
@@ -101,12 +101,14 @@ fn every_state_is_told_apart() {
 }
 
 #[test]
-fn an_upload_without_a_new_object_for_an_hour_is_stalled() {
+fn an_upload_without_a_sign_of_life_is_stalled() {
     let vault = Vault::new();
+    let (night, long_ago) = ("2026-11-22T02:00:00Z", json!({"renewed": "2026-11-22T02:00:00Z"}));
     vault.server.set_clock_offset(-2 * 3600);
-    vault.put_dump("a/b", "2026-11-22T02:00:00Z", "uploading");
+    vault.put_dump_that_says("a/b", night, "uploading", &long_ago);
+    vault.put_dump("a/silent", night, "uploading");
     vault.server.set_clock_offset(0);
-    assert_eq!(states(&vault, ""), ["a/b stalled"]);
+    assert_eq!(states(&vault, ""), ["a/b stalled", "a/silent uploading"]);
 }
 
 /// "A dump made with the Python tool's layout (files at the bucket's root, no manifest) can be listed".
@@ -131,7 +133,7 @@ fn a_dump_at_the_root_without_a_manifest_is_listed_beside_others() {
 fn max_age_is_for_monitoring() {
     let vault = Vault::new();
     let check = |age| vault.command("list").args(["--max-age", age]).run();
-    check("26h").assert_status(4).assert_says("no complete dump in");
+    check("26h").assert_status(4).assert_says("no dump in");
     let hours_ago = |hours| (jiff::Timestamp::now() - jiff::SignedDuration::from_hours(hours)).to_string();
     vault.put_complete("db1/old", &hours_ago(30));
     // What is not whole does not count, however young.
@@ -146,7 +148,42 @@ fn max_age_is_for_monitoring() {
     assert_eq!(quiet.text(), "");
     vault.command("list").args(["--max-age", "1h", "--quiet"]).run().assert_status(4).assert_says("is older than 1h");
     let document = json(&vault.command("list").args(["--max-age", "1h", "--json"]).run().assert_status(4));
-    assert_eq!((&document["is_recent"], &document["newest_complete"]), (&Value::Bool(false), &"db1/new".into()));
+    assert_eq!(document["is_recent"], Value::Bool(false));
+    let series = &document["series"][0];
+    assert_eq!((&series["series"], &series["newest_complete"]), (&"db1".into(), &"db1/new".into()));
+}
+
+/// "It judges each series and names the old ones": a fresh host does not hide one that is long gone.
+#[test]
+fn max_age_judges_each_series() {
+    let vault = Vault::new();
+    let hours_ago = |hours| (jiff::Timestamp::now() - jiff::SignedDuration::from_hours(hours)).to_string();
+    vault.put_complete("db1/2026-11-22T020000Z", &hours_ago(2));
+    vault.put_complete("db2/2026-08-22T020000Z", &hours_ago(24 * 86));
+    vault.put_dump("db3/2026-11-22T020000Z", &hours_ago(3), "incomplete");
+    let check = |options: &[&str]| vault.command("list").args(["--max-age", "26h"]).args(options).run();
+    let said = check(&["--quiet"]).assert_status(4).assert_says("series 'db2'").assert_says("began 86d ago");
+    said.assert_says("series 'db3': no complete dump").assert_does_not_say("db1");
+    check(&["--prefix", "db1"]).assert_status(0);
+    check(&["--series", "db1"]).assert_status(0).assert_does_not_say("db2");
+    let document = json(&check(&["--json"]).assert_status(4));
+    let recent: Vec<_> = document["series"].as_array().expect("series").iter().map(|one| &one["is_recent"]).collect();
+    assert_eq!(recent, [&Value::Bool(true), &Value::Bool(false), &Value::Bool(false)]);
+}
+
+/// A start in the future: "shown as such, never the newest".
+#[test]
+fn a_start_in_the_future_is_shown_and_is_not_the_newest() {
+    let vault = Vault::new();
+    let in_hours = |hours| (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(hours)).to_string();
+    vault.put_complete("db1/real", &in_hours(-30));
+    vault.put_complete("db1/future", &in_hours(48));
+    let listed = vault.command("list").run().assert_status(0);
+    assert!(row(&listed, "db1/future").ends_with("complete, its start lies in the future"), "{listed:?}");
+    vault.command("list").args(["--max-age", "26h"]).run().assert_status(4).assert_says("db1/real");
+    let into = vault.sandbox.path("restored");
+    let latest = vault.command("restore").args(["--latest", "--dir"]).arg(&into).run();
+    latest.assert_says("the newest complete dump is").assert_says("db1/real").assert_does_not_say("db1/future");
 }
 
 /// Listing and manifest are two requests, and between them a dump may be committed.

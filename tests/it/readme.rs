@@ -176,10 +176,19 @@ fn each_promise_is_quoted_by_a_test() {
 fn links_lead_to_files() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for target in README.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-        if !target.starts_with("http") {
-            assert!(root.join(target).exists(), "{target} is missing");
+        if target.starts_with("http") {
+            continue;
         }
+        let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+        let text = if file.is_empty() { README.to_owned() } else { read(&root.join(file)) };
+        let slug = |heading: &str| heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+        let mut headings = text.lines().filter(|line| line.starts_with('#')).map(slug);
+        assert!(anchor.is_empty() || headings.any(|heading| heading == anchor), "{target} has no such heading");
     }
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 #[test]

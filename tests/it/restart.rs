@@ -274,8 +274,8 @@ fn a_claim_that_another_wrote_over_is_not_written_again() {
     assert_eq!(there, dumper.files());
 }
 
-/// Somebody clears the prefix at the very moment of the commit, as `--replace-incomplete` allows: the commit does not
-/// stand over files that are gone.
+/// Somebody clears the prefix at the very moment of the commit, by hand: the commit does not stand over files that are
+/// gone.
 #[test]
 fn a_prefix_that_is_cleared_amid_the_commit_is_not_committed() {
     let stage = Stage::new();
@@ -290,7 +290,11 @@ fn a_prefix_that_is_cleared_amid_the_commit_is_not_committed() {
     dumper.finish_and_exit();
     held.wait_for_hits(1);
     let mut rival = Rival::new();
-    let mut rivals_run = rival.upload(&stage).arg("--replace-incomplete").start();
+    rival.upload(&stage).arg("--overwrite").run().assert_status(2).assert_says("may be at work there");
+    for key in stage.server.keys(BUCKET) {
+        stage.server.remove_directly(BUCKET, &key);
+    }
+    let mut rivals_run = rival.upload(&stage).start();
     rivals_run.wait_for_line("claimed");
     stage.wait_for("shop.rival.00000.sql");
     held.clear();

@@ -324,6 +324,22 @@ fn the_latest_is_the_newest_complete_one() {
     none.assert_says("no complete dump under");
 }
 
+/// "`restore --latest` over several series: ask which."
+#[test]
+fn the_latest_of_several_series_is_asked_for() {
+    let mut dump = StoredDump::none();
+    for (prefix, started) in [("db1/a", "2026-11-22 02:00:01"), ("db2/a", "2026-11-21 02:00:01")] {
+        dump.dump("shop.people.sql", format!("-- {prefix}\n"));
+        dump.dump("metadata", METADATA.replace("2026-11-22 02:00:01", started));
+        dump.upload_to(prefix).run().assert_status(0);
+    }
+    let asked = dump.restore_at("").arg("--latest").run().assert_status(2);
+    asked.assert_says("dumps of 2 series").assert_says("'db1', 'db2'").assert_says("hint: name the one");
+    assert!(!dump.target().exists(), "nothing was begun");
+    dump.restore_at("").args(["--latest", "--series", "db2"]).run().assert_status(0);
+    assert_eq!(String::from_utf8_lossy(&files_in(&dump.target())["shop.people.sql"]), "-- db2/a\n");
+}
+
 #[test]
 fn a_loader_of_the_other_generation_is_warned_of() {
     let dump = StoredDump::new();

@@ -1,22 +1,21 @@
 //! `list --files`: what lies in one dump's directory, beside what its manifest says.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{DumpJson, no_dump, to_json};
-use crate::bucket_dump::{contents, read_manifest};
+use super::{DumpJson, to_json};
+use crate::bucket_dump::{Listed, Listing, no_dump};
+use crate::bucket_manifest::read_manifest;
 use crate::catalog;
 use crate::cli::ListArgs;
 use crate::commands::reach::first_answer;
 use crate::exit_status::{Failure, Status};
 use crate::model::file_kind::{FileKind, KnownNames, NameParts, could_be_dump_file};
-use crate::model::file_name::FileName;
+use crate::model::file_name::MANIFEST;
 use crate::model::manifest::ManifestFile;
 use crate::model::units::ByteSize;
 use crate::report::{Align, Report, Table};
-use crate::s3::{ListedObject, Store};
+use crate::s3::Store;
 
 /// How listing and manifest compare. Contents are for `verify`.
 #[derive(Clone, Copy, Serialize)]
@@ -57,7 +56,7 @@ struct FilesJson<'a> {
 /// Lists one dump's files.
 pub async fn list(store: &Store, args: &ListArgs, report: &Report, now: Timestamp) -> Result<Status, Failure> {
     let (dump, _) = first_answer(store, catalog::look(store, args.prefix.clone(), now).await)?;
-    let dump = dump.ok_or_else(|| no_dump(store, &args.prefix.directory()))?;
+    let dump = dump.ok_or_else(|| Failure::incomplete(no_dump(store, &args.prefix)))?;
     let files = files(store, args).await?;
     if args.json {
         let dump = DumpJson::from(&dump);
@@ -69,27 +68,34 @@ pub async fn list(store: &Store, args: &ListArgs, report: &Report, now: Timestam
 }
 
 async fn files(store: &Store, args: &ListArgs) -> Result<Vec<FileJson>, Failure> {
-    let contents = first_answer(store, contents(store, &args.prefix).await)?;
-    let mut listed: BTreeMap<FileName, ListedObject> = contents.objects.into_iter().collect();
+    let mut listing = first_answer(store, Listing::of(store, &args.prefix).await)?;
     let mut files = Vec::new();
-    let mut has_files = false;
+    let manifest = listing.manifest.clone();
     let each = |file: ManifestFile| {
-        has_files = true;
-        let object = listed.remove(&file.name);
+        let object = listing.take(&file.name);
         files.push(of_manifest(file, object));
     };
     // What is wrong with a manifest is said by the dump's state.
-    let _ = first_answer(store, read_manifest(store, &args.prefix, each).await)?;
-    let known = KnownNames::new(None, listed.keys().map(FileName::as_str));
-    files.extend(listed.iter().map(|(name, object)| of_listing(name, object, &known, has_files)));
+    let _ = first_answer(store, read_manifest(store, manifest.as_ref(), each).await)?;
+    let has_files = !files.is_empty();
+    let known = KnownNames::new(None, listing.rest().map(|object| object.name.as_str()));
+    files.extend(listing.rest().map(|object| of_listing(object, &known, has_files)));
+    files.extend(manifest.map(|manifest| FileJson {
+        size: manifest.size,
+        kind: name_of(FileKind::Manifest),
+        etag: manifest.etag.as_ref().map(ToString::to_string),
+        stored: manifest.modified,
+        storage_class: manifest.storage_class,
+        ..unknown(MANIFEST)
+    }));
     let directory = args.prefix.directory();
-    let strangers = contents.strangers.iter().map(|key| key.strip_prefix(&directory).unwrap_or(key));
+    let strangers = listing.strangers.named.iter().map(|key| key.strip_prefix(&directory).unwrap_or(key));
     files.extend(strangers.map(|name| FileJson { state: There::Stranger, ..unknown(name) }));
     files.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(files)
 }
 
-fn of_manifest(file: ManifestFile, object: Option<ListedObject>) -> FileJson {
+fn of_manifest(file: ManifestFile, object: Option<Listed>) -> FileJson {
     let state = match &object {
         None => There::Missing,
         Some(object) if object.size != file.object.size => There::Resized,
@@ -110,29 +116,32 @@ fn of_manifest(file: ManifestFile, object: Option<ListedObject>) -> FileJson {
             .or(file.object.etag.as_ref())
             .map(|etag| etag.to_string()),
         stored: object.as_ref().and_then(|object| object.modified),
-        storage_class: object.and_then(|object| object.storage_class),
+        storage_class: object.and_then(|object| object.storage_class).map(String::from),
     }
 }
 
-fn of_listing(name: &FileName, object: &ListedObject, known: &KnownNames, has_files: bool) -> FileJson {
-    let parts = NameParts::parse(name.as_str(), known);
-    let state = match parts.kind {
-        FileKind::Manifest => There::Present,
-        _ if !could_be_dump_file(name.as_str()) => There::Stranger,
-        _ if has_files => There::Unlisted,
-        _ => There::Present,
+fn of_listing(object: &Listed, known: &KnownNames, has_files: bool) -> FileJson {
+    let parts = NameParts::parse(object.name.as_str(), known);
+    let state = match () {
+        () if !could_be_dump_file(object.name.as_str()) => There::Stranger,
+        () if has_files => There::Unlisted,
+        () => There::Present,
     };
     FileJson {
         state,
         size: object.size,
-        kind: serde_json::to_value(parts.kind).ok().and_then(|kind| kind.as_str().map(str::to_owned)),
+        kind: name_of(parts.kind),
         database: parts.database.map(str::to_owned),
         table: parts.file_table.map(str::to_owned),
-        etag: object.etag.as_ref().map(|etag| etag.to_string()),
+        etag: object.etag.as_ref().map(ToString::to_string),
         stored: object.modified,
-        storage_class: object.storage_class.clone(),
-        ..unknown(name.as_str())
+        storage_class: object.storage_class.as_deref().map(str::to_owned),
+        ..unknown(object.name.as_str())
     }
+}
+
+fn name_of(kind: FileKind) -> Option<String> {
+    serde_json::to_value(kind).ok().and_then(|kind| kind.as_str().map(str::to_owned))
 }
 
 fn unknown(name: &str) -> FileJson {

@@ -10,23 +10,21 @@ use std::time::Instant;
 
 use anyhow::anyhow;
 use futures_util::StreamExt;
-use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use self::bring::{Bring, Proved};
 use self::directory::{Local, RestoreDir};
 use self::plan::{Plan, Wanted};
-use super::reach::{first_answer, reach, stopped};
-use crate::catalog;
-use crate::cli::{RestoreArgs, RestoreFrom};
+use super::choose::chosen;
+use super::reach::{reach, stopped};
+use crate::cli::RestoreArgs;
 use crate::exit_status::{Failure, Status};
 use crate::hasher::Hasher;
 use crate::hint::hinted;
-use crate::model::object_key::Prefix;
 use crate::model::units::{ByteSize, Rate, human_duration};
 use crate::report::Report;
-use crate::s3::{Store, StoreError};
+use crate::s3::StoreError;
 use crate::stop::Stop;
 
 /// Files that are named in a message at most.
@@ -43,8 +41,8 @@ pub async fn run(args: &RestoreArgs, report: &Report, stop: &Stop) -> Status {
 
 async fn restore(args: &RestoreArgs, report: &Report) -> Result<Status, Failure> {
     let began = Instant::now();
-    let store = reach(&args.connection, &args.bucket).await?;
-    let prefix = chosen(args, &store).await?;
+    let store = reach(&args.connection, &args.dump.bucket).await?;
+    let prefix = chosen(&args.dump, &store).await?;
     let plan = Plan::make(args, &store, &prefix).await?;
     let directory = RestoreDir::open(&args.dir).map_err(Failure::usage)?;
     let bring = Bring {
@@ -82,31 +80,6 @@ async fn restore(args: &RestoreArgs, report: &Report) -> Result<Status, Failure>
     report.data(&myloader::command_line(&args.dir));
     myloader::warn_of_generations(plan.generation()).await;
     plan.conclude()
-}
-
-/// The dump that is meant.
-async fn chosen(args: &RestoreArgs, store: &Store) -> Result<Prefix, Failure> {
-    let (under, before) = match args.from() {
-        RestoreFrom::Prefix(prefix) => return Ok(prefix),
-        RestoreFrom::Latest { under, before } => (under, before),
-    };
-    let under = match under {
-        Some(under) => under,
-        None => "".parse().map_err(Failure::usage)?,
-    };
-    let dumps = first_answer(store, catalog::find(store, &under, Timestamp::now()).await)?;
-    let is_early = |started: Timestamp| before.is_none_or(|before| started < before);
-    // The oldest comes first.
-    let newest =
-        dumps.into_iter().rev().find(|dump| dump.standing.is_complete() && dump.started().is_some_and(is_early));
-    let Some(newest) = newest else {
-        let uri = store.uri(&under.directory());
-        let error = hinted(anyhow!("there is no complete dump under {uri}"), "`mydumper2s3 list` shows what there is");
-        return Err(Failure::incomplete(error));
-    };
-    let started = newest.started().map(|started| started.to_string()).unwrap_or_default();
-    info!("the newest complete dump is {}, begun {started}", store.uri(&newest.prefix.directory()));
-    Ok(newest.prefix)
 }
 
 /// What is to be done with each wanted file.

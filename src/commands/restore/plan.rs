@@ -7,9 +7,10 @@ use futures_util::StreamExt;
 use tracing::{info, warn};
 
 use super::some;
+use crate::bucket_dump::{Listed, Listing, no_dump};
+use crate::bucket_manifest::{Fetched, Spooled};
 use crate::cli::RestoreArgs;
 use crate::commands::reach::first_answer;
-use crate::dump_index::{Fetched, Listed, Listing, Spooled, no_dump};
 use crate::exit_status::{Failure, Status};
 use crate::hint::hinted;
 use crate::model::dump_metadata::{DumpMetadata, Generation};
@@ -134,7 +135,7 @@ impl Plan {
         fetch: &[&Wanted],
         at_once: usize,
     ) -> Result<(), Failure> {
-        let archived: Vec<_> = fetch.iter().filter(|wanted| wanted.listed.is_archived).collect();
+        let archived: Vec<_> = fetch.iter().filter(|wanted| wanted.listed.is_archived()).collect();
         let heads = futures_util::stream::iter(&archived).map(async |wanted| {
             let key = format!("{}{}", prefix.directory(), wanted.listed.name);
             (&wanted.listed.name, store.head(&key).await)
@@ -179,7 +180,7 @@ impl Plan {
 }
 
 async fn metadata(store: &Store, prefix: &Prefix, listing: &Listing) -> Result<Option<DumpMetadata>, Failure> {
-    let Some(listed) = listing.find(METADATA).filter(|listed| !listed.is_archived) else {
+    let Some(listed) = listing.find(METADATA).filter(|listed| !listed.is_archived()) else {
         return Ok(None);
     };
     let key = format!("{}{}", prefix.directory(), listed.name);

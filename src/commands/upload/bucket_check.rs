@@ -1,9 +1,11 @@
 //! Whether the bucket holds exactly the dump: its listing is compared as it comes, page by page.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 
 use super::follow::Shared;
-use crate::model::file_name::{FileName, MANIFEST};
+use crate::bucket_dump::{Found, Listed, walk};
+use crate::model::file_name::FileName;
 use crate::s3::{ListedObject, Store, StoreError};
 
 /// Differences that are kept to be named; the others are counted.
@@ -12,7 +14,6 @@ const KEPT_MAX: usize = 1_000;
 /// What a listing shows beside what was proved.
 pub struct BucketCheck<'a> {
     shared: &'a Shared,
-    directory: String,
     missing: HashSet<FileName>,
     wrong: Vec<String>,
     wrong_count: usize,
@@ -23,29 +24,28 @@ pub struct BucketCheck<'a> {
 impl<'a> BucketCheck<'a> {
     /// Lists the dump's prefix and compares.
     pub async fn make(store: &Store, shared: &'a Shared) -> Result<Self, StoreError> {
-        let directory = shared.transfer.prefix.directory();
         // `metadata` has just been committed: some stores list what is new a moment later.
         let missing =
             shared.state().uploaded().map(|(name, _)| name).filter(|name| !name.is_metadata()).cloned().collect();
         let (wrong, wrong_count) = (Vec::new(), 0);
-        let mut check = Self { shared, directory: directory.clone(), missing, wrong, wrong_count, manifest: None };
-        store.list(&directory, |object| check.see(object)).await?;
+        let mut check = Self { shared, missing, wrong, wrong_count, manifest: None };
+        let compare = |found| {
+            match found {
+                Found::Manifest(object) => check.manifest = Some(object),
+                Found::File(object) => check.see(object),
+                Found::Stranger(key) => check.note(format!("'{}' is not of this dump", key.escape_debug())),
+            }
+            ControlFlow::Continue(())
+        };
+        walk(store, &shared.transfer.prefix, compare).await?;
         Ok(check)
     }
 
-    fn see(&mut self, object: ListedObject) {
-        let Some(name) = object.key.strip_prefix(&self.directory) else {
-            return self.note(format!("'{}' is not of this dump", object.key.escape_debug()));
-        };
-        if name == MANIFEST {
-            self.manifest = Some(object);
-            return;
-        }
+    fn see(&mut self, object: Listed) {
+        let name = &object.name;
         self.missing.remove(name);
-        let difference = match self.shared.state().find_uploaded(name).map(|uploaded| &uploaded.object) {
-            // The directory itself, as some tools make it.
-            None if name.is_empty() => None,
-            None => Some(format!("'{}' is not of this dump", object.key.escape_debug())),
+        let difference = match self.shared.state().find_uploaded(name.as_str()).map(|uploaded| &uploaded.object) {
+            None => Some(format!("'{name}' is not of this dump")),
             Some(ours) if object.size != ours.size => Some(format!("'{name}' has another size")),
             Some(ours) if object.etag.is_some() && object.etag != ours.etag => {
                 Some(format!("'{name}' has another ETag"))

@@ -8,7 +8,8 @@ use anyhow::Context;
 use super::place::{self, not_before};
 use super::start::{self, Found};
 use super::store_check::{self, Right};
-use crate::bucket_dump;
+use crate::bucket_dump::Listing;
+use crate::bucket_manifest::read_manifest;
 use crate::claim;
 use crate::cli::UploadArgs;
 use crate::dumper::Life;
@@ -38,7 +39,7 @@ pub async fn run(args: &UploadArgs, report: &Report) -> Result<(), Failure> {
     facts.row(["dump", &format!("{}, started {}", header.dump_id, header.identity.started)]);
     facts.row(["verdict", verdict(&found, life)]);
     facts.row(["destination", &store.uri(&prefix.directory())]);
-    facts.row(["prefix", &occupation(args, &store, &prefix, &header.identity).await?]);
+    facts.row(["prefix", &occupation(args, &store, &prefix, &header).await?]);
     let method = match found.dump.closed_by {
         ClosedBy::Lease => "leases",
         ClosedBy::Proc => "/proc",
@@ -79,23 +80,24 @@ async fn occupation(
     args: &UploadArgs,
     store: &Store,
     prefix: &crate::model::object_key::Prefix,
-    identity: &crate::model::identity::DumpIdentity,
+    ours: &crate::model::manifest::ManifestHeader,
 ) -> Result<String, Failure> {
     if args.destination.write_only {
         return Ok("not looked at: the store may only be written to".to_owned());
     }
-    let contents = bucket_dump::contents(store, prefix).await.context("cannot list the prefix")?;
-    if contents.is_empty() {
+    let listing = Listing::of(store, prefix).await.context("cannot list the prefix")?;
+    if listing.is_empty() {
         return Ok("free".to_owned());
     }
-    let manifest = bucket_dump::read_manifest(store, prefix, drop).await.context("cannot read the manifest")?;
+    let manifest = read_manifest(store, listing.manifest.as_ref(), drop).await.context("cannot read the manifest")?;
     if let Some(Ok(header)) = manifest
-        && header.identity == *identity
+        && header.identity == ours.identity
     {
         return Ok("ours, from an earlier run".to_owned());
     }
-    Ok(match claim::may_clear(store, &args.destination, prefix, &contents) {
-        Ok(()) => format!("occupied by {} objects, which would be deleted", contents.objects.len()),
+    let me = (ours.identity.host.as_str(), ours.directory.as_str());
+    Ok(match claim::may_clear(store, &args.destination, prefix, &listing, me).await {
+        Ok(()) => format!("occupied by {} objects, which would be deleted", listing.len()),
         Err(failure) => format!("occupied: {:#}", failure.error),
     })
 }

@@ -1,11 +1,13 @@
 //! Where a dump goes, what its claim says, and since when files are its own.
 
+use std::path::Path;
+
 use anyhow::anyhow;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil};
 
 use super::start::Found;
-use crate::cli::UploadArgs;
+use crate::cli::{DestinationArgs, UploadArgs};
 use crate::dump_dir::{DumpDir, identity_of};
 use crate::dumper::LivingDump;
 use crate::exit_status::Failure;
@@ -15,6 +17,7 @@ use crate::model::identity::WIDEST_ZONE;
 use crate::model::manifest::{DumpStateWord, DumperExit, FORMAT, ManifestHeader};
 use crate::model::object_key::Prefix;
 use crate::model::record::{Place, Record};
+use crate::model::series::Series;
 use crate::recorder::Recorder;
 use crate::s3::Store;
 
@@ -26,11 +29,19 @@ pub fn place(args: &UploadArgs, found: &Found) -> Result<(Prefix, ManifestHeader
     let started = started_at(&found.dump);
     let prefix = args.destination.prefix.expand(&found.dump.sighted.identity.host, started).map_err(Failure::usage)?;
     let mut header = header(&found.dump, &found.directory, started, found.seen_alive);
+    header.series = Some(series(args, &header, &prefix).to_string());
     if let Some(record) = &found.dump.sighted.record {
         header.told_to_stop = record.told_to_stop;
         header.dumper_exit = record.exit.unwrap_or(header.dumper_exit);
     }
     Ok((prefix, header))
+}
+
+/// What the dump is one of.
+fn series(args: &UploadArgs, header: &ManifestHeader, prefix: &Prefix) -> Series {
+    let DestinationArgs { series, prefix: template, .. } = &args.destination;
+    let of_template = || template.series(&header.identity.host);
+    series.clone().or_else(of_template).unwrap_or_else(|| Series::of_place(prefix))
 }
 
 /// A prefix as the record has it.
@@ -81,6 +92,11 @@ pub fn not_before(args: &UploadArgs, dump: &LivingDump, header: &ManifestHeader)
     })
 }
 
+/// The dump directory as the manifest has it.
+pub fn directory_of(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_default().display().to_string()
+}
+
 fn started_local(dump: &LivingDump) -> Option<civil::DateTime> {
     let local = dump.sighted.metadata.started_local()?;
     let date = civil::Date::new(local.year.cast_signed(), local.month.cast_signed(), local.day.cast_signed()).ok()?;
@@ -99,6 +115,7 @@ fn header(dump: &LivingDump, directory: &DumpDir, started: Timestamp, seen_alive
         state: DumpStateWord::Uploading,
         reason: None,
         dump_id: identity.id(),
+        series: None,
         identity,
         started,
         finished: None,
@@ -106,7 +123,7 @@ fn header(dump: &LivingDump, directory: &DumpDir, started: Timestamp, seen_alive
         dumper_version: dump.dumper_version.clone(),
         left_out: dump.left_out.clone(),
         dumper_exit: DumperExit::NOT_SEEN,
-        directory: std::path::absolute(directory.path()).unwrap_or_default().display().to_string(),
+        directory: directory_of(directory.path()),
         closed_by: dump.closed_by,
         seen_alive,
         told_to_stop: false,

@@ -455,7 +455,7 @@ fn transfer(
     directory: &Arc<DumpDir>,
     prefix: Prefix,
     header: &ManifestHeader,
-    earlier: HashMap<FileName, crate::s3::ListedObject>,
+    earlier: HashMap<FileName, crate::bucket_dump::Listed>,
     prove_only: bool,
     closeness: Closeness,
     ours: Ours,

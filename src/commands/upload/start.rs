@@ -41,7 +41,8 @@ pub async fn start_child(
     if args.destination.prefix.is_fixed() {
         let host = crate::platform::host_name();
         let prefix = args.destination.prefix.expand(&host, Timestamp::now()).map_err(Failure::usage)?;
-        claim::check_free(store, &args.destination, &prefix).await?;
+        let directory = super::place::directory_of(&args.dump.dir);
+        claim::check_free(store, &args.destination, &prefix, (&host, &directory)).await?;
     }
     let child = Child::start(dumper::Start {
         command: &args.command,

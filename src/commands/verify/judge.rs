@@ -3,11 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::bucket_dump::Listed;
 use crate::dump_dir::DumpDir;
-use crate::dump_index::Listed;
 use crate::fetch::{FetchError, Taker, fetch};
 use crate::hasher::Hasher;
-use crate::model::comparison::{Judgement, Verdict, name_of};
+use crate::model::comparison::{By, Judgement, Verdict, name_of};
 use crate::model::content_check::{self, ContentCheck};
 use crate::model::content_hash::{Agreement, ComputedHash, ContentHasher};
 use crate::model::etag::ETag;
@@ -81,7 +81,7 @@ impl Judge<'_> {
             None if self.directory.is_some() && !entry.is_local => {
                 Judgement::of(Verdict::Extra, "it is not in the directory, and there is no manifest that names it")
             }
-            None => Judgement::of(Verdict::Unverifiable, "there is no manifest to compare it with"),
+            None => Judgement::of(Verdict::Unproved, "there is no manifest to compare it with"),
         };
         if let Some(directory) = self.directory.as_ref().filter(|_| entry.is_local) {
             judgement = judgement.and(self.by_local_file(directory, listed, entry.record.as_ref()).await?);
@@ -108,7 +108,7 @@ impl Judge<'_> {
         let expected = record.etag.clone().or_else(|| record.hash.etag());
         if listed.etag.is_some() && listed.etag == expected {
             let proof = format!("size and ETag are as proved at its upload ({})", name_of(record.proof));
-            return Ok(Judgement::matches(proof));
+            return Ok(Judgement::matches(By::Etag, proof));
         }
         let key = self.key(&listed.name);
         let Some(head) = self.store.head(&key).await? else {
@@ -117,28 +117,55 @@ impl Judge<'_> {
         let etag = listed.etag.clone().or_else(|| head.etag.clone());
         match (&etag, &expected) {
             (Some(etag), Some(expected)) if etag == expected => {
-                return Ok(Judgement::matches(format!("ETag is as proved at its upload ({})", name_of(record.proof))));
-            }
-            (Some(etag), Some(expected)) if record.etag.is_some() => {
-                let version = match (&head.version_id, &record.version_id) {
-                    (Some(there), Some(then)) if there != then => format!(" (version {there}; at its upload {then})"),
-                    _ => String::new(),
-                };
-                let why = format!("its ETag is {etag}, and was {expected} at its upload{version}");
-                return Ok(Judgement::of(Verdict::Mismatch, why));
+                return Ok(Judgement::matches(
+                    By::Etag,
+                    format!("ETag is as proved at its upload ({})", name_of(record.proof)),
+                ));
             }
             _ => {}
         }
-        let is_opaque = etag.is_none() || head.etag_is_no_md5 || self.store.has_no_md5_etags();
-        match (etag, expected) {
-            (Some(etag), Some(expected)) if !is_opaque => {
-                Ok(Judgement::of(Verdict::Mismatch, format!("its ETag is {etag}, and must be {expected}")))
-            }
-            _ if self.is_deep => Ok(Judgement::of(Verdict::Unverifiable, "its ETag proves nothing")),
-            _ if KnownHash::of_record(record).is_some() && listed.size <= READ_INSTEAD_MAX => {
+        let is_opaque = head.etag_is_no_md5 || self.store.has_no_md5_etags();
+        let Some((etag, expected)) = etag.zip(expected).filter(|_| !is_opaque) else {
+            return self.without_etag(listed, record, "its ETag proves nothing").await;
+        };
+        if self.are_other_parts(&key, &etag, &expected, record).await? {
+            let why =
+                format!("it was stored again in other parts: its ETag is {etag}, and was {expected} at its upload");
+            return self.without_etag(listed, record, &why).await;
+        }
+        let version = match (&head.version_id, &record.version_id) {
+            (Some(there), Some(then)) if there != then => format!(" (version {there}; at its upload {then})"),
+            _ => String::new(),
+        };
+        let why = format!("its ETag is {etag}, and was {expected} at its upload{version}");
+        Ok(Judgement::of(Verdict::Mismatch, why))
+    }
+
+    /// Whether two ETags differ because the object was copied by a program that cuts it in another way: then they tell
+    /// nothing of its bytes.
+    async fn are_other_parts(
+        &self,
+        key: &str,
+        there: &ETag,
+        then: &ETag,
+        record: &ObjectRecord,
+    ) -> Result<bool, StoreError> {
+        if (there.as_md5().is_some(), there.part_count()) != (then.as_md5().is_some(), then.part_count()) {
+            return Ok(true);
+        }
+        let ContentHash::Parts { part_size, .. } = record.hash else { return Ok(false) };
+        // As many parts may still be other ones. Where nothing tells their size, nothing is known.
+        Ok(self.store.first_part_size(key).await? != Some(part_size.min(record.size)))
+    }
+
+    /// Where its ETag proves nothing its bytes do.
+    async fn without_etag(&self, listed: &Listed, record: &ObjectRecord, why: &str) -> Result<Judgement, StoreError> {
+        match () {
+            () if self.is_deep => Ok(Judgement::of(Verdict::Unproved, why)),
+            () if KnownHash::of_record(record).is_some() && listed.size <= READ_INSTEAD_MAX => {
                 Ok(self.by_content(listed, Some(record)).await?.0)
             }
-            _ => Ok(Judgement::of(Verdict::Unverifiable, "its ETag proves nothing; --deep reads it")),
+            () => Ok(Judgement::of(Verdict::Unproved, format!("{why}; --deep reads it"))),
         }
     }
 
@@ -165,12 +192,12 @@ impl Judge<'_> {
             }
             Err(error) => {
                 let why = format!("the local file cannot be read: {error}");
-                return Ok(Judgement::of(Verdict::Unverifiable, why));
+                return Ok(Judgement::of(Verdict::Unproved, why));
             }
         };
         match computed.agrees_with(&known.hash, None, known.etag.as_ref()) {
             Agreement::Same(proof) => {
-                Ok(Judgement::matches(format!("the local file has the object's {}", proof.as_str())))
+                Ok(Judgement::matches(By::LocalFile, format!("the local file has the object's {}", proof.as_str())))
             }
             Agreement::Different if known.is_refuted(self.store, &key).await? => {
                 Ok(Judgement::of(Verdict::Mismatch, "the local file has other bytes than the object"))
@@ -178,7 +205,7 @@ impl Judge<'_> {
             _ => {
                 let why =
                     "the object's ETag is no MD5, or its part size is not known: the local file cannot be compared";
-                Ok(Judgement::of(Verdict::Unverifiable, why))
+                Ok(Judgement::of(Verdict::Unproved, why))
             }
         }
     }
@@ -271,8 +298,10 @@ fn content_judgement(agreement: Agreement, whole: Result<content_check::Content,
         Ok(_) => "",
     };
     match agreement {
-        Agreement::Same(proof) => Judgement::matches(format!("its bytes were read: {}{decoded}", proof.as_str())),
-        _ => Judgement::of(Verdict::Unverifiable, format!("no hash of its bytes is known{decoded}")),
+        Agreement::Same(proof) => {
+            Judgement::matches(By::Bytes, format!("its bytes were read: {}{decoded}", proof.as_str()))
+        }
+        _ => Judgement::of(Verdict::Unproved, format!("no hash of its bytes is known{decoded}")),
     }
 }
 
@@ -283,11 +312,11 @@ fn unreadable(error: FetchError) -> Result<Judgement, StoreError> {
             ErrorKind::NoSuchKey => Ok(Judgement::of(Verdict::Missing, "it is gone since it was listed")),
             ErrorKind::Precondition => Ok(Judgement::of(Verdict::Mismatch, "it was replaced while it was read")),
             ErrorKind::Invalid | ErrorKind::NotImplemented => {
-                Ok(Judgement::of(Verdict::Unverifiable, format!("it cannot be read: {error}")))
+                Ok(Judgement::of(Verdict::Unproved, format!("it cannot be read: {error}")))
             }
             _ => Err(error),
         },
-        FetchError::Local(error) => Ok(Judgement::of(Verdict::Unverifiable, format!("it cannot be read: {error}"))),
+        FetchError::Local(error) => Ok(Judgement::of(Verdict::Unproved, format!("it cannot be read: {error}"))),
     }
 }
 
@@ -300,9 +329,9 @@ mod tests {
     fn broken_content_is_no_match_whatever_its_hash() {
         let same = Agreement::Same(HashProof::Md5);
         let plain = content_check::Content::default();
-        assert_eq!(content_judgement(same, Ok(plain)), Judgement::matches("its bytes were read: md5"));
+        assert_eq!(content_judgement(same, Ok(plain)), Judgement::matches(By::Bytes, "its bytes were read: md5"));
         let cut = content_judgement(same, Err("its content was cut short".into()));
         assert_eq!((cut.verdict, cut.why.as_str()), (Verdict::Mismatch, "broken: its content was cut short"));
-        assert_eq!(content_judgement(Agreement::Unknown, Ok(plain)).verdict, Verdict::Unverifiable);
+        assert_eq!(content_judgement(Agreement::Unknown, Ok(plain)).verdict, Verdict::Unproved);
     }
 }

@@ -16,15 +16,18 @@ use tracing::{info, warn};
 use self::judge::{Entry, Judge};
 use self::outcome::Outcome;
 use self::standing::Standing;
+use super::choose::chosen;
 use super::reach::{first_answer, reach, stopped};
+use crate::bucket_dump::{Listed, Listing, no_dump};
+use crate::bucket_manifest::{Fetched, Spooled};
 use crate::cli::VerifyArgs;
 use crate::dump_dir::DumpDir;
-use crate::dump_index::{Fetched, Listed, Listing, Spooled, no_dump};
 use crate::exit_status::{Failure, Status};
 use crate::hasher::Hasher;
 use crate::hint::hinted;
 use crate::model::file_kind::{could_be_dump_file, is_never_data};
 use crate::model::file_name::{FileName, MANIFEST};
+use crate::model::object_key::Prefix;
 use crate::report::Report;
 use crate::s3::Store;
 use crate::stop::Stop;
@@ -44,13 +47,14 @@ pub async fn run(args: &VerifyArgs, report: &Report, stop: &Stop) -> Status {
 async fn verify(args: &VerifyArgs, report: &Report) -> Result<Status, Failure> {
     let directory = args.dir.as_deref().map(open_directory).transpose().map_err(Failure::usage)?;
     let local = directory.as_deref().map(local_names).transpose().map_err(Failure::failed)?.unwrap_or_default();
-    let store = reach(&args.connection, &args.bucket).await?;
-    let listing = first_answer(&store, Listing::of(&store, &args.prefix).await)?;
-    let manifest = manifest(args, &store, &listing).await?;
+    let store = reach(&args.connection, &args.dump.bucket).await?;
+    let prefix = chosen(&args.dump, &store).await?;
+    let listing = first_answer(&store, Listing::of(&store, &prefix).await)?;
+    let manifest = manifest(args, &store, &prefix, &listing).await?;
     if manifest.is_none() && local.is_empty() && !listing.names().any(|name| could_be_dump_file(name.as_str())) {
-        return Err(Failure::incomplete(no_dump(&store, &args.prefix)));
+        return Err(Failure::incomplete(no_dump(&store, &prefix)));
     }
-    let standing = Standing::of(&store, &args.prefix, &listing, manifest.as_deref().map(|manifest| &manifest.header));
+    let standing = Standing::of(&store, &prefix, &listing, manifest.as_deref().map(|manifest| &manifest.header));
     let standing = standing.await.map_err(Failure::failed)?;
     if let Standing::Uploading { .. } = standing {
         // Its manifest names no file yet.
@@ -63,14 +67,14 @@ async fn verify(args: &VerifyArgs, report: &Report) -> Result<Status, Failure> {
     let bytes = manifest.as_ref().filter(|_| reads).map_or(0, |manifest| manifest.header.total_bytes);
     let judge = Judge {
         store: &store,
-        prefix: &args.prefix,
+        prefix: &prefix,
         directory,
         is_deep: args.deep,
         has_manifest: manifest.is_some(),
         hasher: Hasher::new(args.workers),
         progress: report.progress("verifying", files as usize, bytes),
     };
-    let mut outcome = Outcome::begin(args, report, &store, manifest.as_deref());
+    let mut outcome = Outcome::begin(args, report, store.uri(&prefix.directory()), manifest.as_deref());
     outcome.local_files(local.len());
     let entries = entries(manifest.as_deref(), listing, local);
     let mut findings = Box::pin(entries.map(|entry| judge.judge(entry)).buffer_unordered(args.workers));
@@ -88,9 +92,14 @@ async fn verify(args: &VerifyArgs, report: &Report) -> Result<Status, Failure> {
 }
 
 /// Fetches the manifest and makes sure that it is the one that is meant.
-async fn manifest(args: &VerifyArgs, store: &Store, listing: &Listing) -> Result<Option<Box<Spooled>>, Failure> {
+async fn manifest(
+    args: &VerifyArgs,
+    store: &Store,
+    prefix: &Prefix,
+    listing: &Listing,
+) -> Result<Option<Box<Spooled>>, Failure> {
     let difference = |error| Failure { status: Status::Difference, error };
-    let uri = store.uri(&args.prefix.manifest_key());
+    let uri = store.uri(&prefix.manifest_key());
     let fetched = Spooled::fetch(store, listing.manifest.as_ref()).await.map_err(Failure::failed)?;
     let manifest = match fetched {
         Fetched::Read(manifest) => manifest,
@@ -147,7 +156,7 @@ impl State {
         }
         if let Some(listing) = self.listing.take() {
             say_strangers(&listing, self.has_manifest);
-            self.rest = Some(Box::new(listing.rest()));
+            self.rest = Some(Box::new(listing.into_rest()));
         }
         while let Some(listed) = self.rest.as_mut().and_then(Iterator::next) {
             let is_local = self.local.remove(&listed.name);
@@ -166,11 +175,10 @@ impl State {
 }
 
 fn say_strangers(listing: &Listing, has_manifest: bool) {
-    if let Some(first) = listing.strangers.first() {
+    if let Some(first) = listing.strangers.named.first() {
         warn!(
             key = first.as_str(),
-            "{} keys cannot be files of a dump; they were not looked at",
-            listing.strangers.len()
+            "{} keys cannot be files of a dump; they were not looked at", listing.strangers.count
         );
     }
     let others = listing.names().filter(|name| !could_be_dump_file(name.as_str())).count();

@@ -5,10 +5,10 @@ use serde::Serialize;
 
 use super::judge::Finding;
 use super::standing::Missing;
+use crate::bucket_manifest::Spooled;
 use crate::cli::VerifyArgs;
-use crate::dump_index::Spooled;
 use crate::exit_status::Status;
-use crate::model::comparison::{Counts, Verdict, name_of};
+use crate::model::comparison::{By, Counts, Verdict, name_of};
 use crate::model::dump_metadata::DumpMetadata;
 use crate::model::etag::ETag;
 use crate::model::file_name::FileName;
@@ -18,7 +18,6 @@ use crate::model::row_count::FileRows;
 use crate::model::row_proof::RowProof;
 use crate::model::units::ByteSize;
 use crate::report::{Align, Report, Table, escape};
-use crate::s3::Store;
 
 /// The format of the JSON report.
 const FORMAT: u32 = 1;
@@ -29,6 +28,8 @@ pub struct Outcome<'a> {
     uri: String,
     counts: Counts,
     proved_bytes: u64,
+    /// How many files each kind of proof proved.
+    proofs: [u64; By::ALL.len()],
     local_files: Option<usize>,
     /// Everything but the matches: what a person must look at.
     differing: Vec<Differing>,
@@ -84,8 +85,7 @@ struct FileLine<'a> {
 
 impl<'a> Outcome<'a> {
     /// Nothing was found yet. With `--json` the report's head is written.
-    pub fn begin(args: &VerifyArgs, report: &'a Report, store: &Store, manifest: Option<&Spooled>) -> Self {
-        let uri = store.uri(&args.prefix.directory());
+    pub fn begin(args: &VerifyArgs, report: &'a Report, uri: String, manifest: Option<&Spooled>) -> Self {
         if args.json {
             let head = Head {
                 format: FORMAT,
@@ -106,6 +106,7 @@ impl<'a> Outcome<'a> {
             uri,
             counts: Counts::default(),
             proved_bytes: 0,
+            proofs: Default::default(),
             local_files: None,
             differing: Vec::new(),
             rows: Vec::new(),
@@ -136,6 +137,9 @@ impl<'a> Outcome<'a> {
         });
         if verdict == Verdict::Match {
             self.proved_bytes += finding.size;
+            for (count, by) in self.proofs.iter_mut().zip(By::ALL) {
+                *count += u64::from(finding.judgement.by == Some(by));
+            }
         }
         if self.is_deep {
             self.rows.push((finding.name, finding.rows));
@@ -208,6 +212,11 @@ impl<'a> Outcome<'a> {
         let bytes = ByteSize(self.proved_bytes).human();
         let uri = escape(&self.uri);
         self.report.data(&format!("{uri}: {} ({bytes} proved{local})", self.counts.in_words()));
+        let proofs = self.proofs.iter().zip(By::ALL).filter(|(count, _)| **count > 0);
+        let proofs: Vec<_> = proofs.map(|(count, by)| format!("{count} {}", by.as_str())).collect();
+        if !proofs.is_empty() {
+            self.report.data(&format!("proved: {}", proofs.join(", ")));
+        }
         if let Some(proof) = &self.row_proof {
             self.report.data(&proof.in_words());
         }

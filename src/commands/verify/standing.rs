@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use tracing::{info, warn};
 
-use crate::dump_index::Listing;
+use crate::bucket_dump::Listing;
 use crate::exit_status::{Failure, Status};
 use crate::hint::hinted;
 use crate::model::dump_metadata::DumpMetadata;

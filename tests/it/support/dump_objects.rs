@@ -1,7 +1,7 @@
 //! Dumps as they lie in a bucket, put there directly: of any time and in any state, without waiting for one.
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::s3_server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
 use super::sandbox::{Endpoint, Program, Sandbox};
@@ -56,6 +56,11 @@ impl Vault {
 
     /// A dump whose manifest has this state. Only a complete one has `metadata`, and one on its way names no files.
     pub fn put_dump(&self, prefix: &str, started: &str, state: &str) {
+        self.put_dump_that_says(prefix, started, state, &json!({}));
+    }
+
+    /// The same with these fields in its manifest.
+    pub fn put_dump_that_says(&self, prefix: &str, started: &str, state: &str, more: &Value) {
         let started: Timestamp = started.parse().expect("a time");
         let key = |name: &str| format!("{prefix}/{name}");
         let mut names = FILES.to_vec();
@@ -73,13 +78,15 @@ impl Vault {
         if state == "uploading" {
             files.clear();
         }
-        let manifest = json!({
+        let mut manifest = json!({
             "format": 1, "state": state, "reason": (state == "incomplete").then_some("mydumper's exit status was 1"),
             "identity": {"host": "db1", "started": started.to_string(), "inode": 7}, "dump_id": started.to_string(),
             "started": started, "finished": (state != "uploading").then(|| started + SignedDuration::from_secs(90)),
             "dumper_exit": {"status": 0, "seen": "child"}, "directory": "/backup", "closed_by": "lease",
             "version": "0.1.0", "total_files": files.len(), "total_bytes": 1, "files": files,
         });
+        let more = more.as_object().expect("fields").clone();
+        manifest.as_object_mut().expect("fields").extend(more);
         self.put(&key("mydumper2s3.json"), &manifest.to_string());
     }
 }

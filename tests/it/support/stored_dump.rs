@@ -72,8 +72,12 @@ impl StoredDump {
     }
 
     pub fn command_at(&self, command: &str, prefix: &str) -> Program<'_> {
-        let program = self.sandbox.mydumper2s3().arg(command);
-        program.args(["--bucket", BUCKET, "--prefix", prefix]).connect_to(&self.endpoint())
+        self.command_on_bucket(command).args(["--prefix", prefix])
+    }
+
+    /// A command about the bucket, of no dump yet.
+    pub fn command_on_bucket(&self, command: &str) -> Program<'_> {
+        self.sandbox.mydumper2s3().args([command, "--bucket", BUCKET]).connect_to(&self.endpoint())
     }
 
     /// The key of a file.

@@ -24,7 +24,8 @@ pub fn objects(bucket: &Bucket, input: ListObjectsV2Input) -> S3Result<ListObjec
     };
     // From where it goes on: a listing of 100,000 keys would otherwise look at each of them a hundred times.
     let rest = bucket.objects.range::<str, _>((Bound::Included(after.as_str().max(query.prefix)), Bound::Unbounded));
-    let current = rest.filter_map(|(key, _)| Some((key.as_str(), (key, bucket.current(key)?))));
+    let shown = rest.filter(|(key, _)| !bucket.hidden.contains(*key));
+    let current = shown.filter_map(|(key, _)| Some((key.as_str(), (key, bucket.current(key)?))));
     let page = query.page(current);
     let contents: Vec<_> = page.entries.iter().map(|(key, object)| object_entry(encoder.text(key), object)).collect();
     Ok(ListObjectsV2Output {

@@ -322,6 +322,34 @@ impl S3Server {
         put.unwrap_or_else(|error| panic!("cannot put '{key}' into '{bucket}': {error}"))
     }
 
+    /// Puts an object that says this of itself.
+    pub fn put_with_metadata(&self, bucket: &str, key: &str, bytes: &[u8], metadata: &[(&str, &str)]) {
+        let received = digest::received(bytes, &self.front.store.blobs).expect("bytes can be stored");
+        let metadata = metadata.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let attributes = Attributes { metadata, ..Attributes::default() };
+        let put = self.front.store.put(bucket, key, attributes, received, &Condition::default(), self.now());
+        put.unwrap_or_else(|error| panic!("cannot put '{key}' into '{bucket}': {error}"));
+    }
+
+    /// Stores an object's bytes again, in parts of this size or in one PUT, as another program's copy would.
+    pub fn copy_in_parts(&self, bucket: &str, key: &str, part_size: Option<usize>) {
+        let store = &self.front.store;
+        let there = self.object(bucket, key).unwrap_or_else(|| panic!("there is no '{key}' to copy"));
+        let bytes = there.bytes();
+        let Some(part_size) = part_size else {
+            self.replace_directly(bucket, key, &bytes);
+            return;
+        };
+        let (id, _) = store.create_upload(bucket, key, there.attributes.clone(), self.now()).expect("an upload");
+        let put = |(number, part): (u32, &[u8])| {
+            let received = digest::received(part, &store.blobs).expect("bytes can be stored");
+            let part = store.put_part(bucket, key, &id, number, received, self.now()).expect("a part is stored");
+            uploads::NamedPart { number, etag: part.etag }
+        };
+        let named: Vec<_> = (1..).zip(bytes.chunks(part_size)).map(put).collect();
+        store.complete_upload(bucket, key, &id, &named, &Condition::default(), self.now()).expect("an object of parts");
+    }
+
     /// Puts other bytes under a key, and keeps what the object said of itself: its user metadata above all.
     pub fn replace_directly(&self, bucket: &str, key: &str, bytes: &[u8]) {
         let object = self.object(bucket, key).unwrap_or_else(|| panic!("there is no '{key}' in '{bucket}' to replace"));
@@ -382,6 +410,11 @@ impl S3Server {
     pub fn begin_upload_directly(&self, bucket: &str, key: &str) {
         let begun = self.front.store.create_upload(bucket, key, Attributes::default(), self.now());
         begun.unwrap_or_else(|error| panic!("cannot begin an upload of '{key}' in '{bucket}': {error}"));
+    }
+
+    /// Leaves a key out of listings.
+    pub fn hide_from_listings(&self, bucket: &str, key: &str) {
+        self.with_bucket(bucket, |bucket| bucket.hidden.insert(key.to_owned()));
     }
 
     /// For objects whose request does not ask for another.

@@ -1,6 +1,6 @@
 //! Buckets and object versions: what the server knows. Bytes are in [`super::blob`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
@@ -61,6 +61,8 @@ pub struct Bucket {
     pub uploads: BTreeMap<String, Upload>,
     /// Keys that nobody may delete before that time, as stores without versions do it.
     pub retained: BTreeMap<String, SystemTime>,
+    /// Keys that listings leave out, as a store that lists what is new a moment later does.
+    pub hidden: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug)]
