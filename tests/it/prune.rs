@@ -191,7 +191,8 @@ fn a_dump_of_the_future_stays_and_takes_no_place_in_any_rule() {
     assert_eq!(row(&pruned, "p/future"), "keep its start lies in the future");
 }
 
-/// A listing that leaves something out makes a whole dump look damaged.
+/// Promise 10: "What removes backups (`delete`, `prune`, `--overwrite`, `--replace-incomplete`) never acts on a view of
+/// the bucket that may be partial": a listing that leaves something out makes a whole dump look damaged.
 #[test]
 fn a_dump_whose_files_only_the_listing_lacks_stays() {
     let vault = Vault::new();

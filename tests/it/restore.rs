@@ -212,6 +212,7 @@ fn a_symlink_is_never_followed() {
     assert_eq!(std::fs::read(&outside).expect("a file"), b"precious");
 }
 
+/// Promise 11: "Nothing that a bucket's writer, another local user or a dump's content can choose leads outside": no path.
 #[test]
 fn a_hostile_key_gets_nowhere() {
     let dump = StoredDump::new();

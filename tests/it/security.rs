@@ -1,5 +1,8 @@
 //! The way to the store: encrypted, to whom it is meant, or said. (Secrets: `rights`.)
 
+use serde_json::json;
+
+use crate::support::dump_objects::Vault;
 use crate::support::fake_dumper::{FakeDumper, Generation};
 use crate::support::s3_server::BUCKET;
 use crate::support::sandbox::{Endpoint, Program};
@@ -81,4 +84,40 @@ fn a_store_of_ones_own_is_reached_without_instance_metadata() {
     let asked = metadata_service.accept().map(|(_, who)| who);
     assert_eq!(asked.expect_err("nobody asks").kind(), std::io::ErrorKind::WouldBlock);
     stage.assert_whole(&dumper);
+}
+
+/// "No terminal escape": whoever may write to the bucket chooses what a manifest says, and how objects are called.
+#[test]
+fn nothing_in_a_bucket_reaches_the_terminal_as_a_command() {
+    let vault = Vault::new();
+    let evil = "\u{1b}[2J\u{9b}2J\u{202e}evil";
+    let more = json!({
+        "series": evil, "reason": evil, "dumper_version": evil, "directory": evil, "left_out": [evil],
+        "identity": {"host": evil, "started": evil, "inode": 7},
+        "sources": [{"role": "self", "host": evil, "file": evil, "position": 4}],
+    });
+    let (started, newer) = ("2026-11-22T02:00:00Z", "2026-11-23T02:00:00Z");
+    vault.put_dump_that_says("p/complete", started, "complete", &more);
+    vault.put_dump_that_says("p/failed", newer, "incomplete", &more);
+    vault.put(&format!("p/complete/{evil}"), "x");
+    vault.put(&format!("{evil}/metadata"), "x");
+    let into = vault.sandbox.path("into");
+    let into = into.to_str().expect("a path");
+    vault.command("list").run().assert_says("incomplete: \\u{1b}[2J");
+    for arguments in [
+        &["list"][..],
+        &["list", "--max-age", "1h"],
+        &["list", "--files", "--prefix", "p/complete"],
+        &["verify", "--prefix", "p/complete"],
+        &["verify", "--latest", "--series", "x"],
+        &["restore", "--latest", "--dir", into],
+        &["restore", "--prefix", "p/failed", "--dir", into],
+        &["prune", "--prefix", "", "--keep-last", "1", "--incomplete-older-than", "1h"],
+        &["delete", "--prefix", "p/complete", "--yes"],
+    ] {
+        let finished = vault.command(arguments[0]).args(&arguments[1..]).run();
+        let text = finished.text();
+        let is_harmful = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!text.contains(is_harmful), "{arguments:?}: {text:?}");
+    }
 }
