@@ -125,6 +125,7 @@ fn all_kept() -> DumpState {
             version_id: None,
             sha256: None,
             proof: Proof::EtagMd5,
+            is_read_back: false,
         };
         let local = Local::Kept(Box::new(identity(number)));
         state.adopt(name.parse().expect("a file name"), Uploaded { object, local, broken: None, rows: None });

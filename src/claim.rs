@@ -4,6 +4,8 @@
 //! became known, and write the last manifest over it; each time it is looked at whether it is still ours, by a condition
 //! of the request where the store knows conditions. Once it is lost or the last manifest is written, nothing is written.
 
+mod digests;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
@@ -14,6 +16,7 @@ use anyhow::anyhow;
 use jiff::Timestamp;
 use tracing::{debug, info, warn};
 
+use self::digests::Digests;
 use crate::bucket_dump::{Listed, Listing};
 use crate::bucket_manifest::read_manifest;
 use crate::cli::DestinationArgs;
@@ -90,6 +93,8 @@ pub struct Claim {
     /// The ETag of what we wrote or found: while it stays, nobody else claimed the prefix.
     etag: Option<ETag>,
     conditions: Conditions,
+    /// What the store's answers prove.
+    digests: Digests,
     /// Nobody may be asked.
     write_only: bool,
     /// Nothing is written any more: the last manifest is, or the prefix is another's.
@@ -123,6 +128,7 @@ impl Claim {
             header,
             etag,
             conditions: Conditions::default(),
+            digests: Digests::default(),
             write_only,
             is_closed: false,
             is_lost: false,
@@ -206,9 +212,11 @@ impl Claim {
         if self.is_lost {
             return Err(self.lost());
         }
+        // Later it cannot be tried any more.
+        let is_checked = if self.has_opaque_etags() { self.refuses_wrong_md5().await? } else { None };
         let condition = self.condition().await?;
         let key = self.prefix.manifest_key();
-        let object = match transfer.put_own(&key, file, condition).await {
+        let object = match transfer.put_own(&key, file, condition, is_checked).await {
             Ok(object) => object,
             Err(error) => match error.downcast::<StoreError>() {
                 Ok(error) if is_another(&error) => return Err(self.lost()),
@@ -231,16 +239,19 @@ impl Claim {
     }
 
     async fn put(&self, text: &Text, condition: &Condition) -> Result<PutAnswer, StoreError> {
-        let key = self.prefix.manifest_key();
-        let metadata = HashMap::from([(DUMP_ID.to_owned(), self.header.dump_id.clone())]);
         let mut tries = 1;
         loop {
-            match self.store.put(&key, text.range.clone(), text.md5, &metadata, condition).await {
+            match self.put_once(text, condition).await {
                 // Damaged on its way: once more, as for any file.
                 Err(error) if error.kind == ErrorKind::BadDigest && tries < TRIES => tries += 1,
                 answer => return answer,
             }
         }
+    }
+
+    async fn put_once(&self, text: &Text, condition: &Condition) -> Result<PutAnswer, StoreError> {
+        let metadata = HashMap::from([(DUMP_ID.to_owned(), self.header.dump_id.clone())]);
+        self.store.put(&self.prefix.manifest_key(), text.range.clone(), text.md5, &metadata, condition).await
     }
 
     /// Writes the claim where nobody may have been faster.
@@ -256,26 +267,9 @@ impl Claim {
             }
             answer => answer?,
         };
-        self.etag = Some(answer.etag.unwrap_or_else(|| ETag::of_single_put(text.md5)));
-        self.written = Instant::now();
-        Ok(())
-    }
-
-    /// What the store said of a manifest that has this ETag.
-    async fn take_in(&mut self, answer: Result<PutAnswer, StoreError>, sent: &ETag) -> Result<(), ClaimError> {
-        match answer {
-            // Where the answer has none, the ETag is known all the same.
-            Ok(answer) => self.etag = Some(answer.etag.unwrap_or_else(|| sent.clone())),
-            Err(error) if is_another(&error) => {
-                // Equal bytes are ours: an answer was lost.
-                let there = self.store.head(&self.prefix.manifest_key()).await?;
-                if there.and_then(|there| there.etag).as_ref() != Some(sent) {
-                    return Err(self.lost());
-                }
-                self.etag = Some(sent.clone());
-            }
-            Err(error) => return Err(error.into()),
-        }
+        let sent = ETag::of_single_put(text.md5);
+        self.digests.observe(&answer, &sent);
+        self.etag = Some(answer.etag.unwrap_or(sent));
         self.written = Instant::now();
         Ok(())
     }

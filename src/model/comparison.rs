@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::manifest::Proof;
+use super::manifest::{ObjectRecord, Proof};
 
 /// The verdict on one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -100,8 +100,9 @@ impl Judgement {
 }
 
 /// How the proof that an upload left in the manifest is called in reports.
-pub fn name_of(proof: Proof) -> &'static str {
-    match proof {
+pub fn name_of(record: &ObjectRecord) -> &'static str {
+    match record.proof {
+        _ if record.is_read_back => "read-back",
         Proof::EtagMd5 => "etag-md5",
         Proof::EtagComposite => "etag-composite",
         Proof::ContentMd5 => "content-md5",

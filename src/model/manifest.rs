@@ -189,7 +189,8 @@ pub enum Proof {
     EtagMd5,
     /// The object's ETag is the composite of the MD5s of the parts that were read here.
     EtagComposite,
-    /// The ETag is no MD5 (SSE-KMS, SSE-C): the store checked Content-MD5 of every request, and the size is right.
+    /// The ETag is no MD5 (SSE-KMS, SSE-C, some stores): the store checked Content-MD5 of every request, and the size is
+    /// right; or, with [`ObjectRecord::is_read_back`], the object was read.
     ContentMd5,
 }
 
@@ -244,6 +245,10 @@ pub struct ObjectRecord {
     pub sha256: Option<String>,
     /// What the verdict rests on.
     pub proof: Proof,
+    /// Whether the object was read back and had the bytes that were read here, since nothing else proved it. A field of
+    /// its own: a proof that an older program does not know would make the manifest a damaged one to it.
+    #[serde(default, rename = "read_back", skip_serializing_if = "std::ops::Not::not")]
+    pub is_read_back: bool,
 }
 
 /// One file of the dump.

@@ -31,7 +31,15 @@ fn header() -> ManifestHeader {
 
 fn files() -> Vec<ManifestFile> {
     let md5 = Md5Digest::of(b"hello");
-    let object = |hash, proof| ObjectRecord { size: 6, hash, etag: None, version_id: None, sha256: None, proof };
+    let object = |hash, proof| ObjectRecord {
+        size: 6,
+        hash,
+        etag: None,
+        version_id: None,
+        sha256: None,
+        proof,
+        is_read_back: false,
+    };
     let file = |name: &str, object| ManifestFile {
         name: name.parse().expect("a name"),
         kind: "data".into(),

@@ -20,4 +20,4 @@ pub use download::{Interest, ObjectRef};
 pub use error::{ErrorKind, StoreError};
 pub use objects::{DELETE_BATCH, ListedObject, ObjectHead, OpenUpload, StoredPart};
 pub use store::{ObjectSettings, Store};
-pub use upload::{Condition, PutAnswer, Upload, UserMetadata};
+pub use upload::{Condition, PartAnswer, PutAnswer, Upload, UserMetadata};

@@ -24,6 +24,23 @@ pub struct PutAnswer {
     pub etag_is_no_md5: bool,
 }
 
+/// What the store says of a part that it took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartAnswer {
+    /// Its ETag as the store gave it, for the end of the upload.
+    pub given_etag: String,
+    /// Whether the store said that it encrypts in a way that makes the ETag no MD5.
+    pub etag_is_no_md5: bool,
+}
+
+impl PartAnswer {
+    /// The ETag, where it is an MD5 and not this one. One of any other form says nothing, like those of SSE-KMS.
+    pub fn unlike(&self, md5: Md5Digest) -> Option<Md5Digest> {
+        let given = ETag::from_store(&self.given_etag).filter(|_| !self.etag_is_no_md5)?.as_md5()?;
+        (given != md5).then_some(given)
+    }
+}
+
 /// When the store is to take an object. A help on stores that know conditions, never the guard: some ignore them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Condition {
@@ -127,14 +144,14 @@ impl Store {
         Ok(Upload { key: key.to_owned(), id: id.to_owned(), etag_is_no_md5 })
     }
 
-    /// Sends one part; returns its ETag as the store gave it.
+    /// Sends one part.
     pub async fn put_part(
         &self,
         upload: &Upload,
         part: Part,
         range: FileRange,
         md5: Md5Digest,
-    ) -> Result<String, StoreError> {
+    ) -> Result<PartAnswer, StoreError> {
         let request = async |client: Client, progress: Progress| {
             client
                 .upload_part()
@@ -152,14 +169,9 @@ impl Store {
         };
         let uri = self.uri(&upload.key);
         let answer = self.persist_sending("UploadPart", &uri, range.length, request).await?;
-        let given = answer.e_tag().unwrap_or_default().to_owned();
-        let no_md5 =
+        let etag_is_no_md5 =
             upload.etag_is_no_md5 || is_no_md5(answer.server_side_encryption(), answer.sse_customer_algorithm());
-        if !no_md5 && ETag::from_store(&given) != Some(ETag::of_single_put(md5)) {
-            let detail = format!("part {} has the ETag {given} there, and the MD5 {md5} here", part.number);
-            return Err(StoreError::of_answer(ErrorKind::BadDigest, "UploadPart", &uri, detail));
-        }
-        Ok(given)
+        Ok(PartAnswer { given_etag: answer.e_tag().unwrap_or_default().to_owned(), etag_is_no_md5 })
     }
 
     /// Ends a multipart upload. `parts` are numbers and ETags in order.

@@ -4,6 +4,7 @@
 //! before it replaces anything. The second time it comes from the page cache. What is short is kept in between.
 
 mod parts;
+mod proof;
 mod release;
 mod sha256;
 
@@ -16,13 +17,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tracing::{debug, warn};
 
+use self::proof::{Evidence, proof_by_etag};
 use self::sha256::sha256;
 use crate::bucket_dump::Listed;
 use crate::claim::{ClaimError, SharedClaim};
 use crate::content::{self, Closeness, Found};
 use crate::dump_dir::{DumpDir, identity_of};
 use crate::hasher::{Hasher, Turn};
-use crate::model::etag::ETag;
 use crate::model::file_name::FileName;
 use crate::model::identity::FileIdentity;
 use crate::model::manifest::{ContentHash, ObjectRecord, Proof};
@@ -31,7 +32,7 @@ use crate::model::part_plan::{CutInto, PartPlan};
 use crate::model::state::{UploadJob, Uploaded};
 use crate::page_cache::Footprint;
 use crate::recorder::Recorder;
-use crate::s3::{Condition, ErrorKind, FileRange, OpenUpload, PutAnswer, Store, StoreError, UserMetadata};
+use crate::s3::{Condition, ErrorKind, FileRange, OpenUpload, Store, StoreError, UserMetadata};
 
 /// How often damaged bytes, a wrong ETag or a lost upload id make one job begin its file anew.
 pub const TRIES: u32 = 4;
@@ -108,6 +109,8 @@ pub struct Transfer {
     pub is_stopping: AtomicBool,
     /// How many of them there may be.
     pub workers: usize,
+    /// Whether the ETags of parts turned out to be no MD5s, and an object of such parts to be right.
+    pub has_opaque_parts: AtomicBool,
     /// Multipart uploads that were begun here and not ended.
     pub open_uploads: Mutex<HashSet<OpenUpload>>,
     /// Multipart uploads of this dump's files that an earlier run began: continued, or aborted in the end.
@@ -155,17 +158,39 @@ struct Passage<'a> {
     condition: Condition,
     /// What it must hold, where that is known before.
     expected: Option<ContentHash>,
+    /// What it counts for that the store took each request with its Content-MD5.
+    content_md5: ContentMd5,
+}
+
+/// Whether the store is known to refuse bytes that are not those of their Content-MD5.
+#[derive(Debug, Clone, Copy)]
+enum ContentMd5 {
+    /// The claim knows, or tries.
+    AskClaim,
+    /// The claim itself asks for this to be sent, and knows so much.
+    IsChecked(Option<bool>),
 }
 
 /// Why a file did not get into the bucket.
 enum Trouble {
     Local(String),
     Store(StoreError),
+    /// The prefix is another's.
+    Lost(ClaimError),
 }
 
 impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
+    }
+}
+
+impl From<ClaimError> for Trouble {
+    fn from(error: ClaimError) -> Self {
+        match error {
+            ClaimError::Store(error) => Self::Store(error),
+            ClaimError::Lost(_) => Self::Lost(error),
+        }
     }
 }
 
@@ -193,6 +218,7 @@ impl Transfer {
         let object = match self.bring(job, &source, &content).await {
             Ok(object) => ObjectRecord { sha256: content.sha256, ..object },
             Err(Trouble::Local(why)) => return Outcome::Failed(why),
+            Err(Trouble::Lost(error)) => return Outcome::GaveUp(error),
             Err(Trouble::Store(error)) if error.is_outage() || error.is_about_rights() => {
                 return Outcome::GaveUp(error.into());
             }
@@ -262,7 +288,8 @@ impl Transfer {
     ) -> Result<Passage<'a>, Trouble> {
         let plan = PartPlan::new(identity.size, self.part_size, self.max_parts);
         let plan = plan.map_err(|error| Trouble::Local(error.to_string()))?;
-        Ok(Passage { key, source, identity, metadata, plan, condition: Condition::None, expected: None })
+        let (condition, content_md5) = (Condition::None, ContentMd5::AskClaim);
+        Ok(Passage { key, source, identity, metadata, plan, condition, expected: None, content_md5 })
     }
 
     /// Puts a file that is held open under a key and proves it. Damaged bytes, a wrong ETag and a lost upload id begin
@@ -284,18 +311,27 @@ impl Transfer {
         }
     }
 
-    /// Puts a file of ours, the manifest, under a key and proves it.
-    pub async fn put_own(&self, key: &str, file: File, condition: Condition) -> anyhow::Result<ObjectRecord> {
+    /// Puts a file of ours, the manifest, under a key and proves it. `is_checked`: whether the store is known to check
+    /// Content-MD5.
+    pub async fn put_own(
+        &self,
+        key: &str,
+        file: File,
+        condition: Condition,
+        is_checked: Option<bool>,
+    ) -> anyhow::Result<ObjectRecord> {
         let identity = identity_of(&file)?;
         let metadata = HashMap::from([(DUMP_ID.to_owned(), self.dump_id.clone())]);
         let source = self.source(file, identity.size);
         let put = async {
             let passage = self.passage(key, &source, &identity, metadata)?;
-            self.put_file(&Passage { condition, ..passage }).await
+            let content_md5 = ContentMd5::IsChecked(is_checked);
+            self.put_file(&Passage { condition, content_md5, ..passage }).await
         };
         match put.await {
             Ok(object) => Ok(object),
             Err(Trouble::Store(error)) => Err(error.into()),
+            Err(Trouble::Lost(error)) => Err(error.into()),
             Err(Trouble::Local(why)) => Err(anyhow::anyhow!("cannot upload {}: {why}", self.store.uri(key))),
         }
     }
@@ -311,9 +347,10 @@ impl Transfer {
         let size = file.metadata()?.len();
         let plan = PartPlan::new(size, self.part_size, self.max_parts).map_err(io::Error::other)?;
         let hash = self.hasher.hash_file(&Footprint::begin(Arc::clone(&file), size), plan.cut()).await?;
-        let proof = proof_by_etag(&hash);
+        let has_opaque_etags = self.claim.lock().await.has_opaque_etags();
+        let proof = if has_opaque_etags { Proof::ContentMd5 } else { proof_by_etag(&hash) };
         let sha256 = self.sha256_of(&file).await?;
-        Ok(ObjectRecord { size, hash, etag: None, version_id: None, sha256, proof })
+        Ok(ObjectRecord { size, hash, etag: None, version_id: None, sha256, proof, is_read_back: false })
     }
 
     /// Whether an earlier run uploaded these very bytes: same size, and the ETag that they must have with the part
@@ -350,7 +387,8 @@ impl Transfer {
             return Ok(None);
         }
         let proof = proof_by_etag(&hash);
-        Ok(Some(ObjectRecord { size, hash, etag: Some(etag), version_id: None, sha256: None, proof }))
+        let (etag, version_id, sha256) = (Some(etag), None, None);
+        Ok(Some(ObjectRecord { size, hash, etag, version_id, sha256, proof, is_read_back: false }))
     }
 
     async fn put_whole(&self, passage: &Passage<'_>) -> Result<ObjectRecord, Trouble> {
@@ -363,7 +401,8 @@ impl Transfer {
         let range = FileRange { file: Arc::clone(file), offset: 0, length: size, content: hashed.content.clone() };
         let answer = self.store.put(passage.key, range, hashed.md5, &passage.metadata, &passage.condition).await;
         let answer = answer.map_err(|error| passage.unless_changed(error))?;
-        self.prove(passage.key, size, ContentHash::Whole { md5: hashed.md5 }, answer).await
+        let hash = ContentHash::Whole { md5: hashed.md5 };
+        self.prove(passage, Evidence { hash, answer, are_parts_proved: true }).await
     }
 
     /// Begins nothing more: what has something in the store already goes on to its end.
@@ -381,50 +420,6 @@ impl Transfer {
     /// To make a request.
     async fn permit(&self) -> Result<SemaphorePermit<'_>, Trouble> {
         self.requests.acquire().await.map_err(|error| Trouble::Local(error.to_string()))
-    }
-
-    /// The verdict: does the store hold the bytes that were hashed?
-    async fn prove(&self, key: &str, size: u64, hash: ContentHash, answer: PutAnswer) -> Result<ObjectRecord, Trouble> {
-        let expected = hash.etag();
-        let by_etag = proof_by_etag(&hash);
-        let record = |etag, version_id, proof| ObjectRecord { size, hash, etag, version_id, sha256: None, proof };
-        if !answer.etag_is_no_md5 && answer.etag.is_some() && answer.etag == expected {
-            return Ok(record(answer.etag, answer.version_id, by_etag));
-        }
-        if self.write_only && (answer.etag_is_no_md5 || answer.etag.is_none()) {
-            // Nobody may be asked. The store took each request with its Content-MD5.
-            return Ok(record(answer.etag, answer.version_id, Proof::ContentMd5));
-        }
-        // No ETag, or one that is no MD5, or a wrong one: what does the store say when it is asked again?
-        let uri = self.store.uri(key);
-        if self.write_only {
-            let text = answer.etag.map_or(String::new(), |etag| etag.to_string());
-            let detail =
-                format!("its ETag is {text}, and must be {}", expected.map_or(String::new(), |etag| etag.to_string()));
-            return Err(StoreError::of_answer(ErrorKind::BadDigest, "PutObject", &uri, detail).into());
-        }
-        let head = self.store.head(key).await?.ok_or_else(|| {
-            StoreError::of_answer(
-                ErrorKind::NoSuchUpload,
-                "HeadObject",
-                &uri,
-                "the object is not there after its upload",
-            )
-        })?;
-        if head.size != size {
-            let detail = format!("{} bytes are there, {size} were sent", head.size);
-            return Err(StoreError::of_answer(ErrorKind::BadDigest, "HeadObject", &uri, detail).into());
-        }
-        let version = answer.version_id.or(head.version_id);
-        if answer.etag_is_no_md5 || head.etag_is_no_md5 || self.store.has_no_md5_etags() {
-            return Ok(record(head.etag.or(answer.etag), version, Proof::ContentMd5));
-        }
-        if head.etag.is_some() && head.etag == expected {
-            return Ok(record(head.etag, version, by_etag));
-        }
-        let text = |etag: Option<&ETag>| etag.map_or("none".to_owned(), ToString::to_string);
-        let detail = format!("its ETag is {}, and must be {}", text(head.etag.as_ref()), text(expected.as_ref()));
-        Err(StoreError::of_answer(ErrorKind::BadDigest, "PutObject", &uri, detail).into())
     }
 
     async fn sha256_of(&self, file: &Arc<File>) -> io::Result<Option<String>> {
@@ -494,11 +489,6 @@ impl Passage<'_> {
             _ => Trouble::Local("it changed while it was read".to_owned()),
         }
     }
-}
-
-/// How an ETag proves bytes that were hashed so.
-fn proof_by_etag(hash: &ContentHash) -> Proof {
-    if matches!(hash, ContentHash::Whole { .. }) { Proof::EtagMd5 } else { Proof::EtagComposite }
 }
 
 /// Whether a file that is held open still has the content it had. A rename or a removal under way moves `ctime` only:

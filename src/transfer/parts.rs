@@ -3,17 +3,30 @@
 use std::collections::HashMap;
 use std::io;
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tracing::{debug, info, trace, warn};
 
+use super::proof::Evidence;
 use super::{PART_SIZE, Passage, Source, TRIES, Transfer, Trouble};
 use crate::hasher::Hashed;
 use crate::model::etag::{ETag, Md5Digest};
 use crate::model::manifest::{ContentHash, ObjectRecord};
 use crate::model::part_plan::{Part, PartPlan};
 use crate::s3::{ErrorKind, FileRange, OpenUpload, PutAnswer, StoredPart, Upload};
+
+/// A part that the store took.
+struct SentPart {
+    number: u32,
+    /// Of the bytes that were read here.
+    md5: Md5Digest,
+    /// As the store gave it.
+    given_etag: String,
+    /// Whether its ETag is that MD5, or none at all.
+    is_proved: bool,
+}
 
 impl Transfer {
     /// Uploads a file in parts, several at once. It begins when its first part is hashed: files that wait for that have
@@ -44,8 +57,7 @@ impl Transfer {
             .chain(hashes)
             .map(async |hashed| {
                 let (part, hashed) = hashed?;
-                let (md5, etag) = self.put_part(passage, upload, part, hashed, stored.get(&part.number)).await?;
-                Ok((part.number, md5, etag))
+                self.put_part(passage, upload, part, hashed, stored.get(&part.number)).await
             })
             .buffer_unordered(self.workers)
             .try_collect()
@@ -60,9 +72,10 @@ impl Transfer {
                 return Err(trouble);
             }
         };
-        sent.sort_unstable_by_key(|(number, ..)| *number);
-        let part_md5s: Vec<_> = sent.iter().map(|(_, md5, _)| *md5).collect();
-        let etags: Vec<_> = sent.into_iter().map(|(number, _, etag)| (number, etag)).collect();
+        sent.sort_unstable_by_key(|sent| sent.number);
+        let part_md5s: Vec<_> = sent.iter().map(|sent| sent.md5).collect();
+        let are_parts_proved = sent.iter().all(|sent| sent.is_proved);
+        let etags: Vec<_> = sent.into_iter().map(|sent| (sent.number, sent.given_etag)).collect();
         let hash = ContentHash::Parts { part_size: plan.part_size(), part_md5s };
         if let Err(trouble) = passage.check_expected(&hash) {
             self.abort(upload.as_open()).await;
@@ -84,7 +97,7 @@ impl Transfer {
             }
         };
         self.forget(&upload.as_open());
-        self.prove(key, plan.size(), hash, answer).await
+        self.prove(passage, Evidence { hash, answer, are_parts_proved }).await
     }
 
     /// Sends a part, and again where its bytes were damaged on the way: it alone, not the file.
@@ -95,24 +108,47 @@ impl Transfer {
         part: Part,
         mut hashed: Hashed,
         stored: Option<&StoredPart>,
-    ) -> Result<(Md5Digest, String), Trouble> {
+    ) -> Result<SentPart, Trouble> {
         let footprint = &passage.source.footprint;
         let mut tries = 1;
-        let etag = loop {
+        let (given_etag, is_proved) = loop {
             if let Some(stored) = stored
                 && stored.etag() == Some(ETag::of_single_put(hashed.md5))
             {
                 trace!(part = part.number, "an earlier run sent this part");
-                break stored.given_etag.clone();
+                break (stored.given_etag.clone(), true);
             }
             let file = Arc::clone(footprint.file());
             let content = hashed.content.clone();
             let range = FileRange { file, offset: part.offset, length: part.length, content };
             let permit = self.permit().await?;
-            let etag = self.store.put_part(upload, part, range, hashed.md5).await;
+            let answer = self.store.put_part(upload, part, range, hashed.md5).await;
             drop(permit);
-            match etag.map_err(|error| passage.unless_changed(error)) {
-                Ok(etag) => break etag,
+            match answer.map_err(|error| passage.unless_changed(error)) {
+                Ok(answer) => match answer.unlike(hashed.md5) {
+                    None => break (answer.given_etag, true),
+                    // Twice another one is the store's way: then the whole object is read back.
+                    Some(_) if !self.write_only && (tries > 1 || self.has_opaque_parts.load(Ordering::Relaxed)) => {
+                        break (answer.given_etag, false);
+                    }
+                    Some(_) if tries < TRIES => {
+                        warn!(
+                            "part {} of {} has the ETag {} there, and the MD5 {} here (will be retried)",
+                            part.number,
+                            self.store.uri(passage.key),
+                            answer.given_etag,
+                            hashed.md5
+                        );
+                        tries += 1;
+                        hashed = self.hasher.hash_again(footprint.file(), part.offset, part.length).await?;
+                    }
+                    Some(etag) => {
+                        let (number, md5) = (part.number, hashed.md5);
+                        return Err(Trouble::Local(format!(
+                            "part {number} has the ETag {etag} there, and must have {md5}"
+                        )));
+                    }
+                },
                 Err(Trouble::Store(error)) if error.kind == ErrorKind::BadDigest && tries < TRIES => {
                     warn!("{error} (will be retried)");
                     tries += 1;
@@ -127,7 +163,7 @@ impl Transfer {
         };
         footprint.leave(part.offset, part.length);
         trace!(part = part.number, bytes = part.length, "part uploaded");
-        Ok((hashed.md5, etag))
+        Ok(SentPart { number: part.number, md5: hashed.md5, given_etag, is_proved })
     }
 
     /// An upload of this key that an earlier run left behind, with the parts that it has; `None` if there is none that

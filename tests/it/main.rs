@@ -21,6 +21,7 @@ mod list;
 mod memory;
 mod outage;
 mod promises;
+mod proof;
 mod prune;
 mod readme;
 mod reliability_page;

@@ -134,7 +134,8 @@ impl Session<'_> {
         };
         let broken = head.metadata.get(BROKEN).map(|why| why.as_str().into());
         let rows = head.metadata.get(ROWS).and_then(|rows| rows.parse().ok());
-        let object = record_of(head);
+        let has_opaque_etags = transfer.claim.lock().await.has_opaque_etags();
+        let object = record_of(head, has_opaque_etags);
         self.earlier.adopted().insert(name.clone(), Objects::of(name, &object));
         self.shared.state().adopt(name.clone(), Uploaded { object, local: Local::Removed, broken, rows });
         Ok(())
@@ -146,14 +147,15 @@ fn total<'a>(objects: impl Iterator<Item = &'a Objects>) -> Objects {
 }
 
 /// What is known of an object that an earlier run proved. Its parts' hashes are gone, but ETag and part size are not.
-fn record_of(head: ObjectHead) -> ObjectRecord {
+fn record_of(head: ObjectHead, has_opaque_etags: bool) -> ObjectRecord {
     let part_size = head.metadata.get(PART_SIZE).and_then(|text| text.parse().ok());
     let (hash, proof) = match (head.etag.as_ref().and_then(ETag::as_md5), part_size) {
-        _ if head.etag_is_no_md5 => (ContentHash::Unknown {}, Proof::ContentMd5),
+        _ if head.etag_is_no_md5 || has_opaque_etags => (ContentHash::Unknown {}, Proof::ContentMd5),
         (Some(md5), _) => (ContentHash::Whole { md5 }, Proof::EtagMd5),
         (None, Some(part_size)) => (ContentHash::Parts { part_size, part_md5s: Vec::new() }, Proof::EtagComposite),
         (None, None) => (ContentHash::Unknown {}, Proof::ContentMd5),
     };
     let sha256 = head.metadata.get(SHA256).cloned();
-    ObjectRecord { size: head.size, hash, etag: head.etag, version_id: head.version_id, sha256, proof }
+    let ObjectHead { size, etag, version_id, .. } = head;
+    ObjectRecord { size, hash, etag, version_id, sha256, proof, is_read_back: false }
 }

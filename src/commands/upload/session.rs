@@ -485,6 +485,7 @@ fn transfer(
         requests: Semaphore::new(if ours.is_to_wait { 0 } else { args.transfer.workers }),
         is_stopping: AtomicBool::new(false),
         workers: args.transfer.workers,
+        has_opaque_parts: AtomicBool::new(false),
         open_uploads: Mutex::default(),
         left_uploads: Mutex::default(),
     }

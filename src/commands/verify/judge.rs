@@ -19,8 +19,8 @@ use crate::object_hash::{KnownHash, hash_local};
 use crate::report::Progress;
 use crate::s3::{ErrorKind, ObjectRef, Store, StoreError};
 
-/// Where a listing cannot prove an object because its ETag is no MD5, one up to this size is read: in a bucket with
-/// SSE-KMS that is `metadata`, whose ETag is not in the manifest, since the manifest is written first.
+/// Where a listing cannot prove an object because its ETag is no MD5, one up to this size is read: where the store gives
+/// such ETags that is `metadata`, whose ETag is not in the manifest, since the manifest is written first.
 const READ_INSTEAD_MAX: u64 = 16 * 1024 * 1024;
 
 /// A file that somebody names: the manifest, the bucket or the directory.
@@ -107,7 +107,7 @@ impl Judge<'_> {
         // Of `metadata` the manifest, which is written before it, can only tell what its ETag is to be.
         let expected = record.etag.clone().or_else(|| record.hash.etag());
         if listed.etag.is_some() && listed.etag == expected {
-            let proof = format!("size and ETag are as proved at its upload ({})", name_of(record.proof));
+            let proof = format!("size and ETag are as proved at its upload ({})", name_of(record));
             return Ok(Judgement::matches(By::Etag, proof));
         }
         let key = self.key(&listed.name);
@@ -119,7 +119,7 @@ impl Judge<'_> {
             (Some(etag), Some(expected)) if etag == expected => {
                 return Ok(Judgement::matches(
                     By::Etag,
-                    format!("ETag is as proved at its upload ({})", name_of(record.proof)),
+                    format!("ETag is as proved at its upload ({})", name_of(record)),
                 ));
             }
             _ => {}
@@ -137,6 +137,10 @@ impl Judge<'_> {
             (Some(there), Some(then)) if there != then => format!(" (version {there}; at its upload {then})"),
             _ => String::new(),
         };
+        if record.etag.is_none() {
+            // What the manifest foresaw. Its store may give ETags that are no MD5s, and say nothing of it.
+            return self.without_etag(listed, record, &format!("its ETag is {etag}, and not {expected}")).await;
+        }
         let why = format!("its ETag is {etag}, and was {expected} at its upload{version}");
         Ok(Judgement::of(Verdict::Mismatch, why))
     }

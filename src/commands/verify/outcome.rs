@@ -133,7 +133,7 @@ impl<'a> Outcome<'a> {
             size: (verdict != Verdict::Missing).then_some(finding.size),
             etag: finding.etag.as_ref(),
             version_id: record.and_then(|record| record.version_id.as_deref()),
-            proof_at_upload: record.map(|record| name_of(record.proof)),
+            proof_at_upload: record.map(name_of),
         });
         if verdict == Verdict::Match {
             self.proved_bytes += finding.size;

@@ -84,6 +84,7 @@ fn uploaded(local: Local) -> Uploaded {
         version_id: None,
         sha256: None,
         proof: Proof::EtagMd5,
+        is_read_back: false,
     };
     Uploaded { object, local, broken: None, rows: None }
 }

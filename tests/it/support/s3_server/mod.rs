@@ -47,7 +47,7 @@ pub use keys::{AccessKey, Permission};
 pub use log::LoggedRequest;
 pub use object::{Attributes, Encryption, StoredObject};
 pub use operation::Operation;
-pub use store::Limits;
+pub use store::{Limits, OpaqueEtags};
 
 use blob::BlobDir;
 use condition::Condition;

@@ -116,6 +116,7 @@ impl S3 for Service {
         let condition = Condition { if_match: input.if_match, if_none_match: input.if_none_match };
         let condition = if limits.knows_conditions { condition } else { Condition::default() };
         let claims = Claims::new(request.headers, input.content_length, request.trailing_headers)?;
+        let claims = claims.without_content_md5(!self.store.limits.checks_content_md5);
         let received = receive(input.body, claims, &self.store.blobs).await?;
         let object = self.store.put(&input.bucket, &input.key, attributes, received, &condition, self.clock.now())?;
         ok(answers::put_object(&object))
@@ -260,6 +261,7 @@ impl S3 for Service {
             .with_bucket(bucket, |bucket| Ok(bucket.upload(key, upload_id)?.attributes.encryption.clone()))?;
         encryption.check_reader(input.sse_customer_key_md5.as_deref())?;
         let claims = Claims::new(request.headers, input.content_length, request.trailing_headers)?;
+        let claims = claims.without_content_md5(!self.store.limits.checks_content_md5);
         let received = receive(input.body, claims, &self.store.blobs).await?;
         let part = self.store.put_part(bucket, key, upload_id, number, received, self.clock.now())?;
         ok(answers::upload_part(&part, &encryption))

@@ -9,7 +9,7 @@ use s3s::{S3Error, S3Result, s3_error};
 
 use super::blob::BlobDir;
 use super::condition::Condition;
-use super::digest::{Md5Digest, Received, hex, md5_of};
+use super::digest::{Md5Digest, Received, composite_etag, hex, md5_of};
 use super::lock;
 use super::object::{Attributes, Encryption, StoredObject};
 use super::operation::Target;
@@ -29,6 +29,22 @@ pub struct Limits {
     pub knows_conditions: bool,
     /// Whether a key may be written over.
     pub overwrites: bool,
+    /// Whether bytes that are not those of their Content-MD5 are refused.
+    pub checks_content_md5: bool,
+    /// Whose ETags are no MD5s, though nothing in the answers says so.
+    pub opaque_etags: OpaqueEtags,
+}
+
+/// Objects whose ETags are no MD5s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpaqueEtags {
+    None,
+    /// Those in parts: they have the form of an MD5 where others have a composite.
+    Multipart,
+    /// Those in parts and their parts: the form is right, the value is not.
+    MultipartAndParts,
+    /// All: digits of no form that an MD5 has.
+    All,
 }
 
 impl Default for Limits {
@@ -39,6 +55,8 @@ impl Default for Limits {
             max_parts: 10_000,
             knows_conditions: true,
             overwrites: true,
+            checks_content_md5: true,
+            opaque_etags: OpaqueEtags::None,
         }
     }
 }
@@ -140,7 +158,30 @@ impl Store {
     /// The ETag of bytes whose MD5 is `md5`. Encrypted under a key that is not the store's own, it is another value.
     pub(super) fn etag(&self, md5: &Md5Digest, encryption: &Encryption) -> (String, Md5Digest) {
         let digest = if encryption.has_md5_etag() { *md5 } else { md5_of(self.fresh_id("ciphertext").as_bytes()) };
+        if self.limits.opaque_etags == OpaqueEtags::All {
+            return (self.fresh_id("etag"), digest);
+        }
         (hex(&digest), digest)
+    }
+
+    /// The same of a part.
+    pub(super) fn part_etag(&self, md5: &Md5Digest, encryption: &Encryption) -> (String, Md5Digest) {
+        match self.limits.opaque_etags {
+            OpaqueEtags::MultipartAndParts => {
+                let digest = md5_of(self.fresh_id("part").as_bytes());
+                (hex(&digest), digest)
+            }
+            _ => self.etag(md5, encryption),
+        }
+    }
+
+    /// The ETag of an object in these parts.
+    pub(super) fn etag_of_parts<'a>(&self, digests: impl ExactSizeIterator<Item = &'a Md5Digest>) -> String {
+        match self.limits.opaque_etags {
+            OpaqueEtags::Multipart => hex(&md5_of(self.fresh_id("object").as_bytes())),
+            OpaqueEtags::All => self.fresh_id("etag"),
+            OpaqueEtags::None | OpaqueEtags::MultipartAndParts => composite_etag(digests),
+        }
     }
 
     pub fn put(

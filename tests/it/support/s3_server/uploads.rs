@@ -9,7 +9,7 @@ use s3s::{S3Result, s3_error};
 
 use super::blob::Blob;
 use super::condition::Condition;
-use super::digest::{Md5Digest, Received, composite_etag};
+use super::digest::{Md5Digest, Received};
 use super::object::{Attributes, StoredObject};
 use super::store::{Bucket, Store};
 
@@ -72,7 +72,7 @@ impl Store {
         self.check_size(&received)?;
         self.with_bucket(bucket, |bucket| {
             let upload = bucket.upload(key, upload_id)?;
-            let (etag, md5) = self.etag(&received.md5, &upload.attributes.encryption);
+            let (etag, md5) = self.part_etag(&received.md5, &upload.attributes.encryption);
             let part = UploadedPart { etag, md5, blob: received.blob, checksum: received.checksum, last_modified: now };
             upload.parts.insert(number, part.clone());
             Ok(part)
@@ -94,7 +94,7 @@ impl Store {
             condition.check_write(bucket.current(key))?;
             let upload = bucket.uploads.remove(upload_id).expect("the upload was there a moment ago");
             let object = StoredObject {
-                etag: composite_etag(parts.iter().map(|part| &part.md5)),
+                etag: self.etag_of_parts(parts.iter().map(|part| &part.md5)),
                 size: parts.iter().map(|part| part.blob.size).sum(),
                 attributes: upload.attributes,
                 last_modified: now,

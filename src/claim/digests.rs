@@ -1,0 +1,106 @@
+//! What a store's answers prove of the bytes that it took, tried out with the claim's own object.
+
+use std::time::Instant;
+
+use tracing::{debug, warn};
+
+use super::{Claim, ClaimError, Text, is_another};
+use crate::model::etag::{ETag, Md5Digest};
+use crate::s3::{ErrorKind, PutAnswer, StoreError};
+
+/// A claim is no larger, in bytes: it names no file.
+const CLAIM_MAX: u64 = 1 << 20;
+
+/// What is known of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Digests {
+    /// Whether the ETag of an object that went up in one request is the MD5 of its bytes.
+    are_etags: Option<bool>,
+    /// Whether a request is refused whose bytes are not those of its Content-MD5.
+    are_checked: Option<bool>,
+}
+
+impl Digests {
+    /// Takes in what the store said of bytes whose ETag must be `sent`.
+    pub(super) fn observe(&mut self, answer: &PutAnswer, sent: &ETag) {
+        if let Some(etag) = &answer.etag {
+            self.are_etags = Some(!answer.etag_is_no_md5 && etag == sent);
+        }
+    }
+}
+
+impl Claim {
+    /// Whether the store gives ETags that are no MD5s, as its answers to the claim showed.
+    pub fn has_opaque_etags(&self) -> bool {
+        self.digests.are_etags == Some(false)
+    }
+
+    /// What the store said of a manifest that has this ETag.
+    pub(super) async fn take_in(
+        &mut self,
+        answer: Result<PutAnswer, StoreError>,
+        sent: &ETag,
+    ) -> Result<(), ClaimError> {
+        match answer {
+            // Where the answer has none, the ETag is known all the same.
+            Ok(answer) => {
+                self.digests.observe(&answer, sent);
+                self.etag = Some(answer.etag.unwrap_or_else(|| sent.clone()));
+            }
+            Err(error) if is_another(&error) => {
+                // Equal bytes are ours: an answer was lost.
+                let there = self.store.head(&self.prefix.manifest_key()).await?.unwrap_or_default();
+                let is_opaque = there.etag_is_no_md5 || self.has_opaque_etags();
+                let is_ours = there.etag.as_ref() == Some(sent) || (is_opaque && self.reads_as(sent).await?);
+                if !is_ours {
+                    return Err(self.lost());
+                }
+                self.etag = Some(there.etag.unwrap_or_else(|| sent.clone()));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.written = Instant::now();
+        Ok(())
+    }
+
+    /// Whether what stands under the manifest's key has that ETag by its bytes, where the store gives another one.
+    async fn reads_as(&self, sent: &ETag) -> Result<bool, ClaimError> {
+        let text = self.store.read(&self.prefix.manifest_key(), CLAIM_MAX).await?;
+        Ok(text.is_some_and(|text| ETag::of_single_put(Md5Digest::of(&text)) == *sent))
+    }
+
+    /// Whether the store refuses bytes that are not those of their Content-MD5; where it does not, that it took them
+    /// proves nothing. Tried once, by putting the claim with a wrong one: what is there is the same text either way.
+    /// `None` where it was never tried and cannot be any more, because the last manifest is written.
+    pub async fn refuses_wrong_md5(&mut self) -> Result<Option<bool>, ClaimError> {
+        if self.is_lost {
+            return Err(self.lost());
+        }
+        if self.digests.are_checked.is_some() || self.is_closed {
+            return Ok(self.digests.are_checked);
+        }
+        let text = Text::of(&self.header).map_err(|error| self.unwritable(error))?;
+        let sent = ETag::of_single_put(text.md5);
+        let wrong = Text { md5: Md5Digest::of(b"bytes that nobody sends"), ..text };
+        let condition = self.condition().await?;
+        let is_refused = match self.put_once(&wrong, &condition).await {
+            // The same request with the right one was taken: it is the MD5 that is refused.
+            Err(error) if matches!(error.kind, ErrorKind::BadDigest | ErrorKind::Invalid) => {
+                debug!("the store's ETags are no MD5s, and it refuses a wrong Content-MD5: {error}");
+                true
+            }
+            Err(error) if is_another(&error) => return Err(self.lost()),
+            Err(error) => return Err(error.into()),
+            answer => {
+                self.take_in(answer, &sent).await?;
+                warn!(
+                    "the store's ETags are no MD5s, and it takes bytes that are not those of their Content-MD5: each \
+                     object is read back before its file is given up"
+                );
+                false
+            }
+        };
+        self.digests.are_checked = Some(is_refused);
+        Ok(self.digests.are_checked)
+    }
+}
