@@ -98,7 +98,7 @@ fn row_count(criterion: &mut Criterion) {
 
 /// What [`mydumper2s3::scan::Look`] does with the state, apart from asking the kernel.
 fn look(state: &mut DumpState, listing: Listing) -> Vec<UploadJob> {
-    let probe = |name| (name, Probe { identity: identity(FILES), writers: Writers::None });
+    let probe = |name| (name, Probe { identity: identity(FILES), born: None, writers: Writers::None });
     let probes = state.unfinished(&listing).into_iter().map(probe).collect();
     state.observe(Scan { now: Instant::now(), phase: Phase::Writing, listing, probes, vanished: Vec::new() }).jobs
 }

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::{Access, AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -191,6 +192,14 @@ pub fn unmoved(name: &OsStr, identity: FileIdentity) -> FileIdentity {
 /// The identity of an open file.
 pub fn identity_of(file: &File) -> io::Result<FileIdentity> {
     file.metadata().map(|metadata| identity_of_metadata(&metadata))
+}
+
+/// The identity of an open file, and when it was born, in nanoseconds since 1970, where the filesystem says.
+pub fn identity_and_birth_of(file: &File) -> io::Result<(FileIdentity, Option<i64>)> {
+    let metadata = file.metadata()?;
+    let born = metadata.created().ok().and_then(|born| born.duration_since(SystemTime::UNIX_EPOCH).ok());
+    let born = born.and_then(|born| born.as_nanos().try_into().ok());
+    Ok((identity_of_metadata(&metadata), born))
 }
 
 fn identity_of_metadata(metadata: &Metadata) -> FileIdentity {

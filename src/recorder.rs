@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use tracing::warn;
 
 use crate::model::file_name::FileName;
-use crate::model::record::{Objects, Place, Record};
+use crate::model::record::{Objects, Place, Record, Seen};
 
 /// The attribute's name.
 pub const ATTRIBUTE: &str = "user.mydumper2s3";
@@ -89,10 +89,10 @@ impl Recorder {
         self.lock().unsupported.is_none()
     }
 
-    /// So many files were seen in all. Written only where that is more than before.
-    pub fn note_seen(&self, seen: u64) {
+    /// What was seen in all. Written only where that is more than before.
+    pub fn note_seen(&self, seen: Seen) {
         let mut inner = self.lock();
-        if seen > inner.record.seen {
+        if seen.files > inner.record.seen.files {
             inner.record.seen = seen;
             // Said where it matters: at the first removal.
             let _ = inner.write_if_supported(&self.lead);

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use rustix::fs::FileType;
 
-use crate::dump_dir::{DumpDir, Entry, identity_of, unmoved};
+use crate::dump_dir::{DumpDir, Entry, identity_and_birth_of, identity_of, unmoved};
 use crate::model::file_kind::is_never_data;
 use crate::model::file_name::{BadName, FileName, METADATA, METADATA_PARTIAL};
 use crate::model::identity::FileIdentity;
@@ -155,12 +155,13 @@ impl Look {
     fn examine(&self, name: &FileName, file: &File, table: &WriterTable) -> io::Result<Result<Option<Probe>, String>> {
         // First who writes it, then what it is: a size taken before may be stale.
         let writers: Writers = table.writers(file);
-        let identity = unmoved(name.as_str().as_ref(), identity_of(file)?);
+        let (identity, born) = identity_and_birth_of(file)?;
+        let identity = unmoved(name.as_str().as_ref(), identity);
         if self.not_before.is_some_and(|dump_began| i128::from(identity.modified) < dump_began) {
             let why = "it is older than the dump and belongs to something else; move it away, or use --include-older";
             return Ok(Err(why.to_owned()));
         }
-        Ok(Ok(Some(Probe { identity, writers })))
+        Ok(Ok(Some(Probe { identity, born, writers })))
     }
 }
 

@@ -99,6 +99,16 @@ impl Objects {
     }
 }
 
+/// How many files runs saw of a dump, and the latest birth among them: what was born later they cannot have seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Files that mydumper does not take back.
+    pub files: u64,
+    /// Nanoseconds since 1970; absent where the filesystem does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_born: Option<i64>,
+}
+
 /// 128 bits as text: JSON numbers lose digits beyond 2^53.
 mod hex {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
@@ -135,9 +145,9 @@ pub struct Record {
     pub committed: bool,
     /// What was given up locally.
     pub given: Objects,
-    /// How many files were seen in all, other than those that mydumper may take back.
+    /// What was seen in all.
     #[serde(default)]
-    pub seen: u64,
+    pub seen: Seen,
     /// What is being removed just now: gone if it is not there any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub going: Vec<(FileName, Objects)>,
@@ -156,7 +166,7 @@ impl Record {
             exit: None,
             committed: false,
             given: Objects::default(),
-            seen: 0,
+            seen: Seen::default(),
             going: Vec::new(),
         }
     }
@@ -215,7 +225,7 @@ mod tests {
             exit: None,
             committed: false,
             given: Objects::one("a.sql", 3, None),
-            seen: 4,
+            seen: Seen { files: 4, last_born: Some(i64::MAX) },
             going: vec![("b.sql".parse().expect("a name"), Objects::one("b.sql", 4, None))],
         }
     }

@@ -176,6 +176,27 @@ fn a_file_that_is_removed_between_two_runs_is_missed() {
     assert_never_committed(&stage, "1 files that an earlier run saw in the directory are neither there any more");
 }
 
+/// And files that come later do not stand for it.
+#[test]
+fn a_file_that_is_removed_between_two_runs_is_missed_though_others_came() {
+    let stage = Stage::new();
+    let held = stage.server.inject(Fault::hold().key_where(|key| key.ends_with("/shop.b.00000.sql")));
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let run = following(stage.upload());
+    dumper.file("shop.a.00000.sql", 10_000);
+    stage.wait_until_moved("shop.a.00000.sql");
+    dumper.file("shop.b.00000.sql", 20_000);
+    held.wait_for_hits(1);
+    run.kill().assert_killed_by(Signal::KILL);
+    held.clear();
+    std::fs::remove_file(stage.sandbox.dump_dir().join("shop.b.00000.sql")).expect("removed by a stranger");
+    for name in ["shop.c.00000.sql", "shop.d.00000.sql"] {
+        dumper.file(name, 20_000);
+    }
+    dumper.finish_and_exit();
+    assert_never_committed(&stage, "1 files that an earlier run saw in the directory are neither there any more");
+}
+
 /// mydumper 1.0.1 makes what it has look whole when it is stopped: final `metadata`, status 0. The store was away, and
 /// the next run is another pod's.
 #[test]

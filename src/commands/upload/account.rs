@@ -22,8 +22,6 @@ use crate::transfer::{BROKEN, DUMP_ID, PART_SIZE, ROWS, SHA256};
 pub(super) struct EarlierRuns {
     /// What they gave up here: exactly this must be in the bucket, beside what is here. `None`: nothing tells.
     given: Option<Objects>,
-    /// How many files they saw.
-    seen: u64,
     /// Why this dump can never be committed.
     doomed: Option<String>,
     /// Objects of this dump whose files are not here.
@@ -41,7 +39,7 @@ impl EarlierRuns {
                 record.to
             )
         });
-        Self { given: Some(record.given), seen: record.seen, doomed, adopted: Mutex::default() }
+        Self { given: Some(record.given), doomed, adopted: Mutex::default() }
     }
 
     fn adopted(&self) -> MutexGuard<'_, BTreeMap<FileName, Objects>> {
@@ -118,7 +116,7 @@ impl Session<'_> {
             }
             _ => {}
         }
-        let missing = self.earlier.seen.saturating_sub(self.shared.state().seen());
+        let missing = self.shared.state().missing();
         (missing > 0).then(|| {
             format!(
                 "{missing} files that an earlier run saw in the directory are neither there any more nor in the bucket"

@@ -69,7 +69,7 @@ pub fn settled(recorder: &Recorder, directory: &DumpDir, here: &Place) -> Result
         return Err(Failure::usage(hinted(error, hint)));
     }
     recorder.set_place(here);
-    Ok(Some(record).filter(|record| record.binds() || record.seen > 0))
+    Ok(Some(record).filter(|record| record.binds() || record.seen.files > 0))
 }
 
 /// Files that were last changed before this belong to something else than this dump: before the birth of

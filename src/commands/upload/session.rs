@@ -123,6 +123,8 @@ impl<'a> Session<'a> {
                 signal = stop.wait() => return Err(stopped(signal)),
             }
         }
+        let shared = Arc::new(Shared::new(args.dump.settle, transfer));
+        shared.state().remember(record.as_ref().map(|record| record.seen).unwrap_or_default());
         Ok(Self {
             args,
             store: store.clone(),
@@ -131,7 +133,7 @@ impl<'a> Session<'a> {
             totals,
             directory,
             dump,
-            shared: Arc::new(Shared::new(args.dump.settle, transfer)),
+            shared,
             header,
             claim,
             is_complete,

@@ -107,6 +107,8 @@ pub(super) struct Known {
     /// The last scan that saw it in the directory.
     pub seen: u64,
     pub stage: Stage,
+    /// It was born after all that earlier runs saw.
+    pub is_new: bool,
     /// What went wrong with it, until it is uploaded.
     pub setback: Option<Box<Setback>>,
 }
@@ -153,6 +155,8 @@ pub(super) struct Sums {
     pub outstanding: usize,
     /// Files that mydumper does not take back: seen once, each must be in the bucket in the end.
     pub seen: usize,
+    /// Those of them that no earlier run can have seen.
+    pub seen_new: usize,
     /// Files of which an object must go.
     pub withdrawn: usize,
     pub open_bytes: u64,
@@ -167,7 +171,9 @@ impl Sums {
     /// What one file adds.
     pub fn of(name: &FileName, known: &Known) -> Self {
         let outstanding = usize::from(known.is_outstanding(name));
-        let mut sums = Self { outstanding, seen: usize::from(known.must_be_kept(name)), ..Self::default() };
+        let seen = usize::from(known.must_be_kept(name));
+        let seen_new = if known.is_new { seen } else { 0 };
+        let mut sums = Self { outstanding, seen, seen_new, ..Self::default() };
         match &known.stage {
             Stage::Open(waiting) => {
                 sums.open = 1;
@@ -204,6 +210,7 @@ impl Sums {
         counts(&mut self.uploaded, other.uploaded);
         counts(&mut self.outstanding, other.outstanding);
         counts(&mut self.seen, other.seen);
+        counts(&mut self.seen_new, other.seen_new);
         counts(&mut self.withdrawn, other.withdrawn);
         bytes(&mut self.open_bytes, other.open_bytes);
         bytes(&mut self.waiting_bytes, other.waiting_bytes);

@@ -16,6 +16,7 @@ pub use self::known::{Local, Uploaded};
 use super::file_name::FileName;
 use super::identity::FileIdentity;
 use super::listing::Listing;
+use super::record::Seen;
 use super::taken_back::{may_be_empty, renamed_to, rows_beside};
 
 /// What is known of a file's writers.
@@ -34,6 +35,8 @@ pub enum Writers {
 pub struct Probe {
     /// The file's identity.
     pub identity: FileIdentity,
+    /// When the file was born, in nanoseconds since 1970, where the filesystem says.
+    pub born: Option<i64>,
     /// Who writes it.
     pub writers: Writers,
 }
@@ -116,6 +119,10 @@ pub struct DumpState {
     /// Whether the dump has `.dat` files.
     has_rows_beside: bool,
     scans: u64,
+    /// What earlier runs saw.
+    earlier: Seen,
+    /// The latest birth that a look of this run found.
+    last_born: Option<i64>,
 }
 
 /// Sizes of the four sets, for the status line.
@@ -144,7 +151,14 @@ impl DumpState {
             ended: false,
             has_rows_beside: false,
             scans: 0,
+            earlier: Seen::default(),
+            last_born: None,
         }
+    }
+
+    /// What earlier runs saw of this dump: told before the first look.
+    pub fn remember(&mut self, earlier: Seen) {
+        self.earlier = earlier;
     }
 
     /// The listed files that need a closer look: all that are neither on their way nor done.
@@ -208,8 +222,11 @@ impl DumpState {
             Writers::None | Writers::Ended => Some(same_since.unwrap_or(now)),
         };
         let scans = self.scans;
+        self.last_born = self.last_born.max(probe.born);
+        let is_new = self.earlier.last_born.is_some() && probe.born > self.earlier.last_born;
         self.change(&name, |known| {
             known.seen = scans;
+            known.is_new = is_new;
             known.stage = Stage::Open(Box::new(Waiting { identity: probe.identity, closed_since }));
         });
         Some((name, probe))
@@ -329,7 +346,7 @@ impl DumpState {
                 known
             }
             None => {
-                let unknown = Known { seen: self.scans, stage: Stage::TakenBack(None), setback: None };
+                let unknown = Known { seen: self.scans, stage: Stage::TakenBack(None), is_new: false, setback: None };
                 self.files.entry(name.clone()).or_insert(unknown)
             }
         };
@@ -444,9 +461,18 @@ impl DumpState {
         self.sums.outstanding
     }
 
-    /// How many files were seen that mydumper does not take back. It never goes down while nothing is lost.
-    pub fn seen(&self) -> u64 {
-        self.sums.seen as u64
+    /// What was seen of the files that mydumper does not take back, in this run and earlier ones. It never goes down
+    /// while nothing is lost, and what was lost between two runs still counts.
+    pub fn seen(&self) -> Seen {
+        let new = self.sums.seen_new as u64;
+        let old = self.sums.seen as u64 - new;
+        Seen { files: old.max(self.earlier.files) + new, last_born: self.last_born.max(self.earlier.last_born) }
+    }
+
+    /// How many of the files that earlier runs saw are not known to this one: neither there nor in the bucket, once what
+    /// these uploaded was taken in. A file that was born since does not stand for one of them.
+    pub fn missing(&self) -> u64 {
+        self.earlier.files.saturating_sub((self.sums.seen - self.sums.seen_new) as u64)
     }
 
     /// Names of the files that wait.

@@ -64,7 +64,14 @@ impl World {
         let unfinished = self.state.unfinished(&listing);
         let probe = |name: FileName| {
             let (identity, closed) = self.files[name.as_str()];
-            (name, Probe { identity, writers: if closed { Writers::None } else { Writers::Some } })
+            (
+                name,
+                Probe {
+                    identity,
+                    born: Some(identity.inode.cast_signed()),
+                    writers: if closed { Writers::None } else { Writers::Some },
+                },
+            )
         };
         let probes = unfinished.into_iter().map(probe).collect();
         let vanished = std::mem::take(&mut self.vanished);
@@ -265,6 +272,35 @@ fn lost_of(files: &[(&str, u64)]) -> Vec<String> {
 }
 
 /// A look may fall between the creation of a `.sql` and that of its `.dat`, and the next one after both are gone.
+/// What a look saw is missed in the next run, however many files came since.
+#[test]
+fn a_file_that_came_later_does_not_stand_for_one_that_is_gone() {
+    let mut first = World::new();
+    first.put("s.a.sql", true);
+    first.put("s.b.sql", true);
+    first.look(Phase::Writing, 0);
+    let seen = first.state.seen();
+    assert_eq!(seen, Seen { files: 2, last_born: Some(2) });
+    let run = |names: &[&str], earlier| {
+        let mut world = World::new();
+        world.state.remember(earlier);
+        for name in ["s.a.sql", "s.b.sql", "s.c.sql", "s.d.sql"] {
+            world.put(name, true);
+        }
+        world.files.retain(|name, _| names.contains(&name.as_str()));
+        world.look(Phase::Writing, 0);
+        (world.state.missing(), world.state.seen())
+    };
+    assert_eq!(run(&["s.a.sql", "s.b.sql"], seen), (0, seen));
+    let four = Seen { files: 4, last_born: Some(4) };
+    assert_eq!(run(&["s.a.sql", "s.b.sql", "s.c.sql", "s.d.sql"], seen), (0, four));
+    // And it is missed in the run after that.
+    assert_eq!(run(&["s.a.sql", "s.c.sql", "s.d.sql"], seen), (1, four));
+    assert_eq!(run(&["s.a.sql", "s.c.sql", "s.d.sql"], four), (1, four));
+    // Where no birth is told, only their number can count.
+    assert_eq!(run(&["s.a.sql", "s.c.sql"], Seen { files: 2, last_born: None }).0, 0);
+}
+
 #[test]
 fn a_statement_whose_rows_were_never_seen_is_taken_back_in_a_dump_with_rows_beside() {
     let mut world = World::new();
@@ -362,7 +398,7 @@ fn a_stale_look_at_a_finished_file_changes_nothing() {
     world.put("a.sql", true);
     let listing = world.listing();
     let job = world.scan(Phase::Ended, 0).pop().expect("a job");
-    let stale = (job.name().clone(), Probe { identity: *job.identity(), writers: Writers::None });
+    let stale = (job.name().clone(), Probe { identity: *job.identity(), born: None, writers: Writers::None });
     world.state.complete(job, uploaded(Local::Kept(Box::new(stale.1.identity))));
     let observed = world.state.observe(Scan {
         now: world.now,
