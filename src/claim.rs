@@ -30,7 +30,7 @@ use crate::model::object_key::Prefix;
 use crate::model::standing::may_be_alive;
 use crate::platform;
 use crate::removal::Removal;
-use crate::s3::{Condition, ErrorKind, FileRange, OpenUpload, PutAnswer, Store, StoreError};
+use crate::s3::{Condition, ErrorKind, FileRange, PutAnswer, Store, StoreError};
 use crate::transfer::{DUMP_ID, TRIES, Transfer};
 
 /// Where a store knows no conditions two dumps may claim one prefix at the same time, and both believe it. So long after
@@ -511,27 +511,4 @@ fn occupied(store: &Store, prefix: &Prefix, why: &str) -> Failure {
     let hint =
         "choose another --prefix; --replace-incomplete deletes what has no metadata, --overwrite deletes all of it";
     Failure::usage(hinted(anyhow!("{uri} is occupied: {why}"), hint))
-}
-
-/// Multipart uploads of this dump's files that an earlier run began and did not end.
-pub async fn left_uploads(destination: &DestinationArgs, store: &Store, prefix: &Prefix) -> Vec<OpenUpload> {
-    if destination.write_only {
-        return Vec::new();
-    }
-    let directory = prefix.directory();
-    // Only keys directly under the prefix are ours, and in the bucket's root not all of these.
-    let is_ours = |upload: &OpenUpload| {
-        upload.key.strip_prefix(&directory).is_some_and(|name| !name.contains('/') && could_be_dump_file(name))
-    };
-    match store.open_uploads(&directory).await {
-        Ok(mut uploads) => {
-            uploads.retain(is_ours);
-            uploads
-        }
-        // Said once, when the rights were tried.
-        Err(error) => {
-            debug!("{error}");
-            Vec::new()
-        }
-    }
 }

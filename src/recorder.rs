@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use tracing::warn;
 
 use crate::model::file_name::FileName;
-use crate::model::record::{Objects, Place, Record, Seen};
+use crate::model::record::{Objects, Place, Record, Seen, UploadMark};
 
 /// The attribute's name.
 pub const ATTRIBUTE: &str = "user.mydumper2s3";
@@ -97,6 +97,24 @@ impl Recorder {
             // Said where it matters: at the first removal.
             let _ = inner.write_if_supported(&self.lead);
         }
+    }
+
+    /// A multipart upload was begun. Where that cannot be written down the next run leaves it alone, and begins anew.
+    pub fn begin_upload(&self, upload: UploadMark) {
+        let mut inner = self.lock();
+        if inner.record.begin_upload(upload) {
+            let _ = inner.write_if_supported(&self.lead);
+        }
+    }
+
+    /// It has ended; written with the next change.
+    pub fn end_upload(&self, upload: UploadMark) {
+        self.lock().record.uploads.retain(|known| *known != upload);
+    }
+
+    /// Whether an upload was begun here or by an earlier run.
+    pub fn has_upload(&self, upload: UploadMark) -> bool {
+        self.lock().record.uploads.contains(&upload)
     }
 
     /// A proved file is about to be removed. Where that cannot be written down it is said once, and removed all the same.

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use futures_util::{StreamExt, TryStreamExt};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
 
 use crate::bucket_dump::{Listed, Listing, Strangers};
@@ -17,7 +17,7 @@ use crate::model::manifest::ManifestHeader;
 use crate::model::object_key::Prefix;
 use crate::model::standing::may_be_alive;
 use crate::report::escape;
-use crate::s3::{DELETE_BATCH, ErrorKind, OpenUpload, Store, StoreError};
+use crate::s3::{DELETE_BATCH, ErrorKind, ListedUpload, OpenUpload, Store, StoreError};
 use crate::transfer::DUMP_ID;
 
 /// Names that a message has at most.
@@ -26,6 +26,10 @@ const NAMED_MAX: usize = 5;
 const REQUESTS: usize = 8;
 /// Objects of odd names that are asked whose they are; more are left alone.
 const ASKED_MAX: usize = 10_000;
+
+/// How far the clocks of a store and of a dump's host are apart at most: with more the store refuses signatures (AWS,
+/// `RequestTimeTooSkewed`).
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(15);
 
 /// What is to be removed.
 #[derive(Debug)]
@@ -100,8 +104,9 @@ impl Removal {
             manifest: listing.manifest.as_ref().map(|manifest| manifest.key.clone()),
             newest: listing.times().max(),
             strangers: Strangers::default(),
-            uploads: open_uploads(store, prefix, |name| could_be_dump_file(name.as_str())).await,
+            uploads: Vec::new(),
         };
+        removal.uploads = open_uploads(store, prefix, removal.header.as_ref()).await;
         let (ours, others): (Vec<_>, Vec<_>) =
             listing.objects().iter().partition(|object| could_be_dump_file(object.name.as_str()));
         ours.into_iter().for_each(|object| removal.take(object));
@@ -222,14 +227,15 @@ impl Removal {
             }
             removed.take(batch.len(), delete(store, batch).await?);
         }
-        if removed.refused.is_empty() {
-            let manifest = self.manifest.as_slice();
-            removed.take(manifest.len(), one_by_one(store, manifest).await?);
-        }
+        // Before the manifest: by that they are known to be of the dump.
         for upload in &self.uploads {
             if let Err(error) = store.abort_upload(upload).await {
                 removed.uploads_left.push(error);
             }
+        }
+        if removed.refused.is_empty() {
+            let manifest = self.manifest.as_slice();
+            removed.take(manifest.len(), one_by_one(store, manifest).await?);
         }
         Ok(())
     }
@@ -254,21 +260,33 @@ impl Removed {
     }
 }
 
-/// Unfinished uploads of the dump's files. Where they cannot be listed, that is no reason to keep the dump.
-async fn open_uploads(store: &Store, prefix: &Prefix, is_ours: impl Fn(&FileName) -> bool) -> Vec<OpenUpload> {
+/// Unfinished uploads of the dump's files, begun while the prefix was claimed for it: any others are somebody else's. Where
+/// they cannot be listed, that is no reason to keep the dump.
+async fn open_uploads(store: &Store, prefix: &Prefix, header: Option<&ManifestHeader>) -> Vec<OpenUpload> {
     let directory = prefix.directory();
-    let mut uploads = match store.open_uploads(&directory).await {
+    let listed = match store.open_uploads(&directory).await {
         Ok(uploads) => uploads,
         Err(error) => {
             info!("unfinished uploads are not looked for: {error}");
             return Vec::new();
         }
     };
-    uploads.retain(|upload| {
-        let name = upload.key.strip_prefix(&directory).and_then(|name| name.parse::<FileName>().ok());
-        name.is_some_and(|name| is_ours(&name))
-    });
-    uploads
+    let could_be_ours = |listed: &ListedUpload| {
+        let name = listed.upload.key.strip_prefix(&directory).and_then(|name| name.parse::<FileName>().ok());
+        name.is_some_and(|name| could_be_dump_file(name.as_str()))
+    };
+    let is_ours = |listed: &ListedUpload| {
+        header.zip(listed.begun).is_some_and(|(header, begun)| {
+            begun >= header.started - CLOCK_SKEW && header.finished.is_none_or(|end| begun <= end + CLOCK_SKEW)
+        })
+    };
+    let (ours, others): (Vec<_>, Vec<_>) = listed.into_iter().filter(could_be_ours).partition(is_ours);
+    if !others.is_empty() {
+        let uri = store.uri(&directory);
+        let count = others.len();
+        warn!("{uri} has unfinished uploads that were not begun while this dump was made ({count}): they stay");
+    }
+    ours.into_iter().map(|listed| listed.upload).collect()
 }
 
 /// Deletes up to a batch of objects; returns those that the store keeps.

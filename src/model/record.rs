@@ -122,6 +122,36 @@ mod hex {
     }
 }
 
+/// By what a multipart upload is known again: a short hash of its key and its id, which the store gave to us alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct UploadMark(u64);
+
+impl UploadMark {
+    /// Of that upload.
+    pub fn of(key: &str, id: &str) -> Self {
+        let [a, b, c, d, e, f, g, h, ..] = Md5Digest::of(format!("{key}\n{id}").as_bytes()).0;
+        Self(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+    }
+}
+
+impl From<UploadMark> for String {
+    fn from(mark: UploadMark) -> Self {
+        format!("{:016x}", mark.0)
+    }
+}
+
+impl TryFrom<String> for UploadMark {
+    type Error = std::num::ParseIntError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        u64::from_str_radix(&text, 16).map(Self)
+    }
+}
+
+/// More uploads than this are not remembered: there are never so many at a time.
+const UPLOADS_MAX: usize = 512;
+
 /// The record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -151,6 +181,9 @@ pub struct Record {
     /// What is being removed just now: gone if it is not there any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub going: Vec<(FileName, Objects)>,
+    /// Multipart uploads that were begun, and are not known to have ended: any other is somebody else's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uploads: Vec<UploadMark>,
 }
 
 impl Record {
@@ -168,17 +201,38 @@ impl Record {
             given: Objects::default(),
             seen: Seen::default(),
             going: Vec::new(),
+            uploads: Vec::new(),
         }
     }
 
-    /// As text of at most `limit` bytes where that is possible: the place as its hash where its name does not fit.
+    /// As text of at most `limit` bytes where that is possible: the place as its hash where its name does not fit, and as
+    /// many uploads, the newest, as there is room for. What is forgotten of these is sent again, and nothing is lost.
     pub fn to_text(&self, limit: usize) -> Vec<u8> {
         let text = |record: &Self| serde_json::to_vec(record).unwrap_or_default();
         let whole = text(self);
         if whole.len() <= limit {
             return whole;
         }
-        text(&Self { to: self.to.hashed(), ..self.clone() })
+        let mut short = Self { to: self.to.hashed(), ..self.clone() };
+        loop {
+            let shorter = text(&short);
+            if shorter.len() <= limit || short.uploads.is_empty() {
+                return shorter;
+            }
+            short.uploads.remove(0);
+        }
+    }
+
+    /// An upload was begun. Returns whether that is new.
+    pub fn begin_upload(&mut self, upload: UploadMark) -> bool {
+        if self.uploads.contains(&upload) {
+            return false;
+        }
+        if self.uploads.len() == UPLOADS_MAX {
+            self.uploads.remove(0);
+        }
+        self.uploads.push(upload);
+        true
     }
 
     /// Reads a text; an error says why it cannot be used.
@@ -227,6 +281,7 @@ mod tests {
             given: Objects::one("a.sql", 3, None),
             seen: Seen { files: 4, last_born: Some(i64::MAX) },
             going: vec![("b.sql".parse().expect("a name"), Objects::one("b.sql", 4, None))],
+            uploads: vec![UploadMark::of("p/c.sql", "id")],
         }
     }
 
@@ -246,6 +301,22 @@ mod tests {
         let read = Record::read(&text).expect("a record");
         assert!(read.to.is(&long.to) && !read.to.is(&record().to));
         assert!(record().to.is(&record().to));
+    }
+
+    #[test]
+    fn the_newest_uploads_are_remembered_as_far_as_there_is_room() {
+        let mut many = record();
+        let marks: Vec<_> = (0..100).map(|number| UploadMark::of("p/c.sql", &number.to_string())).collect();
+        assert!(marks.iter().all(|mark| many.begin_upload(*mark)));
+        assert!(!many.begin_upload(marks[99]), "it is there already");
+        let read = Record::read(&many.to_text(960)).expect("a record");
+        assert!((10..50).contains(&read.uploads.len()), "{}", read.uploads.len());
+        assert_eq!(read.uploads.last(), marks.last());
+        assert_eq!((read.given, read.going), (many.given, many.going.clone()));
+        for number in 0..1000 {
+            many.begin_upload(UploadMark::of("p/d.sql", &number.to_string()));
+        }
+        assert_eq!(many.uploads.len(), UPLOADS_MAX);
     }
 
     #[test]

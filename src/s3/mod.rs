@@ -18,6 +18,6 @@ pub use bucket::Retention;
 pub use connect::ConnectionSettings;
 pub use download::{Interest, ObjectRef};
 pub use error::{ErrorKind, StoreError};
-pub use objects::{DELETE_BATCH, ListedObject, ObjectHead, OpenUpload, StoredPart};
+pub use objects::{DELETE_BATCH, ListedObject, ListedUpload, ObjectHead, OpenUpload, StoredPart};
 pub use store::{ObjectSettings, Store};
 pub use upload::{Condition, PartAnswer, PutAnswer, Upload, UserMetadata};

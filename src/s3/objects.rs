@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::error::{ErrorKind, StoreError};
 use super::store::Store;
 use crate::model::etag::ETag;
+use crate::model::record::UploadMark;
 
 /// An object as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +54,22 @@ pub struct OpenUpload {
     pub key: String,
     /// Its id.
     pub id: String,
+}
+
+impl OpenUpload {
+    /// By what it is known again.
+    pub fn mark(&self) -> UploadMark {
+        UploadMark::of(&self.key, &self.id)
+    }
+}
+
+/// The same as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedUpload {
+    /// The upload.
+    pub upload: OpenUpload,
+    /// When it was begun, where the store tells.
+    pub begun: Option<Timestamp>,
 }
 
 /// A part of a multipart upload that is not ended.
@@ -298,7 +315,7 @@ impl Store {
     }
 
     /// Multipart uploads that were begun under a prefix and not ended.
-    pub async fn open_uploads(&self, prefix: &str) -> Result<Vec<OpenUpload>, StoreError> {
+    pub async fn open_uploads(&self, prefix: &str) -> Result<Vec<ListedUpload>, StoreError> {
         let mut uploads = Vec::new();
         let (mut key_marker, mut id_marker): (Option<String>, Option<String>) = (None, None);
         let mut pages = Pages::of("ListMultipartUploads", self.uri(prefix));
@@ -315,7 +332,9 @@ impl Store {
             };
             let page = self.persist("ListMultipartUploads", &self.uri(prefix), request).await?;
             uploads.extend(page.uploads().iter().filter_map(|upload| {
-                Some(OpenUpload { key: upload.key()?.to_owned(), id: upload.upload_id()?.to_owned() })
+                let open = OpenUpload { key: upload.key()?.to_owned(), id: upload.upload_id()?.to_owned() };
+                let begun = upload.initiated().and_then(|time| Timestamp::from_second(time.secs()).ok());
+                Some(ListedUpload { upload: open, begun })
             }));
             if let Some(other) =
                 page.uploads().iter().filter_map(|upload| upload.key()).find(|key| !key.starts_with(prefix))

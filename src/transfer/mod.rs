@@ -3,6 +3,7 @@
 //! A file is read twice: once to hash it, once to send it with that hash, so that the store refuses a damaged body
 //! before it replaces anything. The second time it comes from the page cache. What is short is kept in between.
 
+mod left_uploads;
 mod parts;
 mod proof;
 mod release;

@@ -3,19 +3,19 @@
 use std::collections::HashMap;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tracing::{debug, info, trace, warn};
 
 use super::proof::Evidence;
-use super::{PART_SIZE, Passage, Source, TRIES, Transfer, Trouble};
+use super::{DUMP_ID, PART_SIZE, Passage, Source, TRIES, Transfer, Trouble};
 use crate::hasher::Hashed;
 use crate::model::etag::{ETag, Md5Digest};
 use crate::model::manifest::{ContentHash, ObjectRecord};
 use crate::model::part_plan::{Part, PartPlan};
-use crate::s3::{ErrorKind, FileRange, OpenUpload, PutAnswer, StoredPart, Upload};
+use crate::s3::{ErrorKind, FileRange, PutAnswer, StoreError, StoredPart, Upload};
 
 /// A part that the store took.
 struct SentPart {
@@ -41,7 +41,9 @@ impl Transfer {
         let first = hashes.try_next().await?;
         let permit = self.permit().await?;
         self.check_not_stopping()?;
-        let (upload, stored) = match self.continue_upload(key, plan).await {
+        let left = self.continue_upload(key, plan).await;
+        let is_continued = left.is_some();
+        let (upload, stored) = match left {
             Some(left) => left,
             None => {
                 let mut metadata = passage.metadata.clone();
@@ -83,10 +85,13 @@ impl Transfer {
         }
         let _permit = self.permit().await?;
         let answer = match self.store.end_upload(upload, &etags, &passage.condition).await {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                self.forget(&upload.as_open());
+                answer
+            }
             // The answer to an earlier try may have been lost after the object was made: HEAD decides.
             Err(error) if !self.write_only && matches!(error.kind, ErrorKind::NoSuchUpload | ErrorKind::NoSuchKey) => {
-                self.forget(&upload.as_open());
+                self.leave(&upload.as_open());
                 PutAnswer { etag: None, version_id: None, etag_is_no_md5: false }
             }
             Err(error) => {
@@ -96,8 +101,21 @@ impl Transfer {
                 return Err(error.into());
             }
         };
-        self.forget(&upload.as_open());
-        self.prove(passage, Evidence { hash, answer, are_parts_proved }).await
+        let object = self.prove(passage, Evidence { hash, answer, are_parts_proved }).await?;
+        if is_continued {
+            self.check_owner(key).await?;
+        }
+        Ok(object)
+    }
+
+    /// An object says whose it is. Where a continued upload made one that says another, it is sent anew.
+    async fn check_owner(&self, key: &str) -> Result<(), StoreError> {
+        let head = self.store.head(key).await?.unwrap_or_default();
+        if head.metadata.get(DUMP_ID) == Some(&self.dump_id) {
+            return Ok(());
+        }
+        let detail = "the upload that was continued made an object of another dump";
+        Err(StoreError::of_answer(ErrorKind::NoSuchUpload, "CompleteMultipartUpload", &self.store.uri(key), detail))
     }
 
     /// Sends a part, and again where its bytes were damaged on the way: it alone, not the file.
@@ -169,11 +187,7 @@ impl Transfer {
     /// An upload of this key that an earlier run left behind, with the parts that it has; `None` if there is none that
     /// was cut in the same way. Its parts are compared with the local bytes one by one.
     async fn continue_upload(&self, key: &str, plan: PartPlan) -> Option<(Upload, HashMap<u32, StoredPart>)> {
-        let left = {
-            let mut left = self.left_uploads.lock().unwrap_or_else(PoisonError::into_inner);
-            let at = left.iter().position(|upload| upload.key == key)?;
-            left.swap_remove(at)
-        };
+        let left = self.take_left(key)?;
         let stored = match self.store.list_parts(&left).await {
             Ok(stored) => stored,
             Err(error) => {
@@ -189,40 +203,5 @@ impl Transfer {
         }
         info!("continuing the upload of {} with {} parts", self.store.uri(key), stored.len());
         Some((Upload::of_open(left), stored.into_iter().map(|part| (part.number, part)).collect()))
-    }
-
-    pub(super) fn remember(&self, upload: OpenUpload) {
-        self.open_uploads.lock().unwrap_or_else(PoisonError::into_inner).insert(upload);
-    }
-
-    fn forget(&self, upload: &OpenUpload) {
-        self.open_uploads.lock().unwrap_or_else(PoisonError::into_inner).remove(upload);
-    }
-
-    /// Gives an upload up. Its parts cost storage until then, but nothing is lost with them: a failure is only noted.
-    async fn abort(&self, upload: OpenUpload) {
-        if !self.write_only
-            && let Err(error) = self.store.abort_upload(&upload).await
-        {
-            debug!("{error}");
-        }
-        self.forget(&upload);
-    }
-
-    /// Aborts all that was begun and not ended: for an orderly stop.
-    pub async fn abort_all(&self) {
-        let open: Vec<_> = self.open_uploads.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
-        for upload in open {
-            self.abort(upload).await;
-        }
-    }
-
-    /// Aborts what an earlier run began and this one had no use for.
-    pub async fn abort_left(&self) {
-        let left = std::mem::take(&mut *self.left_uploads.lock().unwrap_or_else(PoisonError::into_inner));
-        for upload in left {
-            info!("aborting an unfinished upload of {}", self.store.uri(&upload.key));
-            self.abort(upload).await;
-        }
     }
 }

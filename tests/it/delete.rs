@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
+
 use crate::support::dump_objects::{FILES, Vault};
 use crate::support::s3_server::{AccessKey, BUCKET, Fault, Operation, Permission};
 use crate::support::sandbox::{Program, Sandbox};
@@ -109,16 +111,24 @@ fn a_dump_that_may_be_alive_is_not_deleted_unasked() {
 fn open_uploads_of_the_dump_are_aborted_and_no_others() {
     let vault = Vault::new();
     vault.put_dump("p", NIGHT, "incomplete");
+    let night = SystemTime::from(NIGHT.parse::<Timestamp>().expect("a time"));
     for key in ["p/shop.t.00001.sql", "p/movie.mkv", "p/below/shop.t.00001.sql", "p2/shop.t.00001.sql"] {
-        vault.server.begin_upload_directly(BUCKET, key);
+        vault.server.begin_upload_at(BUCKET, key, night + Duration::from_secs(60));
     }
-    delete(&vault, "p").run().assert_status(0);
+    // Of the dump's own names, but begun when it was no more or not yet under way: somebody else's.
+    for hours in [1, 48] {
+        vault.server.begin_upload_at(BUCKET, "p/shop.t.00000.sql", night + Duration::from_secs(hours * 3600));
+    }
+    vault.server.begin_upload_at(BUCKET, "p/shop.t.00000.sql", night - Duration::from_secs(3600));
+    delete(&vault, "p")
+        .run()
+        .assert_status(0)
+        .assert_says("unfinished uploads that were not begun while this dump was made (3)");
     let left: Vec<_> = vault.server.open_multipart_uploads(BUCKET).into_iter().map(|(key, _)| key).collect();
-    assert_eq!(left, ["p/below/shop.t.00001.sql", "p/movie.mkv", "p2/shop.t.00001.sql"]);
-    // What an interrupted deletion left.
-    vault.server.begin_upload_directly(BUCKET, "p/shop.t.00001.sql");
-    delete(&vault, "p").run().assert_status(0);
-    assert_eq!(vault.server.open_multipart_uploads(BUCKET).len(), 3);
+    let mut expected = vec!["p/below/shop.t.00001.sql", "p/movie.mkv"];
+    expected.extend(["p/shop.t.00000.sql"; 3]);
+    expected.push("p2/shop.t.00001.sql");
+    assert_eq!(left, expected);
 }
 
 #[test]

@@ -146,7 +146,22 @@ fn a_lost_answer_is_found_out() {
         in_parts_despite(Fault::store_then_answer(500, "InternalError").on(Operation::CompleteMultipartUpload).once());
     assert_eq!(stage.server.count(Operation::UploadPart), 3, "sent again");
     in_parts_despite(Fault::lose_answer().on(Operation::UploadPart).part(2).once());
-    in_parts_despite(Fault::lose_answer().on(Operation::CreateMultipartUpload).key_where(is_data).once());
+}
+
+/// Nobody can know the id of an upload whose first answer was lost: it is left alone, as a stranger's would be, and said.
+#[test]
+fn an_upload_whose_id_never_came_is_left_and_said() {
+    let stage = Stage::new();
+    let fault = Fault::lose_answer().on(Operation::CreateMultipartUpload).key_where(is_data).once();
+    let fault = stage.server.inject(fault);
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    dumper.file("shop.t.00000.sql", 11 * MIB);
+    dumper.finish_and_exit();
+    let finished = stage.upload().args(["--part-size", "5MiB"]).run().assert_status(0);
+    assert_eq!(fault.hits(), 1);
+    finished.assert_says("unfinished uploads that are not known to be of this dump (1)");
+    stage.assert_committed_at(&stage.prefix(), &dumper);
+    assert_eq!(stage.server.open_multipart_uploads(BUCKET).len(), 1);
 }
 
 /// "An empty ETag on completion": HEAD has it. And a wrong one: the object is asked.

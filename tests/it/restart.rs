@@ -47,6 +47,73 @@ fn parts_that_the_store_has_are_not_sent_again() {
     assert_eq!(stage.files(&stage.prefix()), dumper.files());
 }
 
+/// Whose user metadata, key and access list an upload has, no listing shows: only what is known to be ours goes on. Begun
+/// before our run, or between two runs; without a part, with the very parts of our file, or with others.
+#[test]
+fn a_strangers_upload_is_neither_continued_nor_aborted() {
+    let bytes = vec![b'-'; 11 * MIB as usize];
+    let (first, others) = (&bytes[..5 * MIB as usize], vec![b'x'; 5 * MIB as usize]);
+    let strangers = |stage: &Stage| {
+        for parts in [&[][..], &[first], &[&others]] {
+            stage.server.begin_upload_of_a_stranger(BUCKET, "p/shop.t.00000.sql", parts);
+        }
+        stage.server.open_multipart_uploads(BUCKET)
+    };
+    for is_between in [false, true] {
+        let stage = Stage::new();
+        let run = || in_parts(&stage).args(["--prefix", "p"]);
+        let mut theirs = if is_between { Vec::new() } else { strangers(&stage) };
+        let held = stage.server.inject(Fault::hold().on(Operation::UploadPart).part(2));
+        let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+        let killed = run().start();
+        dumper.file_of("shop.t.00000.sql", &bytes);
+        dumper.finish_and_exit();
+        held.wait_for_hits(1);
+        stage.server.wait_until("the other two parts are stored", |requests| {
+            let parts = requests.iter().filter(|request| request.operation == Operation::UploadPart);
+            parts.filter(|request| request.is_ok()).count() == 2
+        });
+        killed.kill().assert_killed_by(Signal::KILL);
+        held.clear();
+        if is_between {
+            let ours = stage.server.open_multipart_uploads(BUCKET);
+            theirs = strangers(&stage);
+            theirs.retain(|upload| !ours.contains(upload));
+        }
+        let before = stage.server.requests().len();
+        let finished = run().arg("-v").run().assert_status(0).assert_says("continuing the upload");
+        finished.assert_says("s3://test-bucket/p/ has unfinished uploads that are not known to be of this dump (3)");
+        let parts: Vec<_> =
+            stage.server.requests().split_off(before).iter().filter_map(|request| request.part).collect();
+        assert_eq!(parts, [2], "the parts that were sent");
+        assert_eq!(stage.server.open_multipart_uploads(BUCKET), theirs);
+        stage.assert_committed_at("p", &dumper);
+        let object = stage.server.object(BUCKET, "p/shop.t.00000.sql").expect("uploaded");
+        let metadata = &object.attributes.metadata;
+        assert!(metadata.contains_key("dump-id") && !metadata.contains_key("whose"), "{metadata:?}");
+    }
+}
+
+/// A filesystem without extended attributes forgets which upload is ours: it is sent anew, and left alone.
+#[test]
+fn an_upload_that_nothing_tells_to_be_ours_begins_anew() {
+    let stage = Stage::new();
+    let held = stage.server.inject(Fault::hold().on(Operation::CompleteMultipartUpload));
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    let run = in_parts(&stage).start();
+    dumper.file("shop.t.00000.sql", 11 * MIB);
+    held.wait_for_hits(1);
+    run.kill().assert_killed_by(Signal::KILL);
+    held.clear();
+    let lead = std::fs::File::open(stage.sandbox.dump_dir().join("metadata.partial")).expect("the lead");
+    rustix::fs::fremovexattr(&lead, "user.mydumper2s3").expect("there was a record");
+    dumper.finish_and_exit();
+    let left = stage.server.open_multipart_uploads(BUCKET);
+    in_parts(&stage).run().assert_status(0).assert_does_not_say("continuing");
+    stage.assert_committed_at(&stage.prefix(), &dumper);
+    assert_eq!(stage.server.open_multipart_uploads(BUCKET), left);
+}
+
 /// A file that was changed since its parts were sent: they match no more, and the object is what the file is now.
 #[test]
 fn parts_of_other_bytes_are_sent_anew() {

@@ -1,15 +1,12 @@
 //! After the last file: how did mydumper end, is the dump whole, does the bucket hold exactly it? Then manifest, then
 //! `metadata`, the commit.
 
-use std::sync::PoisonError;
-
 use anyhow::{Context, anyhow};
 use tracing::{info, warn};
 
 use super::bucket_check::BucketCheck;
 use super::session::Session;
 use super::start::ending_of;
-use crate::claim;
 use crate::content::Closeness;
 use crate::dump_dir::Removal;
 use crate::exit_status::{Failure, Status};
@@ -128,7 +125,7 @@ impl Session<'_> {
     async fn judge_and_commit(&mut self, ending: Ending, exit: DumperExit) -> Result<Step, Failure> {
         let text = self.dump.sighted.read_again().context("cannot read the dump's metadata")?;
         let metadata = &DumpMetadata::parse(&text);
-        self.abort_left().await;
+        self.shared.transfer.abort_left_and_name_others().await;
         // What an earlier run left belongs to what is judged.
         self.adopt_earlier().await.map_err(not_committed)?;
         // Once more: a mydumper of which nothing tells may have been slow with its last rename.
@@ -215,14 +212,6 @@ impl Session<'_> {
         let name: FileName = METADATA.parse()?;
         self.shared.state().reopen(&name);
         Ok(())
-    }
-
-    /// Aborts uploads that an earlier run began, and those whose id never reached us: the answer was lost.
-    async fn abort_left(&self) {
-        let transfer = &self.shared.transfer;
-        let left = claim::left_uploads(&self.args.destination, &self.store, &transfer.prefix).await;
-        *transfer.left_uploads.lock().unwrap_or_else(PoisonError::into_inner) = left;
-        transfer.abort_left().await;
     }
 
     /// Looks at the bucket once more. Somebody may have cleared the prefix between the last look and the commit; then

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::anyhow;
@@ -103,10 +103,6 @@ impl<'a> Session<'a> {
         let wait = claim.wait_before_use();
         let (claim, recorder) = (Arc::new(tokio::sync::Mutex::new(claim)), Arc::new(recorder));
         totals.notes = Some(Notes { recorder: Arc::clone(&recorder), claim: Some(Arc::clone(&claim)) });
-        let left = tokio::select! {
-            left = claim::left_uploads(&args.destination, store, &prefix) => left,
-            signal = stop.wait() => return Err(stopped(signal)),
-        };
         // Where the exit status will be seen, it tells of a compressor that failed; inflating everything costs CPU.
         let closeness = match will_be_seen(args, &dump) {
             _ if args.dump.content_check => Closeness::Whole,
@@ -115,13 +111,16 @@ impl<'a> Session<'a> {
         };
         let ours = Ours { claim: Arc::clone(&claim), recorder, is_to_wait: wait.is_some() };
         let transfer = transfer(args, store, &directory, prefix, &header, earlier, is_complete, closeness, ours);
-        transfer.left_uploads.lock().unwrap_or_else(PoisonError::into_inner).extend(left);
-        if is_new {
-            // What was begun under a prefix that nobody had claimed is of no dump that could be continued.
-            tokio::select! {
-                () = transfer.abort_left() => {}
-                signal = stop.wait() => return Err(stopped(signal)),
+        let look = async {
+            transfer.find_left_uploads().await;
+            if is_new {
+                // What was begun under a prefix that nobody had claimed is of no dump that could be continued.
+                transfer.abort_left().await;
             }
+        };
+        tokio::select! {
+            () = look => {}
+            signal = stop.wait() => return Err(stopped(signal)),
         }
         let shared = Arc::new(Shared::new(args.dump.settle, transfer));
         shared.state().remember(record.as_ref().map(|record| record.seen).unwrap_or_default());

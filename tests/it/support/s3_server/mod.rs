@@ -408,8 +408,25 @@ impl S3Server {
 
     /// A multipart upload that somebody began and left.
     pub fn begin_upload_directly(&self, bucket: &str, key: &str) {
-        let begun = self.front.store.create_upload(bucket, key, Attributes::default(), self.now());
+        self.begin_upload_at(bucket, key, self.now());
+    }
+
+    /// The same at that time.
+    pub fn begin_upload_at(&self, bucket: &str, key: &str, time: SystemTime) {
+        let begun = self.front.store.create_upload(bucket, key, Attributes::default(), time);
         begun.unwrap_or_else(|error| panic!("cannot begin an upload of '{key}' in '{bucket}': {error}"));
+    }
+
+    /// Somebody else's upload, with a note of theirs in the object's user metadata, and with these parts.
+    pub fn begin_upload_of_a_stranger(&self, bucket: &str, key: &str, parts: &[&[u8]]) {
+        let metadata = [("whose".to_owned(), "a stranger's".to_owned())].into();
+        let attributes = Attributes { metadata, ..Attributes::default() };
+        let (store, now) = (&self.front.store, self.now());
+        let (id, _) = store.create_upload(bucket, key, attributes, now).expect("it is begun");
+        for (number, bytes) in (1..).zip(parts) {
+            let received = digest::received(bytes, &store.blobs).expect("bytes can be stored");
+            store.put_part(bucket, key, &id, number, received, now).expect("a part can be put");
+        }
     }
 
     /// Leaves a key out of listings.

@@ -1,0 +1,103 @@
+//! Multipart uploads that nobody ended: continued or aborted where an earlier run of ours began them, and left alone
+//! otherwise. Their user metadata, their key and their access list are of whoever began them, and no listing shows them;
+//! so only an id that is written down beside the dump makes one ours.
+
+use std::sync::PoisonError;
+
+use tracing::{debug, info, warn};
+
+use super::Transfer;
+use crate::model::file_kind::could_be_dump_file;
+use crate::s3::OpenUpload;
+
+impl Transfer {
+    /// Looks for uploads that an earlier run began and did not end. Returns how many others there are of names like
+    /// those of a dump.
+    pub async fn find_left_uploads(&self) -> usize {
+        if self.write_only {
+            return 0;
+        }
+        let directory = self.prefix.directory();
+        let listed = match self.store.open_uploads(&directory).await {
+            Ok(listed) => listed,
+            // Said once, when the rights were tried.
+            Err(error) => {
+                debug!("{error}");
+                return 0;
+            }
+        };
+        // Only keys directly under the prefix can be ours, and in the bucket's root not all of these.
+        let could_be_ours = |upload: &OpenUpload| {
+            upload.key.strip_prefix(&directory).is_some_and(|name| !name.contains('/') && could_be_dump_file(name))
+        };
+        let open: Vec<_> = listed.into_iter().map(|listed| listed.upload).filter(could_be_ours).collect();
+        let (ours, others): (Vec<_>, Vec<_>) =
+            open.into_iter().partition(|upload| self.recorder.has_upload(upload.mark()));
+        *self.left_uploads.lock().unwrap_or_else(PoisonError::into_inner) = ours;
+        others.len()
+    }
+
+    /// An upload of this key that an earlier run left behind.
+    pub(super) fn take_left(&self, key: &str) -> Option<OpenUpload> {
+        let mut left = self.left_uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = left.iter().position(|upload| upload.key == key)?;
+        Some(left.swap_remove(at))
+    }
+
+    pub(super) fn remember(&self, upload: OpenUpload) {
+        self.recorder.begin_upload(upload.mark());
+        self.open_uploads.lock().unwrap_or_else(PoisonError::into_inner).insert(upload);
+    }
+
+    pub(super) fn forget(&self, upload: &OpenUpload) {
+        self.recorder.end_upload(upload.mark());
+        self.leave(upload);
+    }
+
+    /// It seems to have ended; if it is found all the same, it is ours.
+    pub(super) fn leave(&self, upload: &OpenUpload) {
+        self.open_uploads.lock().unwrap_or_else(PoisonError::into_inner).remove(upload);
+    }
+
+    /// Gives an upload up. Its parts cost storage until then, but nothing is lost with them: a failure is only noted, and
+    /// the next run tries again.
+    pub(super) async fn abort(&self, upload: OpenUpload) {
+        if !self.write_only
+            && let Err(error) = self.store.abort_upload(&upload).await
+        {
+            debug!("{error}");
+            return self.leave(&upload);
+        }
+        self.forget(&upload);
+    }
+
+    /// Aborts all that was begun and not ended: for an orderly stop.
+    pub async fn abort_all(&self) {
+        let open: Vec<_> = self.open_uploads.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        for upload in open {
+            self.abort(upload).await;
+        }
+    }
+
+    /// Aborts what an earlier run began and this one had no use for.
+    pub async fn abort_left(&self) {
+        let left = std::mem::take(&mut *self.left_uploads.lock().unwrap_or_else(PoisonError::into_inner));
+        for upload in left {
+            info!("aborting an unfinished upload of {}", self.store.uri(&upload.key));
+            self.abort(upload).await;
+        }
+    }
+
+    /// The same at the end of a dump. What may be somebody else's is named.
+    pub async fn abort_left_and_name_others(&self) {
+        let others = self.find_left_uploads().await;
+        self.abort_left().await;
+        if others > 0 {
+            let uri = self.store.uri(&self.prefix.directory());
+            warn!(
+                "{uri} has unfinished uploads that are not known to be of this dump ({others}): they are another program's, \
+                 or of a request whose answer was lost, and are left alone; a lifecycle rule removes them"
+            );
+        }
+    }
+}
