@@ -8,6 +8,9 @@ const SURVIVES_FULL_DISK: [u32; 3] = [0, 20, 1];
 /// The first version that reads the group `[mydumper]` of its defaults file like arguments (`load_config_file`).
 const READS_DEFAULTS_FILE: [u32; 3] = [0, 11, 1];
 
+/// The first version looked at that dumps triggers also without schemas; 0.11.5 does not.
+const TRIGGERS_WITHOUT_SCHEMAS: [u32; 3] = [0, 12, 7];
+
 /// What only a mydumper's program file holds: the words around its version, in all versions from 0.10 to 1.0.
 const SAYS_VERSION: [&[u8]; 2] = [b" v%s, built against ", b"mydumper %s, built against "];
 
@@ -19,6 +22,11 @@ pub fn survives_full_disk(version: Option<&str>) -> bool {
 /// Whether this mydumper takes options from its defaults file. `None` where its version is not known.
 pub fn reads_defaults_file(version: Option<&str>) -> Option<bool> {
     version.and_then(numbers).map(|numbers| numbers >= READS_DEFAULTS_FILE)
+}
+
+/// Whether `--no-schemas` leaves the triggers in. Earlier versions write them beside a table's schema.
+pub fn dumps_triggers_without_schemas(version: Option<&str>) -> bool {
+    version.and_then(numbers).is_some_and(|numbers| numbers >= TRIGGERS_WITHOUT_SCHEMAS)
 }
 
 /// The numbers in a version, or in a sentence that holds one: `1.0.1-3`, `mydumper v0.19.3-1, built against …`.

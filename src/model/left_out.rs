@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::dumper_options::options;
-use super::dumper_version::reads_defaults_file;
+use super::dumper_version::{dumps_triggers_without_schemas, reads_defaults_file};
 
 /// The defaults file of a mydumper that is given none, if it is there.
 const DEFAULTS_FILE: &str = "/etc/mydumper.cnf";
@@ -129,6 +129,13 @@ pub fn left_out(arguments: &[OsString], defaults: &[String], version: Option<&st
     let not_asked = ASKED_FOR.iter().filter(|(name, _)| !is_asked(name));
     let told = LEAVES_OUT.iter().filter(|(name, _)| is_left_out(name));
     let mut left_out: Vec<LeftOut> = not_asked.chain(told).map(|(_, what)| *what).collect();
+    if is_left_out(b"tables-list") && !is_left_out(b"database") {
+        // No database is gone through then, and these belong to a database (seen with 1.0.1).
+        left_out.extend([LeftOut::Routines, LeftOut::Events]);
+    }
+    if is_left_out(b"no-schemas") && !dumps_triggers_without_schemas(version) {
+        left_out.push(LeftOut::Triggers);
+    }
     left_out.sort_unstable();
     left_out.dedup();
     left_out
@@ -213,9 +220,9 @@ mod tests {
         for (more, wanted) in [
             ("-d", "data"),
             ("--no-data", "data"),
-            ("-m", "schemas"),
+            ("-m", "triggers, schemas"),
             ("-W", "views"),
-            ("-T shop.a,shop.b", "some tables"),
+            ("-T a,b", "some tables"),
             ("--omit-from-file f -x ^a", "some tables"),
             ("-i MEMORY", "some tables"),
             ("-U 3", "some tables"),
@@ -228,6 +235,15 @@ mod tests {
         ] {
             assert_eq!(of(&format!("{ALL_ASKED} {more}")), wanted, "{more}");
         }
+    }
+
+    /// What goes with something else, in words of the versions that were tried.
+    #[test]
+    fn what_is_asked_for_may_be_left_out_with_something_else() {
+        assert_eq!(of("-G -E -R -T shop.a"), "routines, events, some tables");
+        let of_version = |version| in_words(&left_out(&arguments("-B shop -G -E -R -m"), &[], Some(version)));
+        assert_eq!(of_version("1.0.1-3"), "schemas");
+        assert_eq!(of_version("0.10.1"), "triggers, schemas");
     }
 
     #[test]
