@@ -331,7 +331,7 @@ impl Claimed {
 }
 
 /// What a condition is refused with where another object stands there, or none any more.
-fn is_another(error: &StoreError) -> bool {
+pub fn is_another(error: &StoreError) -> bool {
     matches!(error.kind, ErrorKind::Precondition | ErrorKind::NoSuchKey)
 }
 

@@ -89,10 +89,10 @@ impl Recorder {
         self.lock().unsupported.is_none()
     }
 
-    /// What was seen in all. Written only where that is more than before.
+    /// What was seen in all. Written only where that is not what stands there.
     pub fn note_seen(&self, seen: Seen) {
         let mut inner = self.lock();
-        if seen.files > inner.record.seen.files {
+        if seen != inner.record.seen {
             inner.record.seen = seen;
             // Said where it matters: at the first removal.
             let _ = inner.write_if_supported(&self.lead);

@@ -89,8 +89,8 @@ impl Claim {
                 debug!("the store's ETags are no MD5s, and it refuses a wrong Content-MD5: {error}");
                 true
             }
-            Err(error) if is_another(&error) => return Err(self.lost()),
-            Err(error) => return Err(error.into()),
+            // That somebody else took the prefix, or that an answer was lost, is found out as ever.
+            Err(error) if !is_another(&error) => return Err(error.into()),
             answer => {
                 self.take_in(answer, &sent).await?;
                 warn!(

@@ -21,7 +21,7 @@ use tracing::{debug, warn};
 use self::proof::{Evidence, proof_by_etag};
 use self::sha256::sha256;
 use crate::bucket_dump::Listed;
-use crate::claim::{ClaimError, SharedClaim};
+use crate::claim::{ClaimError, SharedClaim, is_another};
 use crate::content::{self, Closeness, Found};
 use crate::dump_dir::{DumpDir, identity_of};
 use crate::hasher::{Hasher, Turn};
@@ -401,8 +401,14 @@ impl Transfer {
         self.check_not_stopping()?;
         let range = FileRange { file: Arc::clone(file), offset: 0, length: size, content: hashed.content.clone() };
         let answer = self.store.put(passage.key, range, hashed.md5, &passage.metadata, &passage.condition).await;
-        let answer = answer.map_err(|error| passage.unless_changed(error))?;
         let hash = ContentHash::Whole { md5: hashed.md5 };
+        let answer = match answer {
+            Err(error) if passage.condition != Condition::None && is_another(&error) => {
+                self.lost_answer(passage, &hash).await?.ok_or(error)
+            }
+            answer => answer,
+        };
+        let answer = answer.map_err(|error| passage.unless_changed(error))?;
         self.prove(passage, Evidence { hash, answer, are_parts_proved: true }).await
     }
 

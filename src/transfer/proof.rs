@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
-use super::{ContentMd5, Passage, Transfer, Trouble};
+use super::{ContentMd5, DUMP_ID, Passage, Transfer, Trouble};
 use crate::fetch::{FetchError, Taker, fetch};
 use crate::model::content_hash::{Agreement, ContentHasher};
 use crate::model::etag::ETag;
@@ -75,6 +75,27 @@ impl Transfer {
         }
         let (sha256, proof) = (None, Proof::ContentMd5);
         Ok(ObjectRecord { size, hash, etag, version_id, sha256, proof, is_read_back: true })
+    }
+
+    /// What the store answered to a put whose condition does not hold any more, if it was this very put that changed that:
+    /// its answer was lost, and what stands there has our mark and these bytes.
+    pub(super) async fn lost_answer(
+        &self,
+        passage: &Passage<'_>,
+        hash: &ContentHash,
+    ) -> Result<Option<PutAnswer>, Trouble> {
+        let (key, size) = (passage.key, passage.plan.size());
+        let there = self.store.head(key).await?.unwrap_or_default();
+        let has_our_mark = there.metadata.get(DUMP_ID) == Some(&self.dump_id);
+        if !has_our_mark || there.size != size {
+            return Ok(None);
+        }
+        let is_opaque =
+            there.etag_is_no_md5 || self.store.has_no_md5_etags() || !has_form_of(there.etag.as_ref(), hash);
+        let is_ours =
+            there.etag == hash.etag() || (is_opaque && self.read_back(key, size, there.etag.clone(), hash).await?);
+        let ObjectHead { etag, version_id, etag_is_no_md5, .. } = there;
+        Ok(is_ours.then_some(PutAnswer { etag, version_id, etag_is_no_md5 }))
     }
 
     async fn look_at(&self, key: &str, size: u64) -> Result<ObjectHead, Trouble> {

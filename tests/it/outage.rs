@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::fake_dumper::{FakeDumper, Generation};
 use crate::support::s3_server::{BUCKET, Fault, Operation};
 use crate::support::sandbox::eventually;
-use crate::support::stage::Stage;
+use crate::support::stage::{MANIFEST, Stage};
 
 const MIB: u64 = 1024 * 1024;
 const FILES: u64 = 8;
@@ -162,6 +162,27 @@ fn an_upload_whose_id_never_came_is_left_and_said() {
     finished.assert_says("unfinished uploads that are not known to be of this dump (1)");
     stage.assert_committed_at(&stage.prefix(), &dumper);
     assert_eq!(stage.server.open_multipart_uploads(BUCKET).len(), 1);
+}
+
+/// The same for what is put under a condition, which the repetition finds broken by the very object that it made: the
+/// claim, its repetition, the last manifest, and `metadata`.
+#[test]
+fn a_lost_answer_to_a_put_under_a_condition_is_found_out() {
+    // Between the first two the claim is put where it must be refused.
+    let puts = [(MANIFEST, 0), (MANIFEST, 2), (MANIFEST, 3), ("metadata", 0)];
+    for fault in [|| Fault::lose_answer(), || Fault::store_then_answer(500, "InternalError")] {
+        for (name, before) in puts {
+            let stage = Stage::new();
+            let fault = fault().on(Operation::PutObject).key_where(move |key| key.ends_with(&format!("/{name}")));
+            let fault = stage.server.inject(fault.after(before).once());
+            let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+            dumper.file("shop.a.00000.sql", 10_000);
+            dumper.finish_and_exit();
+            stage.upload().run().assert_status(0);
+            assert_eq!(fault.hits(), 1, "{name} after {before} others");
+            stage.assert_whole(&dumper);
+        }
+    }
 }
 
 /// "An empty ETag on completion": HEAD has it. And a wrong one: the object is asked.

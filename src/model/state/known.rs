@@ -6,7 +6,6 @@ use crate::model::file_name::FileName;
 use crate::model::identity::FileIdentity;
 use crate::model::manifest::ObjectRecord;
 use crate::model::row_count::FileRows;
-use crate::model::taken_back::may_be_empty;
 
 /// How often a file is tried after the dump's end before it counts as failed. While the dump lives it is tried for ever:
 /// its owner has time to mend it. Outages of the store do not count: they are waited out below.
@@ -109,6 +108,8 @@ pub(super) struct Known {
     pub stage: Stage,
     /// It was born after all that earlier runs saw.
     pub is_new: bool,
+    /// By the last look at it mydumper does not take it back: it must be in the bucket in the end.
+    pub is_needed: bool,
     /// What went wrong with it, until it is uploaded.
     pub setback: Option<Box<Setback>>,
 }
@@ -125,14 +126,9 @@ impl Known {
         }
     }
 
-    /// Whether it must be in the bucket in the end: mydumper does not take it back.
+    /// Whether it must be in the bucket in the end.
     fn must_be_kept(&self, name: &FileName) -> bool {
-        let is_kept = match &self.stage {
-            Stage::Open(waiting) => !may_be_empty(name.as_str(), waiting.identity.size),
-            Stage::Uploading(_) | Stage::Uploaded(_) | Stage::Lost(_) => true,
-            Stage::TakenBack(_) => false,
-        };
-        is_kept && !name.is_metadata()
+        self.is_needed && !matches!(self.stage, Stage::TakenBack(_)) && !name.is_metadata()
     }
 
     /// Whether something must still happen to it before the dump is done. `metadata` waits for all others.

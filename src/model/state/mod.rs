@@ -234,6 +234,10 @@ impl DumpState {
 
     /// The heart: is this file ready?
     fn consider(&mut self, (name, probe): (FileName, Probe), now: Instant, phase: Phase) -> Option<UploadJob> {
+        let may_be_taken_back = self.may_be_taken_back(&name, &probe.identity);
+        if self.files.get(&name).is_some_and(|known| known.is_needed == may_be_taken_back) {
+            self.change(&name, |known| known.is_needed = !may_be_taken_back);
+        }
         let known = self.files.get(&name)?;
         let Stage::Open(waiting) = &known.stage else { return None };
         let at_once = phase != Phase::Writing && probe.writers == Writers::None;
@@ -244,8 +248,7 @@ impl DumpState {
             .setback
             .as_ref()
             .is_some_and(|setback| now < setback.not_before || (phase != Phase::Writing && setback.is_final()));
-        if !settled || !turn || held_back || (phase == Phase::Writing && self.may_be_taken_back(&name, &probe.identity))
-        {
+        if !settled || !turn || held_back || (phase == Phase::Writing && may_be_taken_back) {
             return None;
         }
         self.change(&name, |known| known.stage = Stage::Uploading(probe.identity.size));
@@ -346,7 +349,13 @@ impl DumpState {
                 known
             }
             None => {
-                let unknown = Known { seen: self.scans, stage: Stage::TakenBack(None), is_new: false, setback: None };
+                let unknown = Known {
+                    seen: self.scans,
+                    stage: Stage::TakenBack(None),
+                    is_new: false,
+                    is_needed: true,
+                    setback: None,
+                };
                 self.files.entry(name.clone()).or_insert(unknown)
             }
         };
@@ -362,7 +371,9 @@ impl DumpState {
     /// Takes in what an earlier run uploaded and proved.
     pub fn adopt(&mut self, name: FileName, uploaded: Uploaded) {
         let is_kept = uploaded.is_kept();
+        let may_be_empty = may_be_empty(name.as_str(), uploaded.object.size);
         self.change(&name, |known| {
+            known.is_needed &= !may_be_empty;
             known.stage = Stage::Uploaded(Box::new(uploaded));
             known.setback = None;
         });

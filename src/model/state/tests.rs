@@ -297,6 +297,17 @@ fn a_file_that_came_later_does_not_stand_for_one_that_is_gone() {
     // And it is missed in the run after that.
     assert_eq!(run(&["s.a.sql", "s.c.sql", "s.d.sql"], seen), (1, four));
     assert_eq!(run(&["s.a.sql", "s.c.sql", "s.d.sql"], four), (1, four));
+    // Nor does one that was empty then and goes up in the end.
+    let mut third = World::new();
+    third.state.remember(Seen { files: 2, last_born: Some(3) });
+    for name in ["s.a.sql", "s.empty.sql"] {
+        third.put(name, true);
+    }
+    third.resize("s.empty.sql", 0);
+    for job in third.scan(Phase::Ended, 0) {
+        third.state.complete(job, uploaded(Local::Removed));
+    }
+    assert_eq!(third.state.missing(), 1);
     // Where no birth is told, only their number can count.
     assert_eq!(run(&["s.a.sql", "s.c.sql"], Seen { files: 2, last_born: None }).0, 0);
 }
