@@ -287,7 +287,9 @@ impl Claim {
     async fn probe_on_trial(&mut self) -> Result<(), Failure> {
         let uri = self.store.uri(&self.prefix.manifest_key());
         let refused = |error: StoreError| {
-            if error.is_outage() { Failure::failed(error) } else { twice_refused(&uri, error) }
+            // Bytes that are damaged on their way again and again are no rule of the store's either.
+            let is_refused = !error.is_outage() && error.kind != ErrorKind::BadDigest;
+            if is_refused { twice_refused(&uri, error) } else { Failure::failed(error) }
         };
         let text = Text::of(&self.header).map_err(|error| Failure::failed(self.unwritable(error)))?;
         let sent = ETag::of_single_put(text.md5);

@@ -25,7 +25,7 @@ use std::time::{Instant, SystemTime};
 use round::Round;
 
 /// What fits into the suite's time.
-const ROUNDS: u64 = 200;
+const ROUNDS: u64 = 120;
 /// In each two dumps claim one prefix. They take most of a minute, in which they wait.
 const DUELS: u64 = 2;
 /// Rounds mostly wait: for processes, for the store's faults to pass.

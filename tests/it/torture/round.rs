@@ -266,7 +266,9 @@ impl<'a> Round<'a> {
     /// Something goes wrong in the store, a few times.
     fn inject(&mut self) {
         let (put, part, complete) = (Operation::PutObject, Operation::UploadPart, Operation::CompleteMultipartUpload);
-        let fault = match self.dice.below(9) {
+        let kind = self.dice.below(9);
+        let is_damage = kind == 5;
+        let fault = match kind {
             0 => Fault::answer(500, "InternalError").on_any_of([put, part, complete]),
             1 => Fault::answer(503, "SlowDown").on_any_of([put, part]),
             2 => Fault::cut_before_body().on_any_of([put, part, complete]),
@@ -277,7 +279,9 @@ impl<'a> Round<'a> {
             7 => Fault::error_inside_ok("InternalError").on(complete),
             _ => Fault::delay(Duration::from_millis(50)).on_any_of([put, part, complete]),
         };
-        let fault = fault.after(self.dice.below(6) as usize).times(1 + self.dice.below(2) as usize);
+        // Four times in a row the same bytes are not damaged.
+        let times = if is_damage { 1 } else { 1 + self.dice.below(2) as usize };
+        let fault = fault.after(self.dice.below(6) as usize).times(times);
         self.faults.push(self.stage.server.inject(fault));
     }
 
