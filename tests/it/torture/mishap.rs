@@ -82,7 +82,8 @@ impl Round<'_> {
         // By the signal itself where it came before anybody listened; and it may have been about to say that it cannot
         // reach the store.
         let is_stopped = finished.status.signal() == Some(term) || finished.status.code() == Some(128 + term);
-        if !is_stopped && !(is_down && matches!(finished.status.code(), Some(1 | 2))) {
+        let is_away = is_down && matches!(finished.status.code(), Some(1 | 2));
+        if !is_stopped && !is_away {
             self.judge(&finished);
         }
         self.assert_nothing_lost();
