@@ -142,6 +142,21 @@ impl Known {
     }
 }
 
+/// Sizes of the four sets, for the status line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Files in the directory.
+    pub present: usize,
+    /// Files that may still be written or have not settled.
+    pub open: usize,
+    /// Files in the queue or on their way.
+    pub uploading: usize,
+    /// Files verified in the bucket.
+    pub uploaded: usize,
+    /// Their bytes.
+    pub uploaded_bytes: u64,
+}
+
 /// Sums over all files, kept with every change: to add them up at each look would cost more than the look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Sums {

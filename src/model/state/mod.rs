@@ -11,8 +11,8 @@ mod known;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+pub use self::known::{Counts, Local, Uploaded};
 use self::known::{Known, Lost, Setback, Stage, Sums, Waiting};
-pub use self::known::{Local, Uploaded};
 use super::file_name::FileName;
 use super::identity::FileIdentity;
 use super::listing::Listing;
@@ -123,21 +123,6 @@ pub struct DumpState {
     earlier: Seen,
     /// The latest birth that a look of this run found.
     last_born: Option<i64>,
-}
-
-/// Sizes of the four sets, for the status line.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Files in the directory.
-    pub present: usize,
-    /// Files that may still be written or have not settled.
-    pub open: usize,
-    /// Files in the queue or on their way.
-    pub uploading: usize,
-    /// Files verified in the bucket.
-    pub uploaded: usize,
-    /// Their bytes.
-    pub uploaded_bytes: u64,
 }
 
 impl DumpState {
