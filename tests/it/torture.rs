@@ -80,12 +80,13 @@ enum Count {
     /// All bytes are there, and the program could not know: status 3 was let pass.
     Doubted,
     TakenBack,
+    UploadsLeft,
     Duels,
     /// Neither committed.
     Undecided,
 }
 
-const WORDS: [&str; 20] = [
+const WORDS: [&str; 21] = [
     "rounds",
     "of them with mydumper as a child",
     "runs",
@@ -104,6 +105,7 @@ const WORDS: [&str; 20] = [
     "dumps committed",
     "not committed though all bytes were there",
     "objects of files that were taken back left",
+    "uploads of an unknown id left",
     "times that two dumps claimed one prefix at once",
     "of them in which neither was committed",
 ];

@@ -68,6 +68,7 @@ impl Round<'_> {
         let Some(run) = self.run.take() else { return };
         let is_down = !self.dice.one_in(3);
         let cut = is_down.then(|| self.stage.server.inject(Fault::cut_before_body()));
+        self.was_cut |= is_down;
         run.signal(Signal::TERM);
         let finished = run.finish();
         cut.iter().for_each(FaultHandle::clear);
