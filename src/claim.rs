@@ -366,12 +366,14 @@ impl Text {
     }
 }
 
-/// Claims a prefix for a dump, or finds it claimed by an earlier run for the same dump. `header` is what to write.
+/// Claims a prefix for a dump, or finds it claimed by an earlier run for the same dump. `header` is what to write, and
+/// `given_up` how many files of the dump were removed here after their upload to this place.
 pub async fn claim(
     store: &Store,
     destination: &DestinationArgs,
     prefix: &Prefix,
     header: &ManifestHeader,
+    given_up: u64,
 ) -> Result<Claimed, Failure> {
     let fresh = |etag| Claim::new(store, prefix, header.clone(), etag, destination.write_only);
     if destination.write_only {
@@ -385,6 +387,9 @@ pub async fn claim(
             return Ok(claimed);
         }
         if !listing.is_empty() {
+            if given_up > 0 {
+                return Err(unclaimed(store, prefix, given_up));
+            }
             let me = (header.identity.host.as_str(), header.directory.as_str());
             may_clear(store, destination, prefix, &listing, me).await?;
             clear(store, prefix).await?;
@@ -401,6 +406,18 @@ pub async fn claim(
         return Ok(Claimed { claim, earlier: HashMap::new(), before: None, is_complete: false });
     }
     Err(occupied(store, prefix, "another program claimed it just now"))
+}
+
+/// What stands there may be all that there is of those files, so no option clears it.
+fn unclaimed(store: &Store, prefix: &Prefix, given_up: u64) -> Failure {
+    let uri = store.uri(&prefix.directory());
+    let error = anyhow!(
+        "{uri} holds objects and not the claim of this dump, of which {given_up} files were removed here after their \
+         upload to it"
+    );
+    let hint = "nothing was touched, here or there: these objects may be all that there is of the files, so save them \
+                first; the dump can be continued only where its mydumper2s3.json is put back";
+    Failure::usage(hinted(error, hint))
 }
 
 /// Whether a dump that has not begun yet could go to this prefix. `me`: as for [`may_clear`].

@@ -183,6 +183,10 @@ impl Store {
             return Ok(text.to_owned());
         }
         if !text.contains('+') {
+            // Who writes a space as %20 means the plus itself, and who writes that as %2B does not.
+            if let Some(is_literal) = what_plus_means(text) {
+                let _ = self.0.plus_is_literal.set(is_literal);
+            }
             return Ok(url_decode(text, false));
         }
         if let Some(is_literal) = self.0.plus_is_literal.get() {
@@ -193,9 +197,14 @@ impl Store {
         if literal.ends_with('/') {
             return Ok(url_decode(text, false));
         }
+        let spaced = url_decode(text, false);
+        let is_spaced = self.head(&spaced).await?.is_some();
         let is_literal = self.head(&literal).await?.is_some();
-        let _ = self.0.plus_is_literal.set(is_literal);
-        Ok(url_decode(text, is_literal))
+        // Where both are there, this one tells nothing; Amazon means the space.
+        if is_spaced != is_literal {
+            let _ = self.0.plus_is_literal.set(is_literal);
+        }
+        Ok(if is_literal && !is_spaced { literal } else { spaced })
     }
 
     /// Looks at an object; `None` if there is none.
@@ -406,6 +415,15 @@ fn listed(object: &aws_sdk_s3::types::Object, key: String) -> ListedObject {
         etag: object.e_tag().and_then(ETag::from_store),
         modified: object.last_modified().and_then(|time| Timestamp::from_nanosecond(time.as_nanos()).ok()),
         storage_class: object.storage_class().map(|class| class.as_str().to_owned()),
+    }
+}
+
+/// Whether a plus stands for itself where such a text comes from, if it shows that.
+fn what_plus_means(text: &str) -> Option<bool> {
+    match (text.contains("%20"), text.contains("%2B") || text.contains("%2b")) {
+        (true, false) => Some(true),
+        (false, true) => Some(false),
+        _ => None,
     }
 }
 

@@ -18,6 +18,7 @@ mod full_size;
 mod large;
 mod left_out;
 mod list;
+mod listings;
 mod memory;
 mod outage;
 mod promises;

@@ -53,6 +53,22 @@ fn a_dump_whose_claim_was_pruned_is_never_committed() {
     stage.sandbox.assert_local_names([] as [&str; 0]);
 }
 
+/// The objects without the claim may be all that there is of the files: no option deletes them.
+#[test]
+fn objects_whose_claim_is_gone_are_never_cleared() {
+    let stage = Stage::new();
+    let nightly = ["--prefix", "nightly"];
+    half_way(&stage, |stage| stage.upload().args(nightly));
+    stage.server.remove_directly(BUCKET, "nightly/mydumper2s3.json");
+    let (local, there) = (stage.sandbox.local_files(), stage.files("nightly"));
+    assert_eq!(there.keys().collect::<Vec<_>>(), ["shop.a.00000.sql"]);
+    for option in [None, Some("--replace-incomplete"), Some("--overwrite")] {
+        let finished = stage.upload().args(nightly).args(option).run().assert_status(2);
+        finished.assert_says("1 files were removed here after their upload to it");
+        assert_eq!((stage.sandbox.local_files(), stage.files("nightly")), (local.clone(), there.clone()), "{option:?}");
+    }
+}
+
 #[test]
 fn an_object_that_is_gone_forbids_the_commit() {
     let stage = Stage::new();

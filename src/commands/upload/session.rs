@@ -86,13 +86,14 @@ impl<'a> Session<'a> {
         let recorder = recorder_of(&dump, &header, here.clone()).map_err(Failure::failed)?;
         let record = settled(&recorder, &directory, &here)?;
         let disk = if seen_alive { Some(DiskWatch::begin(args, child, &dump)?) } else { None };
+        let given_up = record.as_ref().map_or(0, |record| record.given.files);
         let claimed = match &record {
             // Nothing may be asked of the store, but the record knows.
             Some(record) if record.committed && args.destination.write_only => {
                 Claimed::committed(store, &prefix, &header)
             }
             _ => tokio::select! {
-                claim = claim_patiently(args, store, &prefix, &header, &mut dump, &directory) => claim?,
+                claim = claim_patiently(args, store, &prefix, &header, given_up, &mut dump, &directory) => claim?,
                 signal = stop.wait() => return Err(stopped(signal)),
             },
         };
@@ -414,12 +415,13 @@ async fn claim_patiently(
     store: &Store,
     prefix: &Prefix,
     header: &ManifestHeader,
+    given_up: u64,
     dump: &mut LivingDump,
     directory: &DumpDir,
 ) -> Result<Claimed, Failure> {
     loop {
         store.wait_for(Instant::now(), args.transfer.retry_for);
-        let failure = match claim::claim(store, &args.destination, prefix, header).await {
+        let failure = match claim::claim(store, &args.destination, prefix, header, given_up).await {
             Ok(claimed) => return Ok(claimed),
             Err(failure) => failure,
         };

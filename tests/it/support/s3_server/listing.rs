@@ -12,6 +12,57 @@ use super::uploads::Upload;
 /// S3 lists, and deletes, at most this many at once.
 pub const MAX_PAGE: usize = 1000;
 
+/// What listings of objects do wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Oddity {
+    /// The first entries, more to come, and no token to go on with.
+    NoToken,
+    /// The same page, and the same token, again and again.
+    SameToken,
+    /// No entry, and a new token, without end.
+    EmptyPages,
+    /// A key of another place among those that were asked for.
+    OutsideKey,
+    /// The same of a common prefix.
+    OutsidePrefix,
+    /// A plus stands for itself, though all else is encoded; a space is `%20`.
+    RawPlus,
+}
+
+impl Oddity {
+    fn spoil(self, output: &mut ListObjectsV2Output) {
+        let contents = output.contents.get_or_insert_default();
+        let common = output.common_prefixes.get_or_insert_default();
+        match self {
+            Self::NoToken => {
+                contents.truncate(1);
+                common.truncate(1);
+                output.is_truncated = Some(true);
+            }
+            Self::SameToken => {
+                output.is_truncated = Some(true);
+                output.next_continuation_token = Some(encode_token(output.prefix.as_deref().unwrap_or_default()));
+            }
+            Self::EmptyPages => {
+                contents.clear();
+                common.clear();
+                let before = output.continuation_token.as_deref().and_then(|token| decode_token(token).ok());
+                output.is_truncated = Some(true);
+                output.next_continuation_token = Some(encode_token(&format!("{}~", before.unwrap_or_default())));
+            }
+            Self::OutsideKey => {
+                contents.push(Object { key: Some("elsewhere/metadata".into()), size: Some(1), ..Object::default() })
+            }
+            Self::OutsidePrefix => common.push(CommonPrefix { prefix: Some("elsewhere/deep/".into()) }),
+            Self::RawPlus => {
+                for key in contents.iter_mut().filter_map(|object| object.key.as_mut()) {
+                    *key = key.replace('+', "%20").replace("%2B", "+");
+                }
+            }
+        }
+    }
+}
+
 pub fn objects(bucket: &Bucket, input: ListObjectsV2Input) -> S3Result<ListObjectsV2Output> {
     let encoder = Encoder::new(input.encoding_type.as_ref())?;
     let token = input.continuation_token.as_deref().map(decode_token).transpose()?;
@@ -28,7 +79,7 @@ pub fn objects(bucket: &Bucket, input: ListObjectsV2Input) -> S3Result<ListObjec
     let current = shown.filter_map(|(key, _)| Some((key.as_str(), (key, bucket.current(key)?))));
     let page = query.page(current);
     let contents: Vec<_> = page.entries.iter().map(|(key, object)| object_entry(encoder.text(key), object)).collect();
-    Ok(ListObjectsV2Output {
+    let mut output = ListObjectsV2Output {
         name: Some(input.bucket),
         prefix: Some(encoder.text(query.prefix)),
         delimiter: query.delimiter.map(|delimiter| encoder.text(delimiter)),
@@ -42,7 +93,11 @@ pub fn objects(bucket: &Bucket, input: ListObjectsV2Input) -> S3Result<ListObjec
         continuation_token: input.continuation_token,
         encoding_type: input.encoding_type,
         ..ListObjectsV2Output::default()
-    })
+    };
+    if let Some(oddity) = bucket.oddity {
+        oddity.spoil(&mut output);
+    }
+    Ok(output)
 }
 
 fn object_entry(key: String, object: &StoredObject) -> Object {

@@ -44,6 +44,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 
 pub use faults::{Fault, FaultHandle};
 pub use keys::{AccessKey, Permission};
+pub use listing::Oddity;
 pub use log::LoggedRequest;
 pub use object::{Attributes, Encryption, StoredObject};
 pub use operation::Operation;
@@ -437,6 +438,11 @@ impl S3Server {
     /// For objects whose request does not ask for another.
     pub fn set_default_encryption(&self, bucket: &str, encryption: Encryption) {
         self.with_bucket(bucket, |bucket| bucket.default_encryption = encryption);
+    }
+
+    /// From now on its listings of objects are no listings of what is asked for; or they are right again.
+    pub fn set_oddity(&self, bucket: &str, oddity: Option<Oddity>) {
+        self.with_bucket(bucket, |bucket| bucket.oddity = oddity);
     }
 
     fn with_bucket<T>(&self, name: &str, step: impl FnOnce(&mut store::Bucket) -> T) -> T {

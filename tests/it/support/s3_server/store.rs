@@ -10,6 +10,7 @@ use s3s::{S3Error, S3Result, s3_error};
 use super::blob::BlobDir;
 use super::condition::Condition;
 use super::digest::{Md5Digest, Received, composite_etag, hex, md5_of};
+use super::listing::Oddity;
 use super::lock;
 use super::object::{Attributes, Encryption, StoredObject};
 use super::operation::Target;
@@ -81,6 +82,8 @@ pub struct Bucket {
     pub retained: BTreeMap<String, SystemTime>,
     /// Keys that listings leave out, as a store that lists what is new a moment later does.
     pub hidden: BTreeSet<String>,
+    /// What its listings do wrong.
+    pub oddity: Option<Oddity>,
 }
 
 #[derive(Clone, Debug)]
