@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use rustix::fs::{Access, AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::model::disk_forecast::Space;
 use crate::model::file_name::{METADATA, METADATA_PARTIAL};
 use crate::model::identity::FileIdentity;
 
@@ -171,10 +172,11 @@ impl DumpDir {
         rustix::fs::statat(&self.descriptor, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| stat.st_uid)
     }
 
-    /// Free space for an unprivileged writer, in bytes.
-    pub fn free_space(&self) -> io::Result<u64> {
+    /// The room on its filesystem.
+    pub fn space(&self) -> io::Result<Space> {
         let filesystem = rustix::fs::fstatvfs(&self.descriptor)?;
-        Ok(filesystem.f_bavail.saturating_mul(filesystem.f_frsize))
+        let bytes = |blocks: u64| blocks.saturating_mul(filesystem.f_frsize);
+        Ok(Space { free: bytes(filesystem.f_bavail), total: bytes(filesystem.f_blocks) })
     }
 
     /// The directory's own descriptor.

@@ -9,6 +9,7 @@ pub mod comparison;
 pub mod content_check;
 pub mod content_hash;
 pub mod destination;
+pub mod disk_forecast;
 pub mod dump_metadata;
 pub mod dumper_options;
 pub mod dumper_version;

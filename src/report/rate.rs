@@ -9,17 +9,29 @@ use crate::model::units::Rate;
 const WINDOW: Duration = Duration::from_secs(10);
 
 /// A moving average over a total that only grows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RateMeter {
+    window: Duration,
     /// The last one that is older than the window, and all that are younger.
     seen: VecDeque<(Instant, u64)>,
 }
 
+impl Default for RateMeter {
+    fn default() -> Self {
+        Self::over(WINDOW)
+    }
+}
+
 impl RateMeter {
+    /// Averages over the last `window`.
+    pub fn over(window: Duration) -> Self {
+        Self { window, seen: VecDeque::new() }
+    }
+
     /// Takes the total of bytes as it is now, and gives the rate.
     pub fn observe(&mut self, now: Instant, total: u64) -> Rate {
         self.seen.push_back((now, total));
-        while self.seen.get(1).is_some_and(|(time, _)| now.saturating_duration_since(*time) >= WINDOW) {
+        while self.seen.get(1).is_some_and(|(time, _)| now.saturating_duration_since(*time) >= self.window) {
             self.seen.pop_front();
         }
         match self.seen.front() {

@@ -229,13 +229,14 @@ fn on_a_disk_of<'a>(stage: &'a Stage, mib: u64, program: Program<'a>) -> Program
     program.wrapped_in(["unshare", "--mount", "sh", "-c", &mount, dir])
 }
 
-/// "A forecast in the status line and log", where mydumper writes and nothing is taken away.
+/// "A forecast in the status line and log", where mydumper writes and nothing is taken away; "none before a minute of
+/// data", and none while more than a quarter is free.
 #[test]
 fn needs_root_a_disk_that_fills_is_forecast() {
     let stage = Stage::new();
     no_data(&stage);
     let upload = stage.upload().args(["--", "mydumper", "-B", "shop"]).on_a_terminal();
-    let mut run = on_a_disk_of(&stage, 256, upload).start();
+    let mut run = on_a_disk_of(&stage, 400, upload).start();
     let mut dumper = FakeDumper::accept(&stage.sandbox);
     dumper.begin(Generation::V1_0);
     run.wait_for_line("claimed");
@@ -243,12 +244,14 @@ fn needs_root_a_disk_that_fills_is_forecast() {
     let mut write_at_a_pace = || {
         dumper.file(files.next().expect("a name"), MIB);
         // The dumper's own pace.
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(200));
     };
-    eventually("a forecast", || {
+    let began = Instant::now();
+    while !run.text_so_far().contains("the disk is full in") {
+        assert!(began.elapsed() < Duration::from_secs(90), "no forecast");
         write_at_a_pace();
-        run.text_so_far().contains("the disk is full in")
-    });
+    }
+    assert!(began.elapsed() >= Duration::from_secs(60), "after {:?}", began.elapsed());
     (0..20).for_each(|_| write_at_a_pace());
     stage.server.clear_faults();
     dumper.finish_and_exit();

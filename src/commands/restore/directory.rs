@@ -82,7 +82,7 @@ impl RestoreDir {
     }
 
     pub fn free_space(&self) -> io::Result<u64> {
-        self.directory.free_space()
+        self.directory.space().map(|space| space.free)
     }
 
     /// The regular file of that name, or what stands there instead.

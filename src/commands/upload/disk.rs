@@ -11,15 +11,14 @@ use crate::dumper::{Child, LivingDump, Reins, Team};
 use crate::exit_status::Failure;
 use crate::hint::hinted;
 use crate::model::brake::{Brake, Disk, Marks, Order};
+use crate::model::disk_forecast::{Flow, MEASURED, forecast};
 use crate::model::file_kind::{FileKind, KnownNames, NameParts};
 use crate::model::state::{DumpState, Scan};
-use crate::model::units::{ByteSize, Rate, human_duration};
+use crate::model::units::ByteSize;
 use crate::report::RateMeter;
 
 /// While a mark is set, how often space is looked at.
 pub const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// A forecast further away than this is no news.
-const FORECAST_MAX: Duration = Duration::from_secs(30 * 60);
 /// How often a forecast is logged at most.
 const FORECAST_EVERY: Duration = Duration::from_secs(60);
 
@@ -28,6 +27,8 @@ const FORECAST_EVERY: Duration = Duration::from_secs(60);
 pub struct DiskWatch {
     brake: Option<(Brake, Reins)>,
     has_data: bool,
+    /// Since when data comes, as the status saw it.
+    flows_since: Option<Instant>,
     incoming: RateMeter,
     outgoing: RateMeter,
     logged: Option<Instant>,
@@ -53,8 +54,8 @@ impl DiskWatch {
 
     /// For a dump that has ended: there is nobody to pause.
     pub fn idle() -> Self {
-        let (incoming, outgoing) = (RateMeter::default(), RateMeter::default());
-        Self { brake: None, has_data: false, incoming, outgoing, logged: None }
+        let (incoming, outgoing) = (RateMeter::over(MEASURED), RateMeter::over(MEASURED));
+        Self { brake: None, has_data: false, flows_since: None, incoming, outgoing, logged: None }
     }
 
     /// Whether a mark is set.
@@ -64,7 +65,7 @@ impl DiskWatch {
 
     /// Takes a look at the directory in, before the state does.
     pub fn notice(&mut self, scan: &Scan) {
-        if !self.has_data && self.brake.is_some() {
+        if !self.has_data {
             let known = KnownNames::default();
             let is_data =
                 |name: &str| matches!(NameParts::parse(name, &known).kind, FileKind::Data | FileKind::DataText);
@@ -75,7 +76,11 @@ impl DiskWatch {
     /// Pauses mydumper or lets it go on.
     pub fn steer(&mut self, state: &DumpState, directory: &DumpDir) {
         let Some((brake, reins)) = &mut self.brake else { return };
-        let disk = Disk { waiting: state.waiting_bytes(), free: directory.free_space().ok(), has_data: self.has_data };
+        let disk = Disk {
+            waiting: state.waiting_bytes(),
+            free: directory.space().ok().map(|space| space.free),
+            has_data: self.has_data,
+        };
         match brake.decide(disk, Instant::now()) {
             Order::Keep if brake.is_paused() => reins.pause(),
             Order::Keep => {}
@@ -95,12 +100,16 @@ impl DiskWatch {
     pub fn note(&mut self, state: &DumpState, directory: &DumpDir) -> Option<String> {
         let now = Instant::now();
         let (uploaded, local) = (state.counts().uploaded_bytes, state.local_bytes());
+        if !self.has_data {
+            return None;
+        }
+        let measured = now.saturating_duration_since(*self.flows_since.get_or_insert(now));
         let incoming = self.incoming.observe(now, uploaded + local);
         let outgoing = self.outgoing.observe(now, uploaded);
         if self.brake.as_ref().is_some_and(|(brake, _)| brake.is_paused()) {
             return Some("mydumper paused".to_owned());
         }
-        let forecast = forecast(directory.free_space().ok()?, incoming, outgoing)?;
+        let forecast = forecast(directory.space().ok()?, Flow { incoming, outgoing, measured })?;
         if self.logged.is_none_or(|logged| now.saturating_duration_since(logged) >= FORECAST_EVERY) {
             self.logged = Some(now);
             warn!("the disk is {forecast}");
@@ -118,26 +127,4 @@ fn team(child: Option<&Child>, dump: &LivingDump) -> Result<Team, Failure> {
         let hint = "start it with '-- mydumper …', or run as the same user in the same PID namespace, or give --pid";
         Failure::usage(hinted(error, hint))
     })
-}
-
-/// When the disk will be full, if that is near.
-fn forecast(free: u64, incoming: Rate, outgoing: Rate) -> Option<String> {
-    let growth = incoming.0.checked_sub(outgoing.0).filter(|growth| *growth > 0)?;
-    let left = Duration::from_secs(free / growth);
-    let rates = format!("{} in, {} out", incoming.human(), outgoing.human());
-    (left <= FORECAST_MAX).then(|| format!("full in {} at {rates}", human_duration(left)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_forecast_is_made_only_of_a_disk_that_fills_soon() {
-        const MIB: u64 = 1 << 20;
-        let near = forecast(100 * 60 * MIB, Rate(200 * MIB), Rate(100 * MIB)).expect("a forecast");
-        assert_eq!(near, "full in 1m at 200 MiB/s in, 100 MiB/s out");
-        assert_eq!(forecast(100 * 60 * MIB, Rate(100 * MIB), Rate(100 * MIB)), None);
-        assert_eq!(forecast(1 << 50, Rate(2 * MIB), Rate(MIB)), None);
-    }
 }
