@@ -184,7 +184,8 @@ impl Claim {
         if is_ours { Ok(()) } else { Err(self.lost()) }
     }
 
-    /// Notes in the claim what became known, for a run that may come after this one. Without effect once the last
+    /// Notes in the claim what became known, for a run that may come after this one, and shows that this one lives. Without
+    /// effect once the last
     /// manifest is written, or where this very thing stands there already.
     pub async fn note(&mut self, change: impl FnOnce(&mut ManifestHeader)) -> Result<(), ClaimError> {
         if self.is_lost {
@@ -200,11 +201,6 @@ impl Claim {
         let condition = self.condition().await?;
         let answer = self.put(&text, &condition).await;
         self.take_in(answer, &ETag::of_single_put(text.md5)).await
-    }
-
-    /// Shows that this upload lives.
-    pub async fn renew(&mut self) -> Result<(), ClaimError> {
-        self.note(|_| {}).await
     }
 
     /// Writes the last manifest over the claim. Nothing is written after it.
@@ -455,6 +451,7 @@ async fn claimed_before(
         told_to_stop: ours.told_to_stop || header.told_to_stop,
         dumper_exit: if ours.dumper_exit == DumperExit::NOT_SEEN { header.dumper_exit } else { ours.dumper_exit },
         dumper_version: ours.dumper_version.clone().or_else(|| header.dumper_version.clone()),
+        full_disk: ours.full_disk.max(header.full_disk),
         left_out: ours.left_out.clone().or_else(|| header.left_out.clone()),
         ..ours.clone()
     };

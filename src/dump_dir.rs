@@ -7,13 +7,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
 
 use rustix::fs::{Access, AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::model::disk_forecast::Space;
 use crate::model::file_name::{METADATA, METADATA_PARTIAL};
+use crate::model::full_disk::{FullDisk, Looks};
 use crate::model::identity::FileIdentity;
 
 /// A directory that is held open, so that all that follows means this directory, whatever stands at its path by then.
@@ -21,6 +24,10 @@ use crate::model::identity::FileIdentity;
 pub struct DumpDir {
     descriptor: OwnedFd,
     path: PathBuf,
+    /// What is seen of the free space while a dump is being written here. Held while the filesystem is asked, which may
+    /// take its time; what came of it is beside it.
+    looks: Mutex<Option<Looks>>,
+    full_disk: Fullest,
 }
 
 /// An entry of the directory.
@@ -49,7 +56,8 @@ impl DumpDir {
     /// Opens the directory that stands at `path` now.
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { descriptor: rustix::fs::open(path, flags, Mode::empty())?, path: path.to_owned() })
+        let descriptor = rustix::fs::open(path, flags, Mode::empty())?;
+        Ok(Self { descriptor, path: path.to_owned(), looks: Mutex::default(), full_disk: Fullest::default() })
     }
 
     /// Its path as it was given.
@@ -145,11 +153,15 @@ impl DumpDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Removal::Absent),
             Err(error) => return Err(error),
         }
-        match rustix::fs::unlinkat(&self.descriptor, name.as_ref(), AtFlags::empty()) {
+        // What is freed here must not hide what mydumper writes.
+        self.look_at_space();
+        let removal = match rustix::fs::unlinkat(&self.descriptor, name.as_ref(), AtFlags::empty()) {
             Ok(()) => Ok(Removal::Removed),
             Err(Errno::NOENT) => Ok(Removal::Absent),
             Err(error) => Err(error.into()),
-        }
+        };
+        self.with_looks(|looks, space| looks.after_removal(space));
+        removal
     }
 
     /// Why files cannot be removed here, found without removing one: `name` is an example of them.
@@ -176,12 +188,77 @@ impl DumpDir {
     pub fn space(&self) -> io::Result<Space> {
         let filesystem = rustix::fs::fstatvfs(&self.descriptor)?;
         let bytes = |blocks: u64| blocks.saturating_mul(filesystem.f_frsize);
-        Ok(Space { free: bytes(filesystem.f_bavail), total: bytes(filesystem.f_blocks) })
+        Ok(Space {
+            free: bytes(filesystem.f_bavail),
+            free_for_root: bytes(filesystem.f_bfree),
+            total: bytes(filesystem.f_blocks),
+        })
+    }
+
+    /// From now on free space is looked at, for a dump that is being written and has this lead.
+    pub fn begin_looks(&self, lead: &str) {
+        let mut looks = self.looks();
+        *looks = Some(Looks::new(self.owner_of(lead) == Some(0)));
+        self.full_disk.set(None);
+    }
+
+    /// The dump has ended: what its files free says nothing any more.
+    pub fn end_looks(&self) {
+        *self.looks() = None;
+    }
+
+    /// Looks at the free space, where that was begun; returns how full the disk was at its fullest.
+    pub fn look_at_space(&self) -> Option<FullDisk> {
+        self.with_looks(|looks, space| looks.look(space, Instant::now()));
+        self.full_disk()
+    }
+
+    /// How full the disk was at its fullest, as far as was looked.
+    pub fn full_disk(&self) -> Option<FullDisk> {
+        self.full_disk.get()
+    }
+
+    fn with_looks(&self, change: impl FnOnce(&mut Looks, Space)) {
+        let mut looks = self.looks();
+        if let Some(looks) = looks.as_mut()
+            && let Ok(space) = self.space()
+        {
+            change(looks, space);
+            self.full_disk.set(looks.worst());
+        }
+    }
+
+    fn looks(&self) -> MutexGuard<'_, Option<Looks>> {
+        // They change in single steps, so a panic elsewhere leaves them usable.
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The directory's own descriptor.
     pub fn descriptor(&self) -> impl AsFd + '_ {
         self.descriptor.as_fd()
+    }
+}
+
+/// How full the disk was at its fullest, to be read without waiting.
+#[derive(Debug, Default)]
+struct Fullest(AtomicU8);
+
+impl Fullest {
+    fn set(&self, worst: Option<FullDisk>) {
+        let level = match worst {
+            None => 0,
+            Some(FullDisk::MayHaveBeen) => 1,
+            Some(FullDisk::Was) => 2,
+        };
+        self.0.store(level, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Option<FullDisk> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => None,
+            1 => Some(FullDisk::MayHaveBeen),
+            _ => Some(FullDisk::Was),
+        }
     }
 }
 

@@ -11,11 +11,13 @@ const FURTHEST: Duration = Duration::from_secs(30 * 60);
 /// Nothing is foretold of a disk of which a larger part than one in so many is free.
 const FREE_PART: u64 = 4;
 
-/// A filesystem's room, as an unprivileged writer sees it.
+/// A filesystem's room, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
-    /// Free bytes.
+    /// Free for an unprivileged writer.
     pub free: u64,
+    /// Free for root: what is reserved for it, too.
+    pub free_for_root: u64,
     /// All bytes.
     pub total: u64,
 }
@@ -47,7 +49,7 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
-    const NEAR: Space = Space { free: 100 * 60 * MIB, total: 1_000 * 60 * MIB };
+    const NEAR: Space = Space { free: 100 * 60 * MIB, free_for_root: 100 * 60 * MIB, total: 1_000 * 60 * MIB };
 
     fn flow(incoming: u64, outgoing: u64) -> Flow {
         Flow { incoming: Rate(incoming * MIB), outgoing: Rate(outgoing * MIB), measured: MEASURED }
@@ -70,7 +72,7 @@ mod tests {
     #[test]
     fn nothing_is_foretold_of_a_disk_with_plenty_of_room() {
         // 76 GB free of 250 at 58 MB/s: "full in 22 min" was said of such disks night after night.
-        let roomy = Space { free: 76_000 * MIB, total: 250_000 * MIB };
+        let roomy = Space { free: 76_000 * MIB, free_for_root: 76_000 * MIB, total: 250_000 * MIB };
         assert_eq!(forecast(roomy, flow(58, 0)), None);
         assert!(forecast(Space { free: 60_000 * MIB, ..roomy }, flow(58, 0)).is_some());
     }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::dump_metadata::ReplicationSource;
 use super::etag::{ETag, Md5Digest};
 use super::file_name::FileName;
+use super::full_disk::FullDisk;
 use super::identity::DumpIdentity;
 use super::left_out::LeftOut;
 
@@ -147,6 +148,10 @@ pub struct ManifestHeader {
     pub left_out: Option<Vec<LeftOut>>,
     /// mydumper's exit status, and how it was seen.
     pub dumper_exit: DumperExit,
+    /// How full the disk was at its fullest while a mydumper wrote that does not survive that, where the rows in the
+    /// files do not prove that nothing came of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_disk: Option<FullDisk>,
     /// The dump directory.
     pub directory: String,
     /// How closed files were known.

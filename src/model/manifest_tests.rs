@@ -14,6 +14,7 @@ fn header() -> ManifestHeader {
         dumper_finished: None,
         dumper_version: None,
         left_out: None,
+        full_disk: None,
         dumper_exit: DumperExit { status: Some(0), ..DumperExit::seen(ExitSeen::Child) },
         directory: "/backup".into(),
         closed_by: ClosedBy::Lease,

@@ -16,6 +16,7 @@ pub mod dumper_version;
 pub mod etag;
 pub mod file_kind;
 pub mod file_name;
+pub mod full_disk;
 pub mod identity;
 pub mod left_out;
 pub mod listing;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::etag::{ETag, Md5Digest};
 use super::file_name::FileName;
+use super::full_disk::FullDisk;
 use super::manifest::{DumperExit, ManifestHeader, ObjectRecord};
 
 /// The form that is written, and the newest that is read.
@@ -170,6 +171,9 @@ pub struct Record {
     /// mydumper's exit status, once it was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<DumperExit>,
+    /// How full the disk was at its fullest while mydumper wrote, if it ever was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_disk: Option<FullDisk>,
     /// Whether the dump is committed: what is left here only waits for its removal.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub committed: bool,
@@ -197,6 +201,7 @@ impl Record {
             to,
             told_to_stop: false,
             exit: None,
+            full_disk: None,
             committed: false,
             given: Objects::default(),
             seen: Seen::default(),
@@ -277,6 +282,7 @@ mod tests {
             to: Place { endpoint: Some("http://127.0.0.1:9000".into()), uri: "s3://b/db1/2026-11-22T020001Z/".into() },
             told_to_stop: false,
             exit: None,
+            full_disk: Some(FullDisk::MayHaveBeen),
             committed: false,
             given: Objects::one("a.sql", 3, None),
             seen: Seen { files: 4, last_born: Some(i64::MAX) },

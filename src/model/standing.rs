@@ -24,6 +24,8 @@ pub enum Standing {
     ExitNotSeen,
     /// The same, but only a program that started mydumper was seen to end with 0.
     ExitThroughWrapper,
+    /// The same, but the disk may have been full under a mydumper that then writes garbage, and no rows were counted.
+    DiskMayHaveBeenFull,
     /// The dump failed, with the reason.
     Incomplete(String),
     /// Its files are on their way.
@@ -47,6 +49,7 @@ pub enum Standing {
 pub enum StandingWord {
     Complete,
     CompleteExitNotSeen,
+    CompleteDiskMayHaveBeenFull,
     Incomplete,
     Uploading,
     Stalled,
@@ -58,7 +61,7 @@ pub enum StandingWord {
 impl Standing {
     /// Whether this is a whole, verified dump as far as a listing tells.
     pub fn is_complete(&self) -> bool {
-        matches!(self, Self::Complete | Self::ExitNotSeen | Self::ExitThroughWrapper)
+        matches!(self, Self::Complete | Self::ExitNotSeen | Self::ExitThroughWrapper | Self::DiskMayHaveBeenFull)
     }
 
     /// Without the details.
@@ -66,6 +69,7 @@ impl Standing {
         match self {
             Self::Complete => StandingWord::Complete,
             Self::ExitNotSeen | Self::ExitThroughWrapper => StandingWord::CompleteExitNotSeen,
+            Self::DiskMayHaveBeenFull => StandingWord::CompleteDiskMayHaveBeenFull,
             Self::Incomplete(_) => StandingWord::Incomplete,
             Self::Uploading => StandingWord::Uploading,
             Self::Stalled => StandingWord::Stalled,
@@ -90,6 +94,7 @@ impl fmt::Display for Standing {
             Self::Complete => formatter.write_str("complete"),
             Self::ExitNotSeen => formatter.write_str("complete, exit status not seen"),
             Self::ExitThroughWrapper => formatter.write_str("complete, exit status of its wrapper only"),
+            Self::DiskMayHaveBeenFull => formatter.write_str("complete, the disk may have been full"),
             Self::Incomplete(reason) => write!(formatter, "incomplete: {reason}"),
             Self::Uploading => formatter.write_str("uploading"),
             Self::Stalled => formatter.write_str("stalled: uploading, and no sign of life for an hour or longer"),
@@ -141,6 +146,7 @@ pub fn standing(manifest: Option<&Result<ManifestHeader, BadManifest>>, seen: Se
         DumpStateWord::Uploading => Standing::Stalled,
         DumpStateWord::Complete => match what_is_wrong(seen) {
             Some(wrong) => Standing::Damaged(wrong),
+            None if header.full_disk.is_some() => Standing::DiskMayHaveBeenFull,
             None if header.dumper_exit.through => Standing::ExitThroughWrapper,
             None if header.dumper_exit.is_unseen() => Standing::ExitNotSeen,
             None => Standing::Complete,
@@ -164,6 +170,7 @@ fn what_is_wrong(seen: Seen) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::full_disk::FullDisk;
     use crate::model::manifest::read;
 
     fn manifest(state: &str, exit: &str) -> Result<ManifestHeader, BadManifest> {
@@ -198,6 +205,17 @@ mod tests {
         let wrapped = standing(Some(&manifest), WHOLE, at("2026-11-22T04:00:00Z"));
         assert_eq!(wrapped.to_string(), "complete, exit status of its wrapper only");
         assert_eq!(wrapped.word(), StandingWord::CompleteExitNotSeen);
+    }
+
+    #[test]
+    fn a_whole_dump_says_if_the_disk_may_have_been_full() {
+        let mut manifest = manifest("complete", "child");
+        if let Ok(header) = &mut manifest {
+            header.full_disk = Some(FullDisk::MayHaveBeen);
+        }
+        let doubtful = standing(Some(&manifest), WHOLE, at("2026-11-22T04:00:00Z"));
+        assert_eq!(doubtful.to_string(), "complete, the disk may have been full");
+        assert!(doubtful.is_complete());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::dump_metadata::{DumpMetadata, TableSection};
 use super::file_kind::{FileKind, KnownNames, NameParts};
 use super::file_name::FileName;
+use super::full_disk::FullDisk;
 use super::manifest::DumperExit;
 use super::missing_files::{MissingFiles, missing_files};
 use super::row_proof::{RowProof, TableRows};
@@ -45,6 +46,10 @@ pub struct Evidence<'a> {
     pub lost: &'a [(FileName, String)],
     /// The rows in the files beside those that mydumper counted, where they were counted here.
     pub rows: &'a RowProof,
+    /// How full the disk was at its fullest while mydumper wrote.
+    pub full_disk: Option<FullDisk>,
+    /// Whether mydumper is known to come through that.
+    pub survives_full_disk: bool,
     /// Why what earlier runs gave up here is not what the bucket has of it.
     pub unaccounted: Option<&'a str>,
 }
@@ -76,7 +81,9 @@ fn why_ended_badly(evidence: &Evidence) -> Option<String> {
         Ending::Died | Ending::Renamed => {}
     }
     if exit.is_failure() {
-        return Some(format!("mydumper's exit status was {exit}"));
+        let full = evidence.full_disk.filter(|full| *full == FullDisk::Was);
+        let full = full.map_or_else(String::new, |full| format!(": {full}"));
+        return Some(format!("mydumper's exit status was {exit}{full}"));
     }
     if evidence.metadata.finished.is_none() {
         return Some("metadata has no line 'Finished dump at'".to_owned());
@@ -110,12 +117,33 @@ fn why_content_is_bad(evidence: &Evidence) -> Option<String> {
         let differing: Vec<_> = evidence.rows.differing().filter_map(TableRows::difference).collect();
         (!differing.is_empty()).then(|| listed(differing.into_iter()))
     };
-    why_files_are_missing(&missing_files(evidence.metadata, evidence.names.iter().copied())).or_else(differing).or_else(
-        || {
-            (!evidence.allow_empty && !has_content(evidence.names))
-                .then(|| "it holds neither a schema nor data (--allow-empty takes such a dump)".to_owned())
-        },
-    )
+    let empty = || {
+        (!evidence.allow_empty && !has_content(evidence.names))
+            .then(|| "it holds neither a schema nor data (--allow-empty takes such a dump)".to_owned())
+    };
+    why_files_are_missing(&missing_files(evidence.metadata, evidence.names.iter().copied()))
+        .or_else(differing)
+        .or_else(|| why_content_is_in_doubt(evidence))
+        .or_else(empty)
+}
+
+/// What a disk that was or may have been full leaves of doubts, where mydumper does not come through that and the rows in
+/// the files do not prove that nothing came of it.
+pub fn doubt(evidence: &Evidence) -> Option<FullDisk> {
+    evidence.full_disk.filter(|_| !evidence.survives_full_disk && !evidence.rows.is_proved())
+}
+
+/// A doubt that forbids the commit: rows could have been counted and were not, or the disk is known to have been full.
+fn why_content_is_in_doubt(evidence: &Evidence) -> Option<String> {
+    let full = doubt(evidence)?;
+    let says = format!("{full} while mydumper wrote, and a mydumper before 0.20.1 then writes garbage and ends with 0");
+    if !evidence.rows.has_counts() {
+        return (full == FullDisk::Was).then(|| format!("{says}; nothing counts the rows that would prove its files"));
+    }
+    let first = evidence.rows.not_counted().next();
+    let first = first
+        .map_or_else(String::new, |(table, because)| format!(" ('{}.{}': {because})", table.database, table.table));
+    Some(format!("{says}; the rows of {} tables could not be counted{first}", evidence.rows.not_counted().count()))
 }
 
 fn why_files_are_missing(missing: &MissingFiles) -> Option<String> {
@@ -204,6 +232,8 @@ mod tests {
             broken: &[],
             lost: &[],
             rows: &NOT_COUNTED,
+            full_disk: None,
+            survives_full_disk: false,
             unaccounted: None,
         }
     }
@@ -280,6 +310,8 @@ mod tests {
             broken: &[],
             lost: &[],
             rows: &NOT_COUNTED,
+            full_disk: None,
+            survives_full_disk: false,
             unaccounted: None,
         };
         assert!(why_incomplete(&evidence).expect("a reason").contains("shop.v-schema.sql"));
@@ -296,6 +328,35 @@ mod tests {
         };
         assert_eq!(why(2), None);
         assert_eq!(why(1).as_deref(), Some("metadata counts 2 rows of 'shop.t', its files hold 1"));
+    }
+
+    #[test]
+    fn after_a_full_disk_rows_prove_what_an_early_mydumper_wrote() {
+        let text = b"# Started dump at: 2026-11-22 02:00:01\n[`shop`.`t`]\nrows = 2\n# Finished dump at: 2026-11-22 02:00:09\n";
+        let counting = DumpMetadata::parse(text);
+        let counted = RowProof::of(&counting, [("shop.t.00000.sql", Some(FileRows::Rows(2)))]);
+        let unclear = RowProof::of(&counting, [("shop.t.00000.sql", Some(FileRows::Unknown))]);
+        let plain = DumpMetadata::parse(GOOD.as_bytes());
+        let names = ["shop.t.00000.sql", "metadata"];
+        let judge = |metadata, rows, full, survives_full_disk| {
+            let evidence =
+                Evidence { names: &names, rows, full_disk: Some(full), survives_full_disk, ..good(metadata) };
+            (why_incomplete(&evidence), doubt(&evidence))
+        };
+        for full in [FullDisk::MayHaveBeen, FullDisk::Was] {
+            assert_eq!(judge(&counting, &counted, full, false), (None, None), "proved");
+            assert_eq!(judge(&counting, &unclear, full, true), (None, None), "a mydumper that comes through it");
+            let (why, _) = judge(&counting, &unclear, full, false);
+            let why = why.expect("a reason");
+            assert!(why.contains("the rows of 1 tables could not be counted ('shop.t': "), "{why}");
+        }
+        assert_eq!(judge(&plain, &NOT_COUNTED, FullDisk::MayHaveBeen, false), (None, Some(FullDisk::MayHaveBeen)));
+        let (why, _) = judge(&plain, &NOT_COUNTED, FullDisk::Was, false);
+        assert!(why.expect("a reason").starts_with("the disk was full (0 B free)"));
+        let exit = DumperExit { status: Some(1), ..DumperExit::seen(ExitSeen::Child) };
+        let failed = Evidence { exit, full_disk: Some(FullDisk::Was), survives_full_disk: true, ..good(&plain) };
+        let why = why_incomplete(&failed);
+        assert_eq!(why.as_deref(), Some("mydumper's exit status was 1: the disk was full (0 B free)"));
     }
 
     #[test]

@@ -79,7 +79,9 @@ pub struct Transfer {
     /// Make the SHA-256 of each file, too: one more serial pass over its bytes.
     pub sha256: bool,
     /// How closely each file's content is looked at; with [`Closeness::Whole`] its rows are counted.
-    pub closeness: Closeness,
+    pub least_closeness: Closeness,
+    /// Whether mydumper is known to come through a moment without disk space.
+    pub survives_full_disk: bool,
     /// Nothing but putting is allowed: no HEAD, no delete, no abort.
     pub write_only: bool,
     /// Where nothing may be deleted: objects of files that mydumper took back.
@@ -237,11 +239,17 @@ impl Transfer {
     /// Looks whether the content is broken; it is uploaded all the same. Makes its SHA-256, if that is wanted.
     async fn look_at_content(&self, job: &UploadJob, file: &Arc<File>) -> io::Result<Content> {
         let _permit = self.looks.acquire().await.map_err(io::Error::other)?;
-        let found = content::look(job.name().as_str(), file, job.identity().size, self.closeness).await?;
+        let found = content::look(job.name().as_str(), file, job.identity().size, self.closeness()).await?;
         if let Some(why) = &found.broken {
             warn!(file = %job.name(), "its content is broken, so the dump will not be committed: {why}");
         }
         Ok(Content { found, sha256: self.sha256_of(file).await? })
+    }
+
+    /// How closely content is looked at: once the disk may have been full, so closely that it proves what was written.
+    pub fn closeness(&self) -> Closeness {
+        let is_in_doubt = !self.survives_full_disk && self.directory.full_disk().is_some();
+        if is_in_doubt { Closeness::Whole } else { self.least_closeness }
     }
 
     /// Opens the file that was found ready, or none.

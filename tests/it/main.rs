@@ -14,6 +14,7 @@ mod dumper_facts;
 mod end_to_end;
 mod etag;
 mod floors;
+mod full_disk;
 mod full_size;
 mod large;
 mod left_out;

@@ -14,15 +14,19 @@ use crate::hint::{find, hinted};
 use crate::model::dump_metadata::DumpMetadata;
 use crate::model::file_kind::is_never_data;
 use crate::model::file_name::{FileName, METADATA, METADATA_PARTIAL};
-use crate::model::manifest::{DumpStateWord, DumperExit, ObjectRecord};
+use crate::model::full_disk::FullDisk;
+use crate::model::manifest::{DumpStateWord, DumperExit, ManifestHeader, ObjectRecord};
 use crate::model::row_proof::RowProof;
 use crate::model::state::{DumpState, Local, Phase};
-use crate::model::verdict::{Ending, Evidence, why_incomplete, wrongly_empty};
+use crate::model::verdict::{Ending, Evidence, doubt, why_incomplete, wrongly_empty};
 use crate::s3::StoreError;
 use crate::transfer::Commit;
 
 /// Files that are named in a message at most.
 const NAMED_MAX: usize = 5;
+/// What helps where the disk was full.
+const NEXT_TIME: &str = "the disk was full: let mydumper write smaller files, which go up and free the disk while it \
+                         writes (--chunk-filesize), or let it be paused in time (--max-local, --min-free)";
 /// How often a dump whose kept files changed is gone over again before that counts as a failure.
 const REOPENINGS_MAX: u32 = 5;
 
@@ -36,14 +40,14 @@ enum Step {
 }
 
 impl Session<'_> {
-    /// Why the dump is not whole, if it is not.
-    pub fn why_incomplete(&self, ending: Ending, exit: DumperExit, metadata: &DumpMetadata) -> Option<String> {
+    /// Why the dump is not whole, if it is not; and what doubt a full disk leaves all the same.
+    fn judge(&self, ending: Ending, exit: DumperExit, metadata: &DumpMetadata) -> (Option<String>, Option<FullDisk>) {
         let (broken, unaccounted) = (self.broken(metadata), self.why_unaccounted());
         let state = self.shared.state();
         let uploaded = state.uploaded().map(|(name, _)| name);
         let names: Vec<&str> = uploaded.chain(state.waiting()).map(FileName::as_str).collect();
         let (lost, rows) = (state.lost(), self.row_proof(&state, metadata));
-        why_incomplete(&Evidence {
+        let evidence = Evidence {
             ending,
             metadata,
             exit,
@@ -55,13 +59,21 @@ impl Session<'_> {
             broken: &broken,
             lost: &lost,
             rows: &rows,
+            full_disk: self.full_disk(),
+            survives_full_disk: self.shared.transfer.survives_full_disk,
             unaccounted: unaccounted.as_deref(),
-        })
+        };
+        (why_incomplete(&evidence), doubt(&evidence))
+    }
+
+    /// How full the disk was at its fullest while mydumper wrote, as far as any run saw it.
+    pub fn full_disk(&self) -> Option<FullDisk> {
+        self.header.full_disk.max(self.directory.full_disk())
     }
 
     /// The rows in the files, where they were counted, beside those that mydumper counted.
     fn row_proof(&self, state: &DumpState, metadata: &DumpMetadata) -> RowProof {
-        if self.shared.transfer.closeness != Closeness::Whole {
+        if self.shared.transfer.closeness() != Closeness::Whole {
             return RowProof::default();
         }
         let proof = RowProof::of(metadata, state.uploaded().map(|(name, uploaded)| (name.as_str(), uploaded.rows)));
@@ -130,7 +142,8 @@ impl Session<'_> {
         self.adopt_earlier().await.map_err(not_committed)?;
         // Once more: a mydumper of which nothing tells may have been slow with its last rename.
         let ending = if ending == Ending::Died { ending_of(&self.dump, &self.directory) } else { ending };
-        if let Some(reason) = self.why_incomplete(ending, exit, metadata) {
+        let (why_incomplete, doubt) = self.judge(ending, exit, metadata);
+        if let Some(reason) = why_incomplete {
             return Err(self.conclude_incomplete(reason, exit, metadata, text).await);
         }
         let obstacles = self.obstacles();
@@ -148,7 +161,8 @@ impl Session<'_> {
         self.shared
             .transfer
             .expect_commit(Commit { hash: commit.hash.clone(), condition: self.claim.lock().await.commit_condition() });
-        let header = self.final_header(DumpStateWord::Complete, exit, metadata);
+        let header = ManifestHeader { full_disk: doubt, ..self.final_header(DumpStateWord::Complete, exit, metadata) };
+        self.totals.full_disk = doubt;
         self.write_manifest(header, metadata, Some(commit)).await.map_err(not_committed)?;
         self.follow(Phase::Committing).await?;
         if self.shared.state().find_uploaded(METADATA).is_none() {
@@ -351,7 +365,10 @@ impl Session<'_> {
             left.extend(self.remove_lead(judged));
         }
         if left.is_empty() || self.is_lost {
-            return Failure::incomplete(anyhow!(why));
+            return Failure::incomplete(match self.full_disk() {
+                Some(FullDisk::Was) => hinted(anyhow!(why), NEXT_TIME),
+                _ => anyhow!(why),
+            });
         }
         // Status 1 stands before 3 when both hold.
         let mut failure = obstructed(&left);

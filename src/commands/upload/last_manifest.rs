@@ -67,6 +67,7 @@ impl Session<'_> {
         header.state = state;
         header.finished = Some(Timestamp::now());
         header.dumper_exit = exit;
+        header.full_disk = self.full_disk();
         header.dumper_finished = metadata.finished.clone();
         header.sources = metadata.sources.clone();
         header

@@ -27,6 +27,7 @@ use crate::dump_dir::DumpDir;
 use crate::dumper::Child;
 use crate::exit_status::{Failure, Status};
 use crate::hint::{hint_of, hinted};
+use crate::model::full_disk::FullDisk;
 use crate::model::identity::DumpIdentity;
 use crate::model::left_out::LeftOut;
 use crate::model::manifest::DumperExit;
@@ -51,6 +52,8 @@ pub(crate) struct Totals {
     dumper_exit: Option<DumperExit>,
     /// What mydumper left out, where that is known.
     left_out: Option<Vec<LeftOut>>,
+    /// The doubt that a full disk leaves in a committed dump.
+    full_disk: Option<FullDisk>,
     /// Where the dump went.
     destination: Option<String>,
     /// Proves later that the manifest is the one of this night.
@@ -70,6 +73,7 @@ impl Totals {
             bytes: 0,
             peak_local: 0,
             dumper_exit: None,
+            full_disk: None,
             left_out: None,
             destination: None,
             manifest_sha256: None,
@@ -157,6 +161,7 @@ pub async fn run(args: &UploadArgs, report: &Report, stop: &Stop) -> Status {
 
 /// A dump whose end nobody saw is not like the others, and with `--quiet` nothing else would say so.
 fn say_what_was_not_seen(args: &UploadArgs, totals: &Totals) {
+    say_doubt(totals);
     let (Some(exit), Some(destination)) = (totals.dumper_exit, &totals.destination) else { return };
     let is_accepted = args.dump.accept_unseen_exit || (exit.through && args.dump.accept_wrapper_exit);
     if !exit.is_unseen() || is_accepted {
@@ -167,6 +172,16 @@ fn say_what_was_not_seen(args: &UploadArgs, totals: &Totals) {
         false => ("mydumper's exit status was not seen", "--accept-unseen-exit"),
     };
     totals.report.notice(&format!("{destination} is committed, but {what} ({option} takes that in silence)"));
+}
+
+/// Nor is one that a mydumper wrote that a full disk may have made write garbage.
+fn say_doubt(totals: &Totals) {
+    if let (Some(full), Some(destination)) = (totals.full_disk, &totals.destination) {
+        totals.report.notice(&format!(
+            "{destination} is committed, but {full} while mydumper wrote, and one before 0.20.1 then writes garbage: load \
+             it somewhere to be sure"
+        ));
+    }
 }
 
 fn write_metrics(args: &UploadArgs, totals: &Totals, status: Status, duration: Duration) {

@@ -33,6 +33,7 @@ pub fn place(args: &UploadArgs, found: &Found) -> Result<(Prefix, ManifestHeader
     if let Some(record) = &found.dump.sighted.record {
         header.told_to_stop = record.told_to_stop;
         header.dumper_exit = record.exit.unwrap_or(header.dumper_exit);
+        header.full_disk = record.full_disk;
     }
     Ok((prefix, header))
 }
@@ -123,6 +124,7 @@ fn header(dump: &LivingDump, directory: &DumpDir, started: Timestamp, seen_alive
         dumper_version: dump.dumper_version.clone(),
         left_out: dump.left_out.clone(),
         dumper_exit: DumperExit::NOT_SEEN,
+        full_disk: None,
         directory: directory_of(directory.path()),
         closed_by: dump.closed_by,
         seen_alive,

@@ -25,6 +25,7 @@ use crate::exit_status::Failure;
 use crate::hasher::Hasher;
 use crate::hint::{find, hinted};
 use crate::model::dump_metadata::DumpMetadata;
+use crate::model::dumper_version::survives_full_disk;
 use crate::model::file_name::FileName;
 use crate::model::manifest::{DumperExit, ManifestHeader};
 use crate::model::object_key::Prefix;
@@ -83,9 +84,12 @@ impl<'a> Session<'a> {
         totals.destination = Some(store.uri(&prefix.directory()));
         let Found { directory, mut dump, seen_alive } = found;
         let here = place_of(store, &prefix);
-        let recorder = recorder_of(&dump, &header, here.clone()).map_err(Failure::failed)?;
+        let recorder = Arc::new(recorder_of(&dump, &header, here.clone()).map_err(Failure::failed)?);
         let record = settled(&recorder, &directory, &here)?;
-        let disk = if seen_alive { Some(DiskWatch::begin(args, child, &dump)?) } else { None };
+        let disk = match seen_alive {
+            true => Some(DiskWatch::begin(args, child, &dump, &directory, &recorder)?),
+            false => None,
+        };
         let given_up = record.as_ref().map_or(0, |record| record.given.files);
         let claimed = match &record {
             // Nothing may be asked of the store, but the record knows.
@@ -102,11 +106,11 @@ impl<'a> Session<'a> {
         let header = claim.header().clone();
         totals.left_out.clone_from(&header.left_out);
         let wait = claim.wait_before_use();
-        let (claim, recorder) = (Arc::new(tokio::sync::Mutex::new(claim)), Arc::new(recorder));
+        let claim = Arc::new(tokio::sync::Mutex::new(claim));
         totals.notes = Some(Notes { recorder: Arc::clone(&recorder), claim: Some(Arc::clone(&claim)) });
         // Where the exit status will be seen, it tells of a compressor that failed; inflating everything costs CPU.
         let closeness = match will_be_seen(args, &dump) {
-            _ if args.dump.content_check => Closeness::Whole,
+            _ if args.dump.content_check || is_in_doubt(&header) => Closeness::Whole,
             true => Closeness::Ends,
             false => Closeness::Inflated,
         };
@@ -257,7 +261,7 @@ impl<'a> Session<'a> {
             Some(disk) => disk,
             None => DiskWatch::idle(),
         };
-        let guard = self.guard_claim();
+        let guard = self.guard_claim(disk.found_full());
         let end = self.watch(&pool, phase, disk).await;
         guard.abort();
         match end {
@@ -298,8 +302,8 @@ impl<'a> Session<'a> {
     }
 
     /// Believes a new claim only when no other can be under way, where the store knows no conditions; and renews it while
-    /// nothing is completed.
-    fn guard_claim(&self) -> JoinHandle<()> {
+    /// nothing is completed, or when the disk is found full: a run after this one must know.
+    fn guard_claim(&self, found_full: Option<Arc<Notify>>) -> JoinHandle<()> {
         let (claim, shared, workers) = (Arc::clone(&self.claim), Arc::clone(&self.shared), self.args.transfer.workers);
         tokio::task::spawn_local(async move {
             let wait = claim.lock().await.wait_before_use();
@@ -320,12 +324,19 @@ impl<'a> Session<'a> {
                 shared.transfer.requests.add_permits(workers);
             }
             loop {
-                tokio::time::sleep(LOOK_AT_CLAIM).await;
+                let is_full = async {
+                    match &found_full {
+                        Some(found_full) => found_full.notified().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                let is_full = tokio::time::timeout(LOOK_AT_CLAIM, is_full).await.is_ok();
                 let mut claim = claim.lock().await;
-                if !claim.is_due(shared.last_completed()) {
+                if !is_full && !claim.is_due(shared.last_completed()) {
                     continue;
                 }
-                match claim.renew().await {
+                let full_disk = shared.transfer.directory.full_disk();
+                match claim.note(|header| header.full_disk = header.full_disk.max(full_disk)).await {
                     Ok(()) => {}
                     Err(error @ ClaimError::Lost(_)) => return shared.give_up(error),
                     Err(error) => warn!("the claim cannot be renewed (will be retried): {error}"),
@@ -433,6 +444,11 @@ async fn claim_patiently(
     }
 }
 
+/// Whether what an earlier run saw of the disk asks for a proof of the dump's content.
+fn is_in_doubt(header: &ManifestHeader) -> bool {
+    header.full_disk.is_some() && !survives_full_disk(header.dumper_version.as_deref())
+}
+
 /// Whether mydumper's exit status can be expected to become known.
 fn will_be_seen(args: &UploadArgs, dump: &LivingDump) -> bool {
     let of_writer = dump.writer().is_some_and(|writer| match writer.role {
@@ -471,7 +487,8 @@ fn transfer(
         part_size: args.transfer.part_size.0,
         max_parts: args.transfer.max_parts,
         sha256: args.destination.sha256,
-        closeness,
+        least_closeness: closeness,
+        survives_full_disk: survives_full_disk(header.dumper_version.as_deref()),
         write_only: args.destination.write_only,
         withdrawn: Mutex::default(),
         // Nothing in such a store tells a restart what was there: it must find all of it here.

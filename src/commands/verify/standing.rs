@@ -8,6 +8,7 @@ use crate::exit_status::{Failure, Status};
 use crate::hint::hinted;
 use crate::model::dump_metadata::DumpMetadata;
 use crate::model::file_name::METADATA;
+use crate::model::full_disk::FullDisk;
 use crate::model::manifest::{DumpStateWord, DumperExit, ManifestHeader};
 use crate::model::missing_files::missing_files;
 use crate::model::object_key::Prefix;
@@ -20,7 +21,7 @@ const METADATA_SIZE_MAX: u64 = 256 * 1024 * 1024;
 #[derive(Debug)]
 pub enum Standing {
     /// Committed.
-    Complete { exit: DumperExit, metadata: Option<DumpMetadata>, missing: Vec<Missing> },
+    Complete { exit: DumperExit, full_disk: Option<FullDisk>, metadata: Option<DumpMetadata>, missing: Vec<Missing> },
     /// The manifest is the last one, and there is no `metadata`.
     NotCommitted,
     /// Given up, and why.
@@ -58,7 +59,7 @@ impl Standing {
             DumpStateWord::Complete => {
                 let metadata = metadata_of(store, prefix, listing).await?;
                 let missing = metadata.as_ref().map_or_else(Vec::new, |metadata| missing(metadata, listing));
-                Self::Complete { exit: header.dumper_exit, metadata, missing }
+                Self::Complete { exit: header.dumper_exit, full_disk: header.full_disk, metadata, missing }
             }
         })
     }
@@ -71,6 +72,12 @@ impl Standing {
 
     /// Says what is to be known before the files.
     pub fn say(&self) {
+        if let Self::Complete { full_disk: Some(full), .. } = self {
+            warn!(
+                "{full} while mydumper wrote this dump, and one before 0.20.1 then writes garbage: nothing here can prove \
+                 that it did not; load it somewhere to be sure"
+            );
+        }
         match self {
             Self::Complete { exit, .. } if exit.through => {
                 info!("only the exit status of the program that started mydumper was seen when this dump was made");
