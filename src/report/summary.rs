@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::escape::escape;
 use super::json::Fields;
+use crate::model::full_disk::FullDisk;
 use crate::model::left_out::{LeftOut, in_words};
 use crate::model::manifest::DumperExit;
 use crate::model::units::{ByteSize, Rate, human_duration};
@@ -23,6 +24,8 @@ pub struct Summary {
     pub reason: Option<String>,
     /// What to do about it.
     pub hint: Option<String>,
+    /// The doubt that a full disk leaves in a committed dump.
+    pub full_disk: Option<FullDisk>,
     /// Files in the bucket, verified.
     pub files: usize,
     pub bytes: u64,
@@ -104,6 +107,7 @@ impl Summary {
             ("outcome", self.outcome.clone().into()),
             ("reason", self.reason.clone().into()),
             ("hint", self.hint.clone().into()),
+            ("full_disk", serde_json::to_value(self.full_disk).unwrap_or_default()),
             ("files", self.files.into()),
             ("bytes", self.bytes.into()),
             ("duration_seconds", (self.duration.as_millis() as f64 / 1000.0).into()),
@@ -147,6 +151,7 @@ mod tests {
             outcome: "the dump is whole and verified".into(),
             reason: None,
             hint: None,
+            full_disk: None,
             files: 348,
             bytes: 3_435_973_836,
             duration: Duration::from_millis(133_250),

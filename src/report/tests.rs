@@ -48,6 +48,7 @@ fn summary() -> Summary {
         outcome: "done".into(),
         reason: None,
         hint: None,
+        full_disk: None,
         files: 1,
         bytes: 2,
         duration: Duration::from_secs(1),

@@ -123,7 +123,7 @@ fn needs_root_a_disk_that_may_have_been_full_marks_the_dump() {
     run.wait_for_line("the disk may have been full");
     dumper.file_of("shop.t.sql", TWO_ROWS);
     dumper.finish_and_exit();
-    run.finish().assert_status(0).assert_says("is committed, but the disk may have been full");
+    run.finish().assert_status(0).assert_says("verified; but the disk may have been full");
     assert_eq!(stage.manifest()["full_disk"], "may-have-been");
     let prefix = stage.prefix();
     let program = |command: &str| {

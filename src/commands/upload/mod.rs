@@ -110,6 +110,7 @@ impl Totals {
             outcome: self.outcome(failure).to_owned(),
             reason: failure.map(|failure| format!("{:#}", failure.error)),
             hint: failure.and_then(|failure| hint_of(&failure.error)),
+            full_disk: self.full_disk,
             files: self.files,
             bytes: self.bytes,
             duration,
@@ -124,6 +125,9 @@ impl Totals {
     fn outcome(&self, failure: Option<&Failure>) -> &'static str {
         match failure.map(|failure| failure.status) {
             None if self.destination.is_none() => "nothing to do",
+            None if self.full_disk.is_some() => {
+                "every file is in the bucket, verified; but the disk may have been full, and mydumper may have written garbage"
+            }
             None => "the dump is whole, and every file of it is in the bucket, verified",
             Some(Status::Incomplete) => "no whole dump",
             Some(Status::Signal(_)) => "no commit",
