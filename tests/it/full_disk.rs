@@ -62,7 +62,7 @@ impl Drop for Filler {
 }
 
 /// A dump with one file before the disk was full.
-fn begin<'a>(stage: &'a Stage, generation: Generation, options: &[&str]) -> (SmallDisk, FakeDumper, Run) {
+fn begin(stage: &Stage, generation: Generation, options: &[&str]) -> (SmallDisk, FakeDumper, Run) {
     let upload = stage.upload().args(options).args(["--", "mydumper", "-B", "shop"]);
     let (disk, upload) = SmallDisk::under(stage, upload);
     let mut run = upload.start();
