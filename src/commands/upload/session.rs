@@ -375,7 +375,10 @@ impl<'a> Session<'a> {
             shown: None,
             seen: &mut |phase, state, note| {
                 let down = store.down_for().map(|down| format!("store down for {}", human_duration(down)));
-                totals.show(phase, state.counts(), state.local_bytes(), down.or(note));
+                // While the store is down the disk is of interest before all else.
+                let notes: Vec<_> = note.into_iter().chain(down).collect();
+                let note = (!notes.is_empty()).then(|| notes.join(" · "));
+                totals.show(phase, state.counts(), state.local_bytes(), note);
             },
         };
         let end = watcher.follow(pool).await;
