@@ -39,6 +39,8 @@ use crate::scan::{Held, Look, Strangers};
 use crate::stop::Stop;
 use crate::transfer::Transfer;
 
+/// Bytes of two notes that a status line has room for.
+const NOTES_MAX: usize = 44;
 /// How often it is looked whether the claim is to be renewed.
 const LOOK_AT_CLAIM: Duration = Duration::from_secs(60);
 /// How long unfinished multipart uploads may take to be aborted when we are told to stop.
@@ -375,9 +377,11 @@ impl<'a> Session<'a> {
             shown: None,
             seen: &mut |phase, state, note| {
                 let down = store.down_for().map(|down| format!("store down for {}", human_duration(down)));
-                // While the store is down the disk is of interest before all else.
-                let notes: Vec<_> = note.into_iter().chain(down).collect();
-                let note = (!notes.is_empty()).then(|| notes.join(" · "));
+                // While the store is down the disk is of interest before all else, and a line has room for one forecast.
+                let note = match (note, down) {
+                    (Some(note), Some(down)) if note.len() + down.len() < NOTES_MAX => Some(format!("{note} · {down}")),
+                    (note, down) => note.or(down),
+                };
                 totals.show(phase, state.counts(), state.local_bytes(), note);
             },
         };
