@@ -119,6 +119,12 @@ pub fn parse_from(arguments: impl IntoIterator<Item = OsString>, directory: &Pat
         }
     };
     let command = parse().map_err(|error| environment::name_variable(explain_word(error), &arguments))?;
+    // An empty variable behind it: nobody would start mydumper, and nobody would know.
+    if arguments.last().is_some_and(|last| last == "--") {
+        let error =
+            UsageError::new("nothing follows '--'", "name the command that starts mydumper, or leave '--' away");
+        return Err(usage_error(&error));
+    }
     match command {
         Command::Upload(upload) => upload.check(directory).map(|upload| Command::Upload(Box::new(upload))),
         Command::Prune(prune) => prune.check().map(Command::Prune),

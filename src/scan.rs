@@ -10,7 +10,7 @@ use std::time::Instant;
 use rustix::fs::FileType;
 
 use crate::dump_dir::{DumpDir, Entry, identity_and_birth_of, identity_of, unmoved};
-use crate::model::file_kind::is_never_data;
+use crate::model::file_kind::{is_never_data, is_of_the_filesystem};
 use crate::model::file_name::{BadName, FileName, METADATA, METADATA_PARTIAL};
 use crate::model::identity::FileIdentity;
 use crate::model::listing::Listing;
@@ -72,9 +72,6 @@ impl Held {
 /// What a look found beside the dump's files: names that cannot be or are not the dump's, each with why.
 pub type Strangers = BTreeMap<OsString, String>;
 
-/// The directory that a filesystem keeps for itself at its top.
-const LOST_AND_FOUND: &str = "lost+found";
-
 impl Look {
     /// Looks at the directory. Blocks.
     pub fn at(&self, directory: &DumpDir, state: &Mutex<DumpState>) -> io::Result<(Scan, Strangers)> {
@@ -123,7 +120,7 @@ impl Look {
             FileType::RegularFile => {}
             // Some versions write through FIFOs while they dump.
             FileType::Fifo if self.phase == Phase::Writing => return Ok(()),
-            FileType::Directory if name == LOST_AND_FOUND => return Ok(()),
+            FileType::Directory if is_of_the_filesystem(name) => return Ok(()),
             other => return Err(format!("it is {}, not a file; move it away", describe(other))),
         }
         let name = text.ok_or(BadName::NotUtf8);

@@ -126,6 +126,9 @@ fn the_command_after_the_dashes_is_checked_and_completed() {
     let command = |line| upload(line).command.join(std::ffi::OsStr::new(" "));
     assert_eq!(command("-- mydumper -B shop"), "mydumper -B shop -o /backup");
     assert_eq!(command("-- nice mydumper -o ../../backup"), "nice mydumper -o ../../backup");
+    refused("--dir d --bucket dumps --", &["nothing follows '--'", "hint: "]);
+    let empty = ["mydumper2s3", "--dir", "d", "--bucket", "dumps", "--", ""].map(OsString::from);
+    assert!(parse_from(empty, Path::new("/")).is_err_and(|error| error.to_string().contains("is empty")));
     refused("--dir d --bucket dumps mydumper -B shop", &["put -- before", ": -- mydumper"]);
 }
 

@@ -259,6 +259,12 @@ impl UploadArgs {
                     "leave them away: of a mydumper started after -- both are known",
                 ));
             }
+            if self.command[0].is_empty() {
+                return Err(UsageError::new(
+                    "the command behind '--' is empty",
+                    "name the command that starts mydumper, or leave '--' away",
+                ));
+            }
             self.command = check_child_arguments(&self.dump.dir, &self.command, directory)?;
         }
         Ok(self)

@@ -181,6 +181,12 @@ impl<'a> NameParts<'a> {
     }
 }
 
+/// Directories that filesystems keep at the top, or in every directory: ext4's, those of snapshots of NetApp and Ceph,
+/// of snapper on btrfs, and of ZFS. What is in them is nobody's dump, and nobody can remove them.
+pub fn is_of_the_filesystem(directory: &str) -> bool {
+    matches!(directory, "lost+found" | ".snapshot" | ".snap" | ".snapshots" | ".zfs")
+}
+
 /// Files that mydumper (`metadata.partial`, and `metadata.partial.N` with a temporary `.XXXXXX` while it streams) and
 /// myloader (`resume`, which makes the next myloader stop) keep for themselves. Not one of them is part of a dump.
 pub fn is_never_data(name: &str) -> bool {

@@ -31,7 +31,7 @@ pub use progress::Progress;
 pub use rate::RateMeter;
 pub use sink::Stream;
 pub use status_line::Status;
-pub use summary::{DumperSummary, Summary};
+pub use summary::{DumperSummary, LocalFiles, Summary};
 pub use table::{Align, Table};
 
 use crate::dumper::ChildLine;

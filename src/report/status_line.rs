@@ -15,7 +15,9 @@ pub struct Status {
     pub present: usize,
     /// Those that may still be written.
     pub open: usize,
-    /// Files in transfer.
+    /// Files that are closed and wait for their turn, or are being hashed.
+    pub queued: usize,
+    /// Files of which bytes are on their way.
     pub uploading: usize,
     /// Files that are verified in the bucket.
     pub uploaded: usize,
@@ -39,6 +41,7 @@ impl Status {
                 (0, self.phase.to_owned()),
                 (8, format!("{} present", self.present)),
                 (7, format!("{} open", self.open)),
+                (9, format!("{} queued", self.queued)),
                 (5, format!("{} uploading", self.uploading)),
                 (1, format!("{} uploaded", self.uploaded)),
                 (2, ByteSize(self.uploaded_bytes).human()),
@@ -56,6 +59,7 @@ impl Status {
             ("phase", self.phase.into()),
             ("present", self.present.into()),
             ("open", self.open.into()),
+            ("queued", self.queued.into()),
             ("uploading", self.uploading.into()),
             ("uploaded", self.uploaded.into()),
             ("uploaded_bytes", self.uploaded_bytes.into()),
@@ -114,6 +118,7 @@ mod tests {
             phase: "uploading",
             present: 12,
             open: 2,
+            queued: 6,
             uploading: 4,
             uploaded: 348,
             uploaded_bytes: 3_435_973_836,
@@ -127,7 +132,7 @@ mod tests {
     fn a_wide_line_says_everything() {
         assert_eq!(
             status().line(200),
-            "uploading · 12 present · 2 open · 4 uploading · 348 uploaded · 3.2 GiB · 140 MiB/s · local 1.1 GiB · \
+            "uploading · 12 present · 2 open · 6 queued · 4 uploading · 348 uploaded · 3.2 GiB · 140 MiB/s · local 1.1 GiB · \
              full in 7 min"
         );
     }

@@ -29,9 +29,13 @@ pub struct Summary {
     /// Files in the bucket, verified.
     pub files: usize,
     pub bytes: u64,
+    /// Bytes that this run sent: an earlier one may have sent the others.
+    pub sent_bytes: u64,
     pub duration: Duration,
     /// The most that the dump took on the local disk.
     pub peak_local_bytes: Option<u64>,
+    /// What is still local, where the run did not end well.
+    pub local: Option<LocalFiles>,
     /// mydumper. `None` where there was no dump.
     pub dumper: Option<DumperSummary>,
     /// `s3://bucket/prefix/`
@@ -39,6 +43,17 @@ pub struct Summary {
     pub manifest_sha256: Option<String>,
     /// Names with the reason.
     pub failed: Vec<(String, String)>,
+}
+
+/// Files that stand in the dump directory.
+#[derive(Clone, Debug)]
+pub struct LocalFiles {
+    /// How many.
+    pub count: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Where.
+    pub directory: String,
 }
 
 /// What is known of mydumper at the end.
@@ -52,7 +67,7 @@ pub struct DumperSummary {
 
 impl Summary {
     fn rate(&self) -> Rate {
-        Rate::of(self.bytes, self.duration)
+        Rate::of(self.sent_bytes, self.duration)
     }
 
     /// For people: an outcome, then names and values in two columns.
@@ -63,9 +78,18 @@ impl Summary {
         }
         rows.push(("files", self.files.to_string()));
         rows.push(("bytes", format!("{} ({})", ByteSize(self.bytes).human(), self.bytes)));
-        rows.push(("duration", format!("{}, {}", human_duration(self.duration), self.rate().human())));
+        let sent = match self.sent_bytes < self.bytes {
+            true => format!(" for the {} that this run sent", ByteSize(self.sent_bytes).human()),
+            false => String::new(),
+        };
+        rows.push(("duration", format!("{}, {}{sent}", human_duration(self.duration), self.rate().human())));
         if let Some(peak) = self.peak_local_bytes {
             rows.push(("peak local disk", ByteSize(peak).human()));
+        }
+        if let Some(local) = self.local.as_ref().filter(|local| local.count > 0) {
+            let files = if local.count == 1 { "file" } else { "files" };
+            let (bytes, directory) = (ByteSize(local.bytes).human(), escape(&local.directory));
+            rows.push(("still local", format!("{} {files} ({bytes}) in '{directory}'", local.count)));
         }
         if let Some(DumperSummary { exit, left_out }) = &self.dumper {
             let status = if exit.status.is_some() { "exit status " } else { "" };
@@ -110,9 +134,12 @@ impl Summary {
             ("full_disk", serde_json::to_value(self.full_disk).unwrap_or_default()),
             ("files", self.files.into()),
             ("bytes", self.bytes.into()),
+            ("sent_bytes", self.sent_bytes.into()),
             ("duration_seconds", (self.duration.as_millis() as f64 / 1000.0).into()),
             ("bytes_per_second", self.rate().0.into()),
             ("peak_local_bytes", self.peak_local_bytes.into()),
+            ("local_files", self.local.as_ref().map(|local| local.count).into()),
+            ("local_bytes", self.local.as_ref().map(|local| local.bytes).into()),
             ("mydumper_exit_status", exit.and_then(|exit| exit.status).into()),
             ("mydumper_signal", exit.and_then(|exit| exit.signal).into()),
             ("mydumper_exit_seen", serde_json::to_value(exit.map(|exit| exit.seen)).unwrap_or_default()),
@@ -154,8 +181,10 @@ mod tests {
             full_disk: None,
             files: 348,
             bytes: 3_435_973_836,
+            sent_bytes: 3_435_973_836,
             duration: Duration::from_millis(133_250),
             peak_local_bytes: Some(1_181_116_006),
+            local: None,
             dumper: of(DumperExit { status: Some(0), ..DumperExit::seen(ExitSeen::Child) }),
             destination: Some("s3://b/db1/2026-11-22T020000Z/".into()),
             manifest_sha256: Some("ab".repeat(32)),
@@ -186,6 +215,8 @@ mydumper2s3: the dump is whole and verified
             reason: Some("the store did not answer for 1h".into()),
             hint: Some("run the same command again without the part after --".into()),
             manifest_sha256: None,
+            sent_bytes: 1_073_741_824,
+            local: Some(LocalFiles { count: 2, bytes: 4096, directory: "/backup".into() }),
             dumper: of(DumperExit { signal: Some(9), ..DumperExit::seen(ExitSeen::Child) }),
             failed: vec![("a\n.sql".into(), "access denied".into()), ("b.sql".into(), "time-out".into())],
             ..complete()
@@ -195,8 +226,9 @@ mydumper2s3: 2 files are not in the bucket: the store did not answer for 1h
   destination      s3://b/db1/2026-11-22T020000Z/
   files            348
   bytes            3.2 GiB (3435973836)
-  duration         2m 13s, 24.6 MiB/s
+  duration         2m 13s, 7.7 MiB/s for the 1.0 GiB that this run sent
   peak local disk  1.1 GiB
+  still local      2 files (4.0 KiB) in '/backup'
   mydumper         signal 9
   left out         nothing
   failed           a\\n.sql: access denied

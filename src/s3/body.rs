@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -36,11 +37,18 @@ pub(super) struct Bodies {
     /// Pieces that are not in use: memory that comes from the system anew must be cleared by it first. There are never
     /// more than were on their way at once.
     spare: Mutex<Vec<Box<[u8]>>>,
+    /// Bytes that the network took, those that were sent again among them.
+    sent: AtomicU64,
 }
 
 impl Bodies {
     pub fn new(limiter: Option<Arc<RateLimiter>>) -> Self {
-        Self { limiter, spare: Mutex::default() }
+        Self { limiter, spare: Mutex::default(), sent: AtomicU64::new(0) }
+    }
+
+    /// Bytes that the network took.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// The body of a request. It has a known length, so no chunked encoding, which several stores refuse.
@@ -167,6 +175,7 @@ impl Body for FileBody {
                 return Poll::Ready(Some(Err(told)));
             }
         };
+        self.shared.sent.fetch_add(length as u64, Ordering::Relaxed);
         self.range.offset += length as u64;
         self.range.length -= length as u64;
         Poll::Ready(Some(Ok(Frame::data(piece))))

@@ -125,6 +125,11 @@ impl Store {
         self.0.gate.set_patience(Patience::Since(now, patience));
     }
 
+    /// Bytes of bodies that the network took since the start.
+    pub fn sent_bytes(&self) -> u64 {
+        self.0.bodies.sent()
+    }
+
     /// How long the store has been down, if it is.
     pub fn down_for(&self) -> Option<Duration> {
         self.0.gate.down_for(Instant::now())

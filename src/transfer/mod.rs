@@ -7,6 +7,7 @@ mod left_uploads;
 mod parts;
 mod proof;
 mod release;
+mod sending;
 mod sha256;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -19,6 +20,7 @@ use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tracing::{debug, warn};
 
 use self::proof::{Evidence, proof_by_etag};
+pub use self::sending::Sending;
 use self::sha256::sha256;
 use crate::bucket_dump::Listed;
 use crate::claim::{ClaimError, SharedClaim, is_another};
@@ -108,6 +110,8 @@ pub struct Transfer {
     pub looks: Semaphore,
     /// Requests at a time, whether of one file or of many.
     pub requests: Semaphore,
+    /// Files that are being sent.
+    pub sending: Sending,
     /// Nothing more is begun.
     pub is_stopping: AtomicBool,
     /// How many of them there may be.
@@ -406,6 +410,7 @@ impl Transfer {
         let hashed = self.hasher.hash(passage.source.turn, file, 0, size).await?;
         passage.check_expected(&ContentHash::Whole { md5: hashed.md5 })?;
         let _permit = self.permit().await?;
+        let _sending = self.sending.begin();
         self.check_not_stopping()?;
         let range = FileRange { file: Arc::clone(file), offset: 0, length: size, content: hashed.content.clone() };
         let answer = self.store.put(passage.key, range, hashed.md5, &passage.metadata, &passage.condition).await;

@@ -40,6 +40,7 @@ impl Transfer {
         let mut hashes = pin!(stream::iter(plan.parts()).map(hash).buffered(ahead));
         let first = hashes.try_next().await?;
         let permit = self.permit().await?;
+        let _sending = self.sending.begin();
         self.check_not_stopping()?;
         let left = self.continue_upload(key, plan).await;
         let is_continued = left.is_some();

@@ -38,4 +38,5 @@ mod support_tests;
 mod torture;
 mod unprivileged;
 mod verify;
+mod when_it_fails;
 mod whose_exit;

@@ -13,6 +13,7 @@ use crate::support::s3_server::{ACCESS_KEY, S3Server, SECRET_KEY};
 use crate::support::sandbox::{Finished, Sandbox};
 
 const README: &str = include_str!("../../README.md");
+const WHEN_IT_FAILS: &str = include_str!("../../docs/when-it-fails.md");
 
 /// What the scripted dumper does when a script of the README starts it: a whole dump, ended with `exit`.
 const DUMP: &str = "\
@@ -135,7 +136,8 @@ fn commands_and_examples_use_options_that_exist() {
     for command in root.get_subcommands() {
         known.extend(names(&options_of(command)));
     }
-    for block in README.split("```").skip(1).step_by(2) {
+    let blocks = [README, WHEN_IT_FAILS].into_iter().flat_map(|page| page.split("```").skip(1).step_by(2));
+    for block in blocks {
         let joined = block.replace("\\\n", " ");
         for line in joined.lines().filter(|line| line.contains("mydumper2s3 ") && !line.trim_start().starts_with('#')) {
             let (_, ours) = line.split_once("mydumper2s3 ").expect("our part of the line");
@@ -292,6 +294,19 @@ fn those_who_come_from_the_python_tool_find_options_that_exist() {
     }
 }
 
+/// The block after `<!-- test: NAME -->`.
+fn script(name: &str) -> &'static str {
+    let (_, rest) = README.split_once(&format!("<!-- test: {name} -->\n```sh\n")).expect("the block");
+    rest.split_once("```").expect("its end").0
+}
+
+/// What the service's unit runs, as a script.
+fn unit_command() -> String {
+    let (_, rest) = README.split_once("\nExecStart=/usr/local/bin/").expect("the unit");
+    let (command, _) = rest.split_once("\nTimeoutStartSec").expect("its next line");
+    format!("#!/bin/sh\nexec {command}\n")
+}
+
 /// A script of the README on a machine of its own: its paths lie in the sandbox, its `mydumper` is scripted.
 struct Machine {
     sandbox: Sandbox,
@@ -305,16 +320,16 @@ impl Machine {
         machine
     }
 
-    /// Runs the block after `<!-- test: NAME -->` with a dumper that exits with `status`.
+    /// Runs the block after `<!-- test: NAME -->`, or the unit, with a dumper that exits with `status`.
     fn run(&self, name: &str, dump: &str, status: i32) -> Finished {
         self.run_with(name, dump, status, &[])
     }
 
     fn run_with(&self, name: &str, dump: &str, status: i32, environment: &[(&str, &str)]) -> Finished {
-        let (_, rest) = README.split_once(&format!("<!-- test: {name} -->\n```sh\n")).expect("the block");
-        let (script, _) = rest.split_once("```").expect("its end");
         let directory = self.sandbox.path("");
+        let script = if name == "unit" { unit_command() } else { script(name).to_owned() };
         let script = script
+            .replace("/var/lib/mydumper2s3/dump", "/var/backups/dump")
             .replace("/var/backups/dump", &self.sandbox.dump_dir().display().to_string())
             .replace("/var/backups/", &directory.display().to_string());
         assert!(!script.contains("/var/"), "{script}");
@@ -357,15 +372,74 @@ fn the_cron_script_fails_when_mydumper_does() {
     assert_eq!(machine.whole_dumps(), 0);
 }
 
+/// What a bad night left in the dump directory, and how many whole dumps there are after the night that follows.
+const BAD_NIGHTS: [(&[(&str, &str)], usize); 4] = [
+    // Killed after mydumper had ended.
+    (
+        &[
+            ("shop-schema-create.sql", "CREATE DATABASE shop;\n"),
+            ("shop.t-schema.sql", "CREATE TABLE t (id INT PRIMARY KEY);\n"),
+            ("metadata", "# Started dump at: 2026-01-02 03:04:05\n# Finished dump at: 2026-01-02 03:05:06\n"),
+        ],
+        2,
+    ),
+    // Killed together with mydumper: never whole.
+    (
+        &[
+            ("shop-schema-create.sql", "CREATE DATABASE shop;\n"),
+            ("metadata.partial", "# Started dump at: 2026-01-02 03:04:05\n"),
+        ],
+        1,
+    ),
+    // mydumper said that it had ended, and lacks a schema: never whole.
+    (
+        &[
+            ("shop-schema-create.sql", "CREATE DATABASE shop;\n"),
+            (
+                "metadata",
+                "# Started dump at: 2026-01-02 03:04:05\n[`shop`.`t`]\nrows = 7\n# Finished dump at: 2026-01-02 03:05:06\n",
+            ),
+        ],
+        1,
+    ),
+    // mydumper aborted before its first flush.
+    (&[("metadata.partial", "")], 1),
+];
+
+/// "One failed night stops all following nights": not the recommended script, whose status is tonight's own; and what
+/// can never be whole is said, though the night went well.
 #[test]
-fn the_cron_script_uploads_what_an_earlier_night_left() {
+fn the_cron_script_survives_each_bad_night() {
+    for (left, whole) in BAD_NIGHTS {
+        let machine = Machine::new();
+        left.iter().for_each(|(name, text)| machine.sandbox.put_local(name, text));
+        let said = machine.run("child", DUMP, 0).assert_status(0).text();
+        assert_eq!(machine.whole_dumps(), whole, "{left:?}: {said}");
+        assert_eq!(said.lines().count(), 2 - whole, "{left:?}: {said}");
+        machine.sandbox.assert_local_names([] as [&str; 0]);
+    }
+}
+
+/// So with a night that was stopped in the middle, and with tonight's own failure.
+#[test]
+fn the_cron_script_survives_a_night_that_failed() {
     let machine = Machine::new();
-    machine.sandbox.put_local("shop-schema-create.sql", "CREATE DATABASE shop;\n");
-    machine.sandbox.put_local("shop.t-schema.sql", "CREATE TABLE t (id INT PRIMARY KEY);\n");
-    let metadata = "# Started dump at: 2026-01-02 03:04:05\n# Finished dump at: 2026-01-02 03:05:06\n";
-    machine.sandbox.put_local("metadata", metadata);
+    machine.run("child", DUMP, 1).assert_status(3);
     machine.run("child", DUMP, 0).assert_status(0);
-    assert_eq!(machine.whole_dumps(), 2);
+    assert_eq!(machine.whole_dumps(), 1);
+    machine.sandbox.assert_local_names([] as [&str; 0]);
+}
+
+/// The unit's command, as systemd runs it.
+#[test]
+fn the_systemd_unit_survives_each_bad_night() {
+    for (left, whole) in BAD_NIGHTS {
+        let machine = Machine::new();
+        left.iter().for_each(|(name, text)| machine.sandbox.put_local(name, text));
+        machine.run("unit", DUMP, 0).assert_status(0);
+        assert_eq!(machine.whole_dumps(), whole, "{left:?}");
+        machine.sandbox.assert_local_names([] as [&str; 0]);
+    }
 }
 
 #[test]

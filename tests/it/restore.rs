@@ -381,3 +381,25 @@ fn a_real_dump_comes_back_into_a_database() {
     let expected: BTreeMap<_, _> = mariadb.checksums(database).into_iter().filter(|(name, _)| name == table).collect();
     assert_eq!(mariadb.checksums(one), expected);
 }
+
+/// Forty files into `/etc` by a slip of the hand: a directory that holds other things and nothing of the dump is refused
+/// before anything is fetched. One that has a part of the dump already may hold notes, too.
+#[test]
+fn a_populated_directory_without_anything_of_the_dump_is_refused() {
+    let dump = StoredDump::new();
+    let target = dump.target();
+    std::fs::create_dir(&target).expect("a directory");
+    std::fs::create_dir(target.join("lost+found")).expect("a directory");
+    for number in 0..40 {
+        std::fs::write(target.join(format!("{number:02}.conf")), "mine").expect("a file");
+    }
+    let before = dump.server.count(Operation::GetObject);
+    let names = "nothing of this dump: '00.conf', '01.conf', '02.conf', '03.conf', '04.conf', and 35 more";
+    dump.restore().run().assert_status(2).assert_says(names).assert_says("hint: choose an empty directory");
+    let fetched = dump.fetched_since(before);
+    assert!(fetched.iter().all(|name| name == "metadata" || name == "mydumper2s3.json"), "{fetched:?}");
+    assert_eq!(names_in(&target).len(), 41);
+
+    std::fs::write(target.join("shop.people.sql"), &dump.files["shop.people.sql"]).expect("a file");
+    dump.restore().run().assert_status(0);
+}

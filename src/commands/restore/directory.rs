@@ -16,7 +16,7 @@ use super::plan::Plan;
 use super::some;
 use crate::dump_dir::DumpDir;
 use crate::hint::{HintExt, hinted};
-use crate::model::file_kind::is_never_data;
+use crate::model::file_kind::{is_never_data, is_of_the_filesystem};
 use crate::model::file_name::{FileName, METADATA};
 
 /// How a file is called until it is proved. myloader takes what has `.sql` or `.dat` in its name, `metadata…` and
@@ -99,18 +99,28 @@ impl RestoreDir {
         }
     }
 
-    /// Files that are not of this dump would be loaded with it.
+    /// Files that are not of this dump would be loaded with it; and a directory that holds other things, and nothing of
+    /// this dump, was hardly meant.
     pub fn check_strangers(&self, plan: &Plan, overwrite: bool) -> anyhow::Result<()> {
         let path = self.path().display();
-        let mut strangers: Vec<String> = Vec::new();
+        let (mut strangers, mut others, mut is_begun) = (Vec::new(), Vec::new(), false);
         for name in self.directory.names().with_context(|| format!("cannot list '{path}'"))? {
             let name = name.to_string_lossy();
             let is_of_dump = name.parse().is_ok_and(|name: FileName| plan.of_dump.contains(&name));
             let is_ours =
                 name == METADATA && plan.salvaged_metadata().is_some_and(|text| self.may_salvage(text, overwrite));
-            if !is_of_dump && !is_ours && is_read_by_myloader(&name) {
-                strangers.push(format!("'{}'", name.escape_debug()));
+            let quoted = || format!("'{}'", name.escape_debug());
+            match () {
+                () if is_of_dump || is_ours => is_begun = true,
+                () if is_read_by_myloader(&name) => strangers.push(quoted()),
+                () if is_temporary(&name) || is_of_the_filesystem(&name) => {}
+                () => others.push(quoted()),
             }
+        }
+        if !is_begun && !others.is_empty() && strangers.is_empty() {
+            others.sort();
+            let error = anyhow!("'{path}' holds other things, and nothing of this dump: {}", some(&others));
+            return Err(hinted(error, "choose an empty directory, or one that is not there yet"));
         }
         if strangers.is_empty() {
             return Ok(());

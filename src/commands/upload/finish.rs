@@ -4,12 +4,13 @@
 use anyhow::{Context, anyhow};
 use tracing::{info, warn};
 
+use super::advice::Standing;
 use super::bucket_check::BucketCheck;
 use super::session::Session;
 use super::start::ending_of;
 use crate::content::Closeness;
 use crate::dump_dir::Removal;
-use crate::exit_status::{Failure, Status};
+use crate::exit_status::Failure;
 use crate::hint::{find, hinted};
 use crate::model::dump_metadata::DumpMetadata;
 use crate::model::file_kind::is_never_data;
@@ -148,7 +149,7 @@ impl Session<'_> {
         }
         let obstacles = self.obstacles();
         if !obstacles.is_empty() {
-            return Err(obstructed(&obstacles));
+            return Err(not_committed(obstructed(&obstacles).error));
         }
         if !self.args.destination.write_only {
             self.check_bucket().await.map_err(not_committed)?;
@@ -173,6 +174,7 @@ impl Session<'_> {
             self.shared.state().reopen(&METADATA.parse().map_err(anyhow::Error::from)?);
             return Ok(Step::Again);
         }
+        self.totals.standing = Standing::Committed;
         self.check_commit().await?;
         let late = self.came_late();
         if let Some(first) = late.first() {
@@ -216,6 +218,7 @@ impl Session<'_> {
 
     /// Deletes the `metadata` that this run put, if it is still ours.
     async fn take_back_commit(&mut self) -> anyhow::Result<()> {
+        self.totals.standing = Standing::Underway;
         let key = format!("{}{METADATA}", self.shared.transfer.prefix.directory());
         let ours = self.shared.state().find_uploaded(METADATA).and_then(|uploaded| uploaded.object.etag.clone());
         let there = self.store.head(&key).await?;
@@ -248,6 +251,7 @@ impl Session<'_> {
 
     /// The bucket has had this dump as a whole before: what is left of it here is proved and removed.
     async fn conclude_complete(&mut self) -> Result<(), Failure> {
+        self.totals.standing = Standing::Committed;
         if self.obstacles().is_empty() {
             self.follow(Phase::Committing).await?;
         }
@@ -348,6 +352,7 @@ impl Session<'_> {
         let judged = ending_of(&self.dump, &self.directory);
         let mut header = self.final_header(DumpStateWord::Incomplete, exit, metadata);
         header.reason = Some(reason.clone());
+        self.totals.standing = Standing::Broken;
         header.metadata_text = Some(String::from_utf8_lossy(&text).into_owned());
         let why = format!("the dump is incomplete: {reason}");
         if let Err(error) = self.adopt_earlier().await {
@@ -393,9 +398,5 @@ pub fn obstructed(obstacles: &[(String, String)]) -> Failure {
     let more = obstacles.len().saturating_sub(NAMED_MAX);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
     let error = anyhow!("{} files stand in the way: {}{more}", obstacles.len(), shown.join("; "));
-    info!("the dump is not committed");
-    Failure {
-        status: Status::Failure,
-        error: hinted(error, "mend it, and run the same command again (without '--' and what follows)"),
-    }
+    Failure::failed(hinted(error, "mend what stands in the way of each file"))
 }

@@ -205,17 +205,19 @@ impl Watcher<'_> {
                     }
                     Life::Alive { .. } | Life::Silent => {}
                 }
-            } else if self.is_lost() {
-                return End::Lost(Ending::Overwritten);
+            } else if let Some(end) = self.lost() {
+                return End::Lost(end);
             }
-            match self.scan().await {
-                // What was listed may be the next dump's already.
-                Ok(_) if self.is_lost() => return End::Lost(Ending::Overwritten),
-                Ok(scan) => {
+            // What was listed may be the next dump's already.
+            match (self.scan().await, self.lost()) {
+                (_, Some(end)) => return End::Lost(end),
+                (Ok(scan), None) => {
                     idle.compare(&scan, Instant::now());
                     self.observe(scan, &mut backlog);
                 }
-                Err(error) => warn!("cannot look at '{}' (will be retried): {error}", self.directory.path().display()),
+                (Err(error), None) => {
+                    warn!("cannot look at '{}' (will be retried): {error}", self.directory.path().display())
+                }
             }
             if let Some(ending) = ending
                 && self.is_drained(&backlog)
@@ -235,11 +237,14 @@ impl Watcher<'_> {
         self.dump.probe(&self.directory, Instant::now())
     }
 
-    /// A new dump that comes to life while this one is still being uploaded. Not asked when it is being committed: then
-    /// only `metadata` is looked at, and a replaced one is known by its inode.
-    fn is_lost(&mut self) -> bool {
-        self.look.phase != Phase::Committing
-            && (!self.directory.is_current() || self.dump.is_overwritten(&self.directory))
+    /// The directory is not this dump's any more: it was moved or removed, or a new dump came to life in it. Not asked when
+    /// this one is being committed: then only `metadata` is looked at, and a replaced one is known by its inode.
+    fn lost(&mut self) -> Option<Ending> {
+        match self.look.phase {
+            Phase::Committing => None,
+            _ if !self.directory.is_current() => Some(Ending::Vanished),
+            _ => self.dump.is_overwritten(&self.directory).then_some(Ending::Overwritten),
+        }
     }
 
     async fn scan(&mut self) -> std::io::Result<Scan> {

@@ -1,6 +1,7 @@
 //! The main job: a running dump goes to the bucket while it is written, verified, and the disk is freed.
 
 mod account;
+mod advice;
 mod bucket_check;
 mod disk;
 mod dry_run;
@@ -19,6 +20,7 @@ use anyhow::anyhow;
 use jiff::Timestamp;
 use tracing::{error, info, warn};
 
+use self::advice::Standing;
 use self::session::Session;
 use self::start::Search;
 use crate::claim::SharedClaim;
@@ -31,15 +33,18 @@ use crate::model::full_disk::FullDisk;
 use crate::model::identity::DumpIdentity;
 use crate::model::left_out::LeftOut;
 use crate::model::manifest::DumperExit;
-use crate::model::state::{Counts, Phase};
+use crate::model::state::DumpState;
 use crate::platform::{self, Exit};
 use crate::recorder::Recorder;
-use crate::report::{DumperSummary, RateMeter, Report, RunMetrics, Status as StatusLine, Summary};
+use crate::report::{DumperSummary, LocalFiles, RateMeter, Report, RunMetrics, Status as StatusLine, Summary};
 use crate::s3::Store;
 use crate::stop::Stop;
 
 /// How long the metrics may take to be written.
 const METRICS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the last look at the directory may take.
+const LAST_LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the run came to. Filled in as it becomes known, shown at the end.
 pub(crate) struct Totals {
@@ -47,8 +52,12 @@ pub(crate) struct Totals {
     meter: RateMeter,
     files: usize,
     bytes: u64,
+    /// Bytes that went to the store.
+    sent: u64,
     /// The most bytes of the dump that were local at a time, as far as scans saw it.
     peak_local: u64,
+    /// How far it came with its dump.
+    standing: Standing,
     dumper_exit: Option<DumperExit>,
     /// What mydumper left out, where that is known.
     left_out: Option<Vec<LeftOut>>,
@@ -64,6 +73,14 @@ pub(crate) struct Totals {
     notes: Option<Notes>,
 }
 
+/// What is on its way, and what went.
+struct Sent {
+    /// Files that are being sent.
+    files: usize,
+    /// Bytes of bodies that went to the store since the start.
+    bytes: u64,
+}
+
 impl Totals {
     fn new(report: &Report) -> Self {
         Self {
@@ -71,7 +88,9 @@ impl Totals {
             meter: RateMeter::default(),
             files: 0,
             bytes: 0,
+            sent: 0,
             peak_local: 0,
+            standing: Standing::Nothing,
             dumper_exit: None,
             full_disk: None,
             left_out: None,
@@ -83,38 +102,56 @@ impl Totals {
     }
 
     /// Shows where things stand after a look at the directory.
-    fn show(&mut self, phase: Phase, counts: Counts, local_bytes: u64, note: Option<String>) {
+    fn show(&mut self, phase: &'static str, state: &DumpState, sent: Sent, note: Option<String>) {
+        let (counts, local_bytes) = (state.counts(), state.local_bytes());
         self.peak_local = self.peak_local.max(local_bytes);
+        self.sent = sent.bytes;
+        let uploading = counts.uploading.min(sent.files);
         self.report.status(&StatusLine {
-            phase: match phase {
-                Phase::Writing => "dump running",
-                Phase::Ended => "dump ended",
-                Phase::Committing => "committing",
-            },
+            phase,
             present: counts.present,
             open: counts.open,
-            uploading: counts.uploading,
+            queued: counts.uploading - uploading,
+            uploading,
             uploaded: counts.uploaded,
             uploaded_bytes: counts.uploaded_bytes,
-            rate: self.meter.observe(Instant::now(), counts.uploaded_bytes),
+            rate: self.meter.observe(Instant::now(), sent.bytes),
             local_bytes,
             note,
         });
     }
 
     /// The end of a run that got as far as touching something.
-    fn summary(&self, result: &Result<(), Failure>, duration: Duration) -> Summary {
+    fn summary(
+        &self,
+        args: &UploadArgs,
+        result: &Result<(), Failure>,
+        duration: Duration,
+        local: Option<LocalFiles>,
+    ) -> Summary {
         let failure = result.as_ref().err();
+        let advice = |failure: &Failure| {
+            advice::End {
+                status: failure.status,
+                standing: self.standing,
+                own: hint_of(&failure.error),
+                starts_mydumper: args.starts_mydumper(),
+                directory: &args.dump.dir,
+            }
+            .advice()
+        };
         Summary {
             status: failure.map_or(Status::Success, |failure| failure.status).code(),
             outcome: self.outcome(failure).to_owned(),
             reason: failure.map(|failure| format!("{:#}", failure.error)),
-            hint: failure.and_then(|failure| hint_of(&failure.error)),
+            hint: failure.map(advice),
             full_disk: self.full_disk,
             files: self.files,
             bytes: self.bytes,
+            sent_bytes: self.sent,
             duration,
             peak_local_bytes: Some(self.peak_local),
+            local,
             dumper: self.dumper_exit.map(|exit| DumperSummary { exit, left_out: self.left_out.clone() }),
             destination: self.destination.clone(),
             manifest_sha256: self.manifest_sha256.clone(),
@@ -154,13 +191,24 @@ pub async fn run(args: &UploadArgs, report: &Report, stop: &Stop) -> Status {
     match &result {
         // Nothing was touched, so there is nothing to sum up.
         Err(failure) if status == Status::Usage => report.fatal(&failure.error),
-        _ => report.summary(&totals.summary(&result, began.elapsed())),
+        Ok(()) => report.summary(&totals.summary(args, &result, began.elapsed(), None)),
+        Err(_) => {
+            let duration = began.elapsed();
+            report.summary(&totals.summary(args, &result, duration, look_at_rest(args).await));
+        }
     }
     if status == Status::Success {
         say_what_was_not_seen(args, &totals);
     }
     write_metrics(args, &totals, status, began.elapsed());
     status
+}
+
+/// What is left in the dump directory, which may lie on a filesystem that does not answer.
+async fn look_at_rest(args: &UploadArgs) -> Option<LocalFiles> {
+    let directory = args.dump.dir.clone();
+    let look = tokio::task::spawn_blocking(move || advice::local_files(&directory));
+    tokio::time::timeout(LAST_LOOK_TIMEOUT, look).await.ok()?.ok()?
 }
 
 /// A dump whose end nobody saw is not like the others, and with `--quiet` nothing else would say so.
@@ -217,11 +265,12 @@ fn write_metrics(args: &UploadArgs, totals: &Totals, status: Status, duration: D
 async fn upload(args: &UploadArgs, stop: &Stop, totals: &mut Totals) -> Result<(), Failure> {
     let (store, _) = store_check::connect(args).await.map_err(Failure::usage)?;
     if args.starts_mydumper() {
-        finish_earlier(args, &store, stop, &totals.report).await?;
+        finish_earlier(args, &store, stop, totals).await?;
     }
     let (child, held) = start::start_child(args, &store, &totals.report).await?.unzip();
     let deadline = Instant::now() + args.dump.wait;
     let result = upload_dumps(args, &store, child.as_ref(), held.flatten(), stop, totals, deadline).await;
+    totals.sent = store.sent_bytes();
     if let Some(child) = &child {
         see_off(child, args, &store, stop, totals).await;
         totals.dumper_exit = totals.dumper_exit.or(child.dumper_exit());
@@ -235,12 +284,15 @@ const LOOK_AT_EARLIER: Duration = Duration::from_secs(3);
 /// A failed night must not stop the nights that follow: what an earlier mydumper or an earlier run of ours left in the
 /// directory is finished, or cleared as far as it is safe, before tonight's mydumper starts. How that went is said, and
 /// does not keep tonight's dump back unless the directory cannot be had.
-async fn finish_earlier(args: &UploadArgs, store: &Store, stop: &Stop, report: &Report) -> Result<(), Failure> {
+async fn finish_earlier(args: &UploadArgs, store: &Store, stop: &Stop, tonight: &mut Totals) -> Result<(), Failure> {
     // Whatever cannot be opened or listed is named when mydumper is to be started.
     let Ok(directory) = DumpDir::open(&args.dump.dir) else { return Ok(()) };
     if let Err(failure) = start::clear_failed_start(args, &directory) {
         return if failure.status == Status::Incomplete && !args.dump.keep {
-            warn!("{failure}; it was removed");
+            let said = format!("{failure}; it was removed");
+            warn!("{said}");
+            // Also with --quiet: nobody may have said it in the night that failed.
+            tonight.report.notice(&said);
             Ok(())
         } else {
             Err(failure)
@@ -251,15 +303,19 @@ async fn finish_earlier(args: &UploadArgs, store: &Store, stop: &Stop, report: &
     }
     warn!("an earlier dump stands in '{}': it is finished first", args.dump.dir.display());
     drop(directory);
-    let mut totals = Totals::new(report);
+    let mut totals = Totals::new(&tonight.report);
     let deadline = Instant::now() + LOOK_AT_EARLIER;
     match upload_dumps(args, store, None, None, stop, &mut totals, deadline).await {
         Ok(()) => info!("the earlier dump is in the bucket: {}", totals.destination.unwrap_or_default()),
         Err(failure) if failure.status == Status::Incomplete => {
-            warn!("the earlier dump is not whole ({failure}); what there was is in the bucket, without metadata");
+            let said =
+                format!("the earlier dump is not whole ({failure}); what there was is in the bucket, without metadata");
+            warn!("{said}");
+            tonight.report.notice(&said);
         }
         // Its files are still here, so there is no room for another dump.
         Err(failure) => {
+            (tonight.destination, tonight.standing) = (totals.destination, totals.standing);
             return Err(Failure { error: failure.error.context("an earlier dump stands in the way"), ..failure });
         }
     }
@@ -279,6 +335,7 @@ async fn upload_dumps(
     let host = platform::host_name();
     let mut done: Option<DumpIdentity> = None;
     loop {
+        totals.standing = Standing::Nothing;
         let search = Search { args, host: &host, child, stop, done: done.clone(), deadline };
         let Some(found) = search.run(held.take()).await? else {
             return if done.is_some() { Ok(()) } else { Err(no_dump(args, child)) };
@@ -316,7 +373,11 @@ async fn see_off(child: &Child, args: &UploadArgs, store: &Store, stop: &Stop, t
         return;
     }
     if stop.asked().is_none() {
-        warn!("mydumper is left to finish; its files stay local");
+        let directory = args.dump.dir.display();
+        warn!(
+            "mydumper is left to finish, and its files stay in '{directory}': when the cause is mended, the same command \
+             without '--' and what follows uploads them"
+        );
     }
     tokio::select! {
         () = child.wait_until_over() => {}
@@ -362,6 +423,7 @@ async fn stop_child(child: &Child, args: &UploadArgs, store: &Store, totals: &mu
     if !child.may_still_write() {
         return;
     }
+    totals.standing = Standing::Stopped;
     let write_only = args.destination.write_only;
     let before = totals.notes.clone().or_else(|| notes_of_unclaimed(args, store));
     if let Some(notes) = &before {
@@ -386,9 +448,6 @@ fn notes_of_unclaimed(args: &UploadArgs, store: &Store) -> Option<Notes> {
 
 /// The failure that an orderly stop ends with.
 pub(crate) fn stopped(signal: i32) -> Failure {
-    let error = hinted(
-        anyhow!("stopped by signal {signal} before the dump was committed"),
-        "run the same command again (without '--' and what follows): it goes on where it was",
-    );
+    let error = anyhow!("stopped by signal {signal} before the dump was committed");
     Failure { status: Status::Signal(signal), error }
 }

@@ -11,11 +11,12 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::account::EarlierRuns;
+use super::advice::Standing;
 use super::disk::DiskWatch;
 use super::follow::{End, Job, Shared, Watcher};
 use super::place::{not_before, place, place_of, recorder_of, settled};
 use super::start::Found;
-use super::{Notes, Totals, stop_child, stopped};
+use super::{Notes, Sent, Totals, stop_child, stopped};
 use crate::claim::{self, ClaimError, Claimed, SharedClaim};
 use crate::cli::UploadArgs;
 use crate::content::Closeness;
@@ -37,7 +38,7 @@ use crate::recorder::Recorder;
 use crate::s3::{Store, StoreError};
 use crate::scan::{Held, Look, Strangers};
 use crate::stop::Stop;
-use crate::transfer::Transfer;
+use crate::transfer::{Sending, Transfer};
 
 /// Bytes of two notes that a status line has room for.
 const NOTES_MAX: usize = 44;
@@ -84,6 +85,7 @@ impl<'a> Session<'a> {
     ) -> Result<Self, Failure> {
         let (prefix, header) = place(args, &found)?;
         totals.destination = Some(store.uri(&prefix.directory()));
+        totals.standing = Standing::Underway;
         let Found { directory, mut dump, seen_alive } = found;
         let here = place_of(store, &prefix);
         let recorder = Arc::new(recorder_of(&dump, &header, here.clone()).map_err(Failure::failed)?);
@@ -274,18 +276,25 @@ impl<'a> Session<'a> {
             End::Lost(ending) => {
                 // Dropped with its workers: nothing more may be touched.
                 drop(pool);
-                let why = match ending {
-                    Ending::Overwritten => "another dump has begun in the directory",
-                    _ => "the directory or its metadata.partial was removed",
+                let (why, standing) = match ending {
+                    Ending::Overwritten => ("another dump has begun in the directory", Standing::Overwritten),
+                    _ if self.directory.is_current() => ("metadata.partial was removed", Standing::Broken),
+                    _ => ("the directory was moved or removed", Standing::Moved),
                 };
-                Err(self.lost(why).await)
+                Err(self.lost(why, standing).await)
             }
             End::GaveUp(ClaimError::Store(error)) => {
                 drop(pool);
-                Err(Failure::failed(anyhow::Error::new(error).context("the store is out of reach, and time is up")))
+                let what = if error.is_outage() {
+                    "the store is out of reach, and time is up"
+                } else {
+                    "the store refuses it, and time is up"
+                };
+                Err(Failure::failed(anyhow::Error::new(error).context(what)))
             }
             End::GaveUp(error @ ClaimError::Lost(_)) => {
                 drop(pool);
+                self.totals.standing = Standing::Taken;
                 let hint = "nothing more was sent or removed here; give each dump a prefix of its own, with {host} and \
                             the time in it";
                 Err(Failure::failed(hinted(error, hint)))
@@ -358,6 +367,7 @@ impl<'a> Session<'a> {
             held: Held::default(),
         };
         let (totals, store, retry_for) = (&mut *self.totals, &self.store, self.args.transfer.retry_for);
+        let (shared, prove_only) = (Arc::clone(&self.shared), self.shared.transfer.prove_only);
         let ended = self.ended.clone();
         let mut watcher = Watcher {
             args: self.args,
@@ -382,7 +392,8 @@ impl<'a> Session<'a> {
                     (Some(note), Some(down)) if note.len() + down.len() < NOTES_MAX => Some(format!("{note} · {down}")),
                     (note, down) => note.or(down),
                 };
-                totals.show(phase, state.counts(), state.local_bytes(), note);
+                let sent = Sent { files: shared.transfer.sending.count(), bytes: store.sent_bytes() };
+                totals.show(if prove_only { "comparing with the bucket" } else { word(phase) }, state, sent, note);
             },
         };
         let end = watcher.follow(pool).await;
@@ -391,7 +402,7 @@ impl<'a> Session<'a> {
     }
 
     /// The directory is not this dump's any more.
-    async fn lost(&mut self, why: &str) -> Failure {
+    async fn lost(&mut self, why: &str, standing: Standing) -> Failure {
         self.is_lost = true;
         if let Some(exit) = self.exit.take() {
             // It would write the claim anew, over the verdict.
@@ -399,7 +410,9 @@ impl<'a> Session<'a> {
         }
         let metadata = DumpMetadata::default();
         let text = self.dump.sighted.read_again().unwrap_or_default();
-        self.conclude_incomplete(why.to_owned(), DumperExit::NOT_SEEN, &metadata, text).await
+        let failure = self.conclude_incomplete(why.to_owned(), DumperExit::NOT_SEEN, &metadata, text).await;
+        self.totals.standing = standing;
+        failure
     }
 
     /// Takes no new files, gives running requests their time, aborts what is not done.
@@ -424,6 +437,15 @@ impl<'a> Session<'a> {
         if aborted.is_err() {
             warn!("unfinished uploads could not be aborted in time; the next run does it");
         }
+    }
+}
+
+/// The phase as the status line has it.
+fn word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Writing => "dump running",
+        Phase::Ended => "dump ended",
+        Phase::Committing => "committing",
     }
 }
 
@@ -510,6 +532,7 @@ fn transfer(
         hasher: Hasher::new(args.transfer.workers),
         looks: Semaphore::new(args.transfer.workers),
         requests: Semaphore::new(if ours.is_to_wait { 0 } else { args.transfer.workers }),
+        sending: Sending::default(),
         is_stopping: AtomicBool::new(false),
         workers: args.transfer.workers,
         has_opaque_parts: AtomicBool::new(false),

@@ -16,6 +16,7 @@ use crate::dump_dir::DumpDir;
 use crate::dumper::{self, Child, Life, LivingDump, Sight, Sighted};
 use crate::exit_status::Failure;
 use crate::hint::hinted;
+use crate::model::file_kind::is_of_the_filesystem;
 use crate::model::file_name::{METADATA, METADATA_PARTIAL};
 use crate::model::identity::DumpIdentity;
 use crate::model::manifest::ClosedBy;
@@ -88,7 +89,7 @@ fn hold_empty(path: &Path) -> Result<Option<Arc<DumpDir>>, Failure> {
         Err(error) => return Err(Failure::usage(cannot_open(path, error))),
     };
     let names = directory.names().with_context(|| format!("cannot list '{}'", path.display()))?;
-    match names.iter().find(|name| *name != "lost+found") {
+    match names.iter().find(|name| !is_of_the_filesystem(&name.to_string_lossy())) {
         None => locked(directory).map(Some),
         Some(name) => {
             let name = name.to_string_lossy();
