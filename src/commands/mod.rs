@@ -18,7 +18,8 @@ use crate::stop::Stop;
 /// Does what was asked for.
 pub async fn run(command: &Command, report: &Report, stop: &Stop) -> Status {
     match command {
-        Command::Upload(args) => upload::run(args, report, stop).await,
+        // In a place of its own: it is by far the largest.
+        Command::Upload(args) => Box::pin(upload::run(args, report, stop)).await,
         Command::Verify(args) => verify::run(args, report, stop).await,
         Command::List(args) => list::run(args, report, stop).await,
         Command::Delete(args) => delete::run(args, report, stop).await,

@@ -11,7 +11,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_credential_types::provider::ProvideCredentials;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
 use aws_smithy_http_client::proxy::ProxyConfig;
@@ -21,6 +21,7 @@ use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use tracing::warn;
 
+use super::credentials::Trimmed;
 use crate::hint::HintExt;
 use crate::model::destination::EndpointUrl;
 
@@ -106,7 +107,23 @@ async fn load(settings: &ConnectionSettings) -> anyhow::Result<SdkConfig> {
     if let Some(profile) = &settings.profile {
         loader = loader.profile_name(profile);
     }
-    Ok(loader.load().await)
+    let loaded = loader.load().await;
+    let region = loaded.region().map(region_of).transpose()?;
+    let credentials = loaded.credentials_provider().map(|found| SharedCredentialsProvider::new(Trimmed(found)));
+    let mut shared = loaded.into_builder();
+    shared.set_region(region).set_credentials_provider(credentials);
+    Ok(shared.build())
+}
+
+/// Like credentials it may come out of a file, with a line break.
+fn region_of(found: &Region) -> anyhow::Result<Region> {
+    let region = found.as_ref().trim();
+    let is_region =
+        !region.is_empty() && region.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if is_region {
+        return Ok(Region::new(region.to_owned()));
+    }
+    Err(anyhow!("'{}' cannot be a region", region.escape_debug())).hint("look at --region, AWS_REGION and the profile")
 }
 
 /// A store of one's own is asked for in the region that environment or profile name. Not in the machine's: to find out

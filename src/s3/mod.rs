@@ -6,6 +6,7 @@
 mod body;
 mod bucket;
 mod connect;
+mod credentials;
 mod download;
 pub mod error;
 mod objects;

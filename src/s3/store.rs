@@ -57,6 +57,8 @@ pub(super) struct Inner {
     /// Whether a request that changes the bucket ever succeeded: then the settings are right, and what is refused
     /// later may be mended by somebody.
     proven: AtomicBool,
+    /// Whether files wait for it locally, which is said of an outage.
+    has_files: AtomicBool,
 }
 
 impl Store {
@@ -82,6 +84,7 @@ impl Store {
             refreshed: tokio::sync::Mutex::new(Instant::now()),
             gate: Gate::new(),
             proven: AtomicBool::new(false),
+            has_files: AtomicBool::new(false),
         })))
     }
 
@@ -108,6 +111,11 @@ impl Store {
     /// The settings are being tried: what is refused now is refused at once.
     pub fn settings_are_on_trial(&self) {
         self.0.proven.store(false, Ordering::Relaxed);
+    }
+
+    /// A dump is on its way: in an outage its files wait locally.
+    pub fn has_files(&self) {
+        self.0.has_files.store(true, Ordering::Relaxed);
     }
 
     /// The endpoint, where it is not AWS's own.
@@ -218,7 +226,9 @@ impl Store {
         match (change, why) {
             (Change::Down, Some(why)) => {
                 let hint = why.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-                warn!("the store cannot be used, files wait locally (will be retried): {why}{hint}");
+                let place = self.endpoint().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
+                let files = if self.0.has_files.load(Ordering::Relaxed) { ", files wait locally" } else { "" };
+                warn!("the store{place} cannot be used{files} (will be retried): {why}{hint}");
             }
             (Change::Up(after), _) => info!("the store is back after {:.0} s", after.as_secs_f64()),
             (Change::None | Change::Down, _) => {}

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::support::fake_dumper::{FakeDumper, Generation};
 use crate::support::s3_server::{BUCKET, Fault, Operation};
 use crate::support::sandbox::eventually;
@@ -292,6 +294,51 @@ fn after_the_end_patience_ends_and_everything_is_still_here() {
         stage.server.clear_faults();
         stage.upload().run().assert_status(0);
         stage.assert_whole(&dumper);
+    }
+}
+
+/// "A hiccup costs the night": what is busy, broken or refuses connections at the start is waited for like later.
+#[test]
+fn an_outage_at_the_start_is_waited_out() {
+    for hiccup in [
+        Fault::answer(503, "SlowDown").on(Operation::ListObjectsV2),
+        Fault::answer(429, "TooManyRequests").on(Operation::CreateMultipartUpload),
+        Fault::cut_before_body().on(Operation::ListObjectsV2),
+    ] {
+        let stage = Stage::new();
+        let hiccup = stage.server.inject(hiccup);
+        let mut run = stage.upload().args(["--", "mydumper", "-B", "shop"]).start();
+        let line = run.wait_for_line("cannot be used (will be retried)");
+        assert!(line.contains(&stage.server.endpoint()), "the line names the endpoint: {line}");
+        hiccup.clear();
+        let mut dumper = FakeDumper::accept(&stage.sandbox);
+        dumper.begin(Generation::V1_0);
+        dumper.file("shop.t.00000.sql", 10_000);
+        dumper.finish_and_exit();
+        run.finish().assert_status(0);
+        stage.assert_whole(&dumper);
+    }
+}
+
+/// In the end it is a failure and no wrong setting, and mydumper was never started; a stop ends the wait at once.
+#[test]
+fn an_outage_at_the_start_that_does_not_end_is_status_1() {
+    let stage = Stage::new();
+    stage.server.inject(Fault::answer(503, "SlowDown"));
+    let upload = |patience| stage.upload().args(["--retry-for", patience, "--", "mydumper", "-B", "shop"]);
+    let gave_up = upload("1s").run().assert_status(1);
+    gave_up
+        .assert_says("nothing was begun")
+        .assert_does_not_say("started mydumper")
+        .assert_does_not_say("wait locally");
+    let mut run = upload("1h").start();
+    run.wait_for_line("will be retried");
+    run.signal(Signal::TERM);
+    run.finish().assert_status(143);
+    for command in ["list", "verify", "prune", "delete"] {
+        let options = if command == "prune" { &["--keep-last", "1"][..] } else { &[] };
+        let asked = stage.sandbox.mydumper2s3().args([command, "--bucket", BUCKET, "--prefix", "a"]).args(options);
+        asked.connect_to(&stage.endpoint()).run().assert_status(1).assert_does_not_say("wait locally");
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::fake_dumper::{FakeDumper, Generation};
 use crate::support::s3_server::{BUCKET, Encryption, Fault, Limits, Operation, S3Server};
-use crate::support::sandbox::Finished;
+use crate::support::sandbox::{Endpoint, Finished};
 use crate::support::stage::{MANIFEST, Stage};
 
 const NOTHING: [&str; 0] = [];
@@ -228,6 +228,25 @@ fn credentials_come_from_where_all_aws_programs_find_them() {
     upload().run().assert_status(2).assert_says("cannot find credentials");
     let finished = upload().args(["--profile", "backup"]).run().assert_status(0);
     finished.assert_does_not_say(&endpoint.secret_key);
+    stage.assert_whole(&dumper);
+}
+
+/// Credentials and regions come out of mounted secrets, and these end in a line break.
+#[test]
+fn credentials_that_end_in_a_line_break_are_trimmed_and_others_refused_by_name() {
+    let stage = Stage::new();
+    let dumper = small_dump(&stage);
+    let Endpoint { access_key, secret_key, .. } = stage.endpoint();
+    let upload = |key: &str, secret: &str, region: &str| {
+        let upload = stage.upload().env("AWS_ACCESS_KEY_ID", key).env("AWS_SECRET_ACCESS_KEY", secret);
+        upload.env("AWS_REGION", region).run()
+    };
+    let (inner_key, inner_secret) = (format!("{access_key}\nx"), format!("hunter\u{e9}{secret_key}"));
+    upload(&inner_key, &secret_key, "us-east-1").assert_status(2).assert_says("the access key id that was found has");
+    let refused = upload(&access_key, &inner_secret, "us-east-1").assert_status(2);
+    refused.assert_says("the secret access key that was found has").assert_does_not_say("hunter");
+    upload(&access_key, &secret_key, "us east").assert_status(2).assert_says("'us east' cannot be a region");
+    upload(&format!("{access_key}\n"), &format!("{secret_key}\r\n"), "us-east-1\n").assert_status(0);
     stage.assert_whole(&dumper);
 }
 

@@ -24,7 +24,7 @@ use crate::scan::{Held, Look};
 
 /// Shows identity, verdict, prefix, method, rights, and the fate of each file.
 pub async fn run(args: &UploadArgs, report: &Report) -> Result<(), Failure> {
-    let (store, rights) = store_check::connect(args).await.map_err(Failure::usage)?;
+    let (store, rights) = store_check::connect(args).await?;
     let mut facts = Table::new([("fact", Align::Left), ("value", Align::Left)]);
     show_rights(&mut facts, &rights);
     let found = start::find_now(args).map_err(Failure::usage)?;

@@ -43,7 +43,7 @@ pub struct Shared {
     /// One file's life.
     pub transfer: Transfer,
     /// Why nothing will succeed any more.
-    gave_up: Mutex<Option<ClaimError>>,
+    gave_up: Mutex<Option<End>>,
     /// When a job last ended well.
     completed: Mutex<Instant>,
     /// Objects that are being deleted just now.
@@ -77,7 +77,12 @@ impl Shared {
 
     /// Nothing will succeed any more.
     pub fn give_up(&self, error: ClaimError) {
-        locked(&self.gave_up).get_or_insert(error);
+        self.end(End::GaveUp(error));
+    }
+
+    /// Following ends with the first that is said here.
+    pub fn end(&self, end: End) {
+        locked(&self.gave_up).get_or_insert(end);
         self.ended.notify_one();
     }
 
@@ -149,6 +154,8 @@ pub enum End {
     Lost(Ending),
     /// The store cannot be had any more, or the prefix is another's.
     GaveUp(ClaimError),
+    /// A worker panicked: what it had at hand will never end.
+    Panicked(String),
     /// Nothing has changed for so long that mydumper may have died unseen.
     Idle(Duration),
     /// A stop was asked for.
@@ -312,8 +319,8 @@ impl Watcher<'_> {
                     }
                 }
                 () = self.shared.ended.notified() => {
-                    if let Some(error) = locked(&self.shared.gave_up).take() {
-                        return Some(End::GaveUp(error));
+                    if let Some(end) = locked(&self.shared.gave_up).take() {
+                        return Some(end);
                     }
                     // The last job of a dump that has ended: nothing to wait for.
                     if ended && self.is_drained(backlog) {

@@ -263,7 +263,10 @@ fn write_metrics(args: &UploadArgs, totals: &Totals, status: Status, duration: D
 }
 
 async fn upload(args: &UploadArgs, stop: &Stop, totals: &mut Totals) -> Result<(), Failure> {
-    let (store, _) = store_check::connect(args).await.map_err(Failure::usage)?;
+    let (store, _) = tokio::select! {
+        connected = Box::pin(store_check::connect(args)) => connected?,
+        signal = stop.wait() => return Err(stopped(signal)),
+    };
     if args.starts_mydumper() {
         finish_earlier(args, &store, stop, totals).await?;
     }

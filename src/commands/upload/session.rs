@@ -63,6 +63,8 @@ pub struct Session<'a> {
     pub(super) earlier: EarlierRuns,
     /// Watches the disk while the dump is being written.
     disk: Option<DiskWatch>,
+    /// When it was found.
+    began: Instant,
     /// The directory is not this dump's any more.
     pub(super) is_lost: bool,
     /// Learns mydumper's exit status.
@@ -83,9 +85,11 @@ impl<'a> Session<'a> {
         totals: &'a mut Totals,
         found: Found,
     ) -> Result<Self, Failure> {
+        let began = Instant::now();
         let (prefix, header) = place(args, &found)?;
         totals.destination = Some(store.uri(&prefix.directory()));
         totals.standing = Standing::Underway;
+        store.has_files();
         let Found { directory, mut dump, seen_alive } = found;
         let here = place_of(store, &prefix);
         let recorder = Arc::new(recorder_of(&dump, &header, here.clone()).map_err(Failure::failed)?);
@@ -147,6 +151,7 @@ impl<'a> Session<'a> {
             is_complete,
             earlier: EarlierRuns::of(record.as_ref(), is_new),
             disk,
+            began,
             is_lost: false,
             exit: None,
             ended: None,
@@ -177,7 +182,7 @@ impl<'a> Session<'a> {
         if alive {
             self.store.wait_for_ever();
         } else {
-            self.dump_ended(&ended);
+            self.dump_was_ended(&ended);
         }
         self.ended = Some(ended);
         let ending = self.follow(phase).await?;
@@ -193,8 +198,10 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn dump_ended(&self, ended: &Notify) {
-        self.store.wait_for(Instant::now(), self.args.transfer.retry_for);
+    /// Of a dump that was found ended patience counts from when it was found: what was waited for the store before that
+    /// is not waited for twice.
+    fn dump_was_ended(&self, ended: &Notify) {
+        self.store.wait_for(self.began, self.args.transfer.retry_for);
         ended.notify_one();
     }
 
@@ -257,10 +264,12 @@ impl<'a> Session<'a> {
         let shared = Arc::clone(&self.shared);
         // As many files again as are hashed side by side, so that there are files to hash beside those that are sent.
         let files = self.args.transfer.workers + self.shared.transfer.hasher.side_by_side();
-        let pool = Pool::start(files, move |job: Job| {
+        let watched = Arc::clone(&self.shared);
+        let work = move |job: Job| {
             let shared = Arc::clone(&shared);
             async move { shared.work(job).await }
-        });
+        };
+        let pool = Pool::start(files, work, move |why| watched.end(End::Panicked(why)));
         let disk = match self.disk.take() {
             Some(disk) => disk,
             None => DiskWatch::idle(),
@@ -298,6 +307,10 @@ impl<'a> Session<'a> {
                 let hint = "nothing more was sent or removed here; give each dump a prefix of its own, with {host} and \
                             the time in it";
                 Err(Failure::failed(hinted(error, hint)))
+            }
+            End::Panicked(why) => {
+                drop(pool);
+                Err(Failure::failed(anyhow!("a fault of this program ended the upload of a file: {why}")))
             }
             End::Idle(limit) => {
                 drop(pool);

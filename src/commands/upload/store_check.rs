@@ -2,13 +2,15 @@
 //! is not started.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
 use tracing::{info, warn};
 
 use crate::cli::UploadArgs;
-use crate::hint::HintExt;
+use crate::exit_status::Failure;
+use crate::hint::{HintExt, find};
 use crate::model::etag::Md5Digest;
 use crate::model::object_key::Prefix;
 use crate::platform;
@@ -25,8 +27,17 @@ pub struct Right {
     pub consequence: &'static str,
 }
 
-/// Finds the way to the bucket and tries everything that an upload needs.
-pub async fn connect(args: &UploadArgs) -> anyhow::Result<(Store, Vec<Right>)> {
+/// Finds the way to the bucket and tries everything that an upload needs. A wrong setting fails at once; a store that is
+/// away is waited for like later, since one night's hiccup must not cost the night.
+pub async fn connect(args: &UploadArgs) -> Result<(Store, Vec<Right>), Failure> {
+    let is_outage = |error: &anyhow::Error| find::<StoreError>(error).is_some_and(StoreError::is_outage);
+    connect_and_try(args).await.map_err(|error| match is_outage(&error) {
+        true => Failure::failed(error.context("nothing was begun")),
+        false => Failure::usage(error),
+    })
+}
+
+async fn connect_and_try(args: &UploadArgs) -> anyhow::Result<(Store, Vec<Right>)> {
     let destination = &args.destination;
     let objects = ObjectSettings {
         storage_class: destination.storage_class.as_ref().map(ToString::to_string),
@@ -37,6 +48,9 @@ pub async fn connect(args: &UploadArgs) -> anyhow::Result<(Store, Vec<Right>)> {
     let limiter = args.transfer.limit_rate.map(|rate| Arc::new(RateLimiter::new(rate.0)));
     let (connection, workers) = (ConnectionSettings::from(&args.connection), args.transfer.workers);
     let store = Store::connect(connection, destination.bucket.as_str(), objects, limiter, workers).await?;
+    if !args.dry_run {
+        store.wait_for(Instant::now(), args.transfer.retry_for);
+    }
     // Any prefix of ours will do, so let it be the one that a dump of this second would get.
     let prefix = destination.prefix.expand(&platform::host_name(), Timestamp::now())?;
     let rights = if destination.write_only {
