@@ -7,6 +7,7 @@
 
 mod after;
 mod environment;
+mod pasted;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -109,7 +110,7 @@ pub fn command() -> clap::Command {
 /// Help and version are errors here as well, as clap has it: `error.exit()` prints each where it belongs and ends
 /// with 0 or 2.
 pub fn parse_from(arguments: impl IntoIterator<Item = OsString>, directory: &Path) -> Result<Command, clap::Error> {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = pasted::taken_apart(arguments.into_iter().collect()).map_err(|error| usage_error(&error))?;
     let parse = || {
         let matches = command().try_get_matches_from(&arguments)?;
         if matches.subcommand_name().is_some() {

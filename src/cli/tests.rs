@@ -87,7 +87,7 @@ fn wrong_values_name_the_option_and_what_is_allowed() {
     upload_refused("--pid -1", &["--pid"]);
     upload_refused("--prefix {hots}", &["{host}"]);
     upload_refused("--max-pause 0", &["longer than 0s"]);
-    refused("--dir /backup --bucket s3://b/p", &["--bucket b --prefix p"]);
+    refused("--dir /backup --bucket s3://b/p --prefix x", &["two values for --prefix", "hint: "]);
 }
 
 #[test]

@@ -1,17 +1,19 @@
 //! Where a dump goes, what its claim says, and since when files are its own.
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::anyhow;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil};
 
 use super::start::Found;
+use crate::claim::{self, Claimed};
 use crate::cli::{DestinationArgs, UploadArgs};
 use crate::dump_dir::{DumpDir, identity_of};
-use crate::dumper::LivingDump;
+use crate::dumper::{Life, LivingDump};
 use crate::exit_status::Failure;
-use crate::hint::hinted;
+use crate::hint::{find, hinted};
 use crate::model::file_name::FileName;
 use crate::model::identity::WIDEST_ZONE;
 use crate::model::manifest::{DumpStateWord, DumperExit, FORMAT, ManifestHeader};
@@ -19,7 +21,7 @@ use crate::model::object_key::Prefix;
 use crate::model::record::{Place, Record};
 use crate::model::series::Series;
 use crate::recorder::Recorder;
-use crate::s3::Store;
+use crate::s3::{Store, StoreError};
 
 /// So much older than its first line (in nanoseconds) a `metadata.partial` is of an earlier dump.
 const TAKEN_OVER: i128 = 300 * 1_000_000_000;
@@ -136,5 +138,29 @@ fn header(dump: &LivingDump, directory: &DumpDir, started: Timestamp, seen_alive
         sources: Vec::new(),
         metadata_text: None,
         withdrawn: Vec::new(),
+    }
+}
+
+/// Claims the prefix. While the dump lives an outage is waited out; after its end as long as any other.
+pub async fn claim_patiently(
+    args: &UploadArgs,
+    store: &Store,
+    prefix: &Prefix,
+    header: &ManifestHeader,
+    given_up: u64,
+    dump: &mut LivingDump,
+    directory: &DumpDir,
+) -> Result<Claimed, Failure> {
+    loop {
+        store.wait_for(Instant::now(), args.transfer.retry_for);
+        let failure = match claim::claim(store, &args.destination, prefix, header, given_up).await {
+            Ok(claimed) => return Ok(claimed),
+            Err(failure) => failure,
+        };
+        let is_outage = find::<StoreError>(&failure.error).is_some_and(StoreError::is_outage);
+        let lives = matches!(dump.probe(directory, Instant::now()), Life::Alive { known: true });
+        if !is_outage || !lives {
+            return Err(failure);
+        }
     }
 }

@@ -14,17 +14,17 @@ use super::account::EarlierRuns;
 use super::advice::Standing;
 use super::disk::DiskWatch;
 use super::follow::{End, Job, Shared, Watcher};
-use super::place::{not_before, place, place_of, recorder_of, settled};
+use super::place::{claim_patiently, not_before, place, place_of, recorder_of, settled};
 use super::start::Found;
 use super::{Notes, Sent, Totals, stop_child, stopped};
-use crate::claim::{self, ClaimError, Claimed, SharedClaim};
+use crate::claim::{ClaimError, Claimed, SharedClaim};
 use crate::cli::UploadArgs;
 use crate::content::Closeness;
 use crate::dump_dir::DumpDir;
-use crate::dumper::{Child, ExitSources, ExitStatusFile, Life, LivingDump, Role};
+use crate::dumper::{Child, ExitSources, ExitStatusFile, LivingDump, Role};
 use crate::exit_status::Failure;
 use crate::hasher::Hasher;
-use crate::hint::{find, hinted};
+use crate::hint::hinted;
 use crate::model::dump_metadata::DumpMetadata;
 use crate::model::dumper_version::survives_full_disk;
 use crate::model::file_name::FileName;
@@ -35,7 +35,7 @@ use crate::model::units::human_duration;
 use crate::model::verdict::Ending;
 use crate::pool::Pool;
 use crate::recorder::Recorder;
-use crate::s3::{Store, StoreError};
+use crate::s3::Store;
 use crate::scan::{Held, Look, Strangers};
 use crate::stop::Stop;
 use crate::transfer::{Sending, Transfer};
@@ -459,30 +459,6 @@ fn word(phase: Phase) -> &'static str {
         Phase::Writing => "dump running",
         Phase::Ended => "dump ended",
         Phase::Committing => "committing",
-    }
-}
-
-/// Claims the prefix. While the dump lives an outage is waited out; after its end as long as any other.
-async fn claim_patiently(
-    args: &UploadArgs,
-    store: &Store,
-    prefix: &Prefix,
-    header: &ManifestHeader,
-    given_up: u64,
-    dump: &mut LivingDump,
-    directory: &DumpDir,
-) -> Result<Claimed, Failure> {
-    loop {
-        store.wait_for(Instant::now(), args.transfer.retry_for);
-        let failure = match claim::claim(store, &args.destination, prefix, header, given_up).await {
-            Ok(claimed) => return Ok(claimed),
-            Err(failure) => failure,
-        };
-        let is_outage = find::<StoreError>(&failure.error).is_some_and(StoreError::is_outage);
-        let lives = matches!(dump.probe(directory, Instant::now()), Life::Alive { known: true });
-        if !is_outage || !lives {
-            return Err(failure);
-        }
     }
 }
 
