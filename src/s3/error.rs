@@ -21,6 +21,8 @@ pub enum ErrorKind {
     WrongRegion,
     /// The server's certificate is not trusted.
     Certificate,
+    /// The endpoint is https, and the server speaks http.
+    NoTls,
     /// There is no such object.
     NoSuchKey,
     /// The multipart upload is gone: the file must start anew.
@@ -81,6 +83,7 @@ impl StoreError {
                 | ErrorKind::NoSuchBucket
                 | ErrorKind::WrongRegion
                 | ErrorKind::Certificate
+                | ErrorKind::NoTls
         )
     }
 
@@ -101,6 +104,7 @@ impl StoreError {
                 "check --bucket and --endpoint-url, or create it with --create-bucket".to_owned()
             }
             ErrorKind::WrongRegion => "the bucket is in another region; set --region".to_owned(),
+            ErrorKind::NoTls => "nothing there speaks TLS: is the endpoint an http:// one?".to_owned(),
             ErrorKind::Certificate => {
                 "the store's certificate is not trusted; give its authority with --ca-bundle".to_owned()
             }
@@ -204,6 +208,9 @@ fn classify_dispatch(text: &str) -> ErrorKind {
     let lower = text.to_ascii_lowercase();
     if lower.contains("certificate") {
         ErrorKind::Certificate
+    } else if lower.contains("invalidcontenttype") {
+        // What is no TLS at all: the server speaks http.
+        ErrorKind::NoTls
     } else if lower.contains("credential") {
         ErrorKind::Credentials
     } else {

@@ -70,6 +70,17 @@ fn a_certificate_that_is_not_trusted_is_refused() {
     stage.assert_whole(&dumper);
 }
 
+/// "https against http is told", at once: waiting would not mend it.
+#[test]
+fn https_against_a_server_that_speaks_http_is_a_wrong_setting() {
+    let stage = Stage::new();
+    let dumper = finished_dump(&stage);
+    let url = stage.endpoint().url.replace("http://", "https://");
+    let refused = upload_to(&stage, &url).run().assert_status(2);
+    refused.assert_says("hint: nothing there speaks TLS: is the endpoint an http:// one?");
+    assert_eq!(stage.sandbox.local_files(), dumper.files());
+}
+
 /// A store of one's own needs no region, and nobody waits for instance metadata that are not there.
 #[test]
 fn a_store_of_ones_own_is_reached_without_instance_metadata() {
