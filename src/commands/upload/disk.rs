@@ -161,8 +161,9 @@ impl SpaceLooks {
                 let worst = there.look_at_space();
                 if let Some(worst) = worst.filter(|worst| known < Some(*worst)) {
                     known = Some(worst);
-                    say_full(worst, survives);
+                    // Noted before it is said: whoever reads it and kills us finds it remembered.
                     recorder.note(|record| record.full_disk = record.full_disk.max(Some(worst)));
+                    say_full(worst, survives);
                     found.notify_one();
                 }
                 if ended.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout) {
