@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::fake_dumper::{CONTROL_VARIABLE, SCRIPT_VARIABLE};
 use crate::support::s3_server::{ACCESS_KEY, S3Server, SECRET_KEY};
-use crate::support::sandbox::{Finished, Sandbox};
+use crate::support::sandbox::{Finished, Sandbox, eventually};
 
 const README: &str = include_str!("../../README.md");
 const WHEN_IT_FAILS: &str = include_str!("../../docs/when-it-fails.md");
@@ -425,6 +425,10 @@ fn the_cron_script_survives_each_bad_night() {
 fn the_cron_script_survives_a_night_that_failed() {
     let machine = Machine::new();
     machine.run("child", DUMP, 1).assert_status(3);
+    // The default prefix has the dump's start, to the second.
+    let second = || jiff::Timestamp::now().as_second();
+    let failed_before = second();
+    eventually("another second", || second() > failed_before);
     machine.run("child", DUMP, 0).assert_status(0);
     assert_eq!(machine.whole_dumps(), 1);
     machine.sandbox.assert_local_names([] as [&str; 0]);
