@@ -70,6 +70,11 @@ impl FoundDump {
         header.finished?.duration_since(header.started).try_into().ok()
     }
 
+    /// Whether it is one of that series, where one was named.
+    pub fn is_of(&self, series: Option<&Series>) -> bool {
+        series.is_none_or(|series| *series == self.series)
+    }
+
     /// Whether it is whole and its age is known: what may count as the newest.
     pub fn counts(&self) -> bool {
         self.standing.is_complete() && !self.is_future && self.started().is_some()

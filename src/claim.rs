@@ -24,7 +24,7 @@ use crate::exit_status::Failure;
 use crate::hint::hinted;
 use crate::model::etag::{ETag, Md5Digest};
 use crate::model::file_kind::could_be_dump_file;
-use crate::model::file_name::FileName;
+use crate::model::file_name::{FileName, METADATA};
 use crate::model::manifest::{self, DumpStateWord, DumperExit, ManifestHeader, ObjectRecord};
 use crate::model::object_key::Prefix;
 use crate::model::standing::may_be_alive;
@@ -388,7 +388,7 @@ pub async fn claim(
             }
             let me = (header.identity.host.as_str(), header.directory.as_str());
             may_clear(store, destination, prefix, &listing, me).await?;
-            clear(store, prefix).await?;
+            clear(store, prefix, me).await?;
         }
         let mut claim = fresh(None);
         match claim.begin().await {
@@ -466,9 +466,11 @@ async fn claimed_before(
     Ok(Some(Claimed { claim, earlier, before: Some(header), is_complete }))
 }
 
-/// Deletes the dump under the prefix: `metadata` before all else, so that half of it is never taken for a whole one.
-async fn clear(store: &Store, prefix: &Prefix) -> Result<(), Failure> {
+/// Deletes the dump under the prefix: `metadata` before all else, so that half of it is never taken for a whole one. What
+/// is there now is what counts: somebody may have claimed it since it was judged.
+async fn clear(store: &Store, prefix: &Prefix, me: (&str, &str)) -> Result<(), Failure> {
     let removal = Removal::plan(store, prefix).await.map_err(Failure::failed)?;
+    check_dead(store, prefix, removal.header.as_ref(), removal.newest, me)?;
     let uri = store.uri(&prefix.directory());
     warn!("deleting {} objects under {uri}", removal.objects());
     let removed = removal.carry_out(store, || None).await.map_err(Failure::failed)?;
@@ -489,7 +491,9 @@ pub async fn may_clear(
 ) -> Result<(), Failure> {
     let foreign = listing.names().find(|name| !could_be_dump_file(name.as_str()));
     let foreign = foreign.map(|name| name.as_str().to_owned()).or_else(|| listing.strangers.named.first().cloned());
-    let whole = listing.has_metadata();
+    // A listing may leave out what is there, and a whole dump must not be taken for half of one.
+    let asked = async || store.head(&format!("{}{METADATA}", prefix.directory())).await.map(|head| head.is_some());
+    let whole = listing.has_metadata() || asked().await.map_err(Failure::failed)?;
     let allowed = destination.overwrite || (destination.replace_incomplete && !whole);
     match foreign {
         Some(name) if allowed => {
@@ -497,19 +501,25 @@ pub async fn may_clear(
             let error = anyhow!("{uri} holds '{name}', which is no file of a dump, and is not deleted");
             Err(Failure::usage(hinted(error, "choose another --prefix, or move it away")))
         }
-        _ if allowed => check_dead(store, prefix, listing, me).await,
+        _ if allowed => {
+            let manifest = read_manifest(store, listing.manifest.as_ref(), drop).await.map_err(Failure::failed)?;
+            check_dead(store, prefix, manifest.and_then(Result::ok).as_ref(), listing.times().max(), me)
+        }
         _ if whole => Err(occupied(store, prefix, "it holds another dump")),
         _ => Err(occupied(store, prefix, "it holds other objects")),
     }
 }
 
-async fn check_dead(store: &Store, prefix: &Prefix, listing: &Listing, me: (&str, &str)) -> Result<(), Failure> {
-    let manifest = read_manifest(store, listing.manifest.as_ref(), drop).await.map_err(Failure::failed)?;
-    let Some(Ok(header)) = manifest else { return Ok(()) };
+fn check_dead(
+    store: &Store,
+    prefix: &Prefix,
+    header: Option<&ManifestHeader>,
+    newest: Option<Timestamp>,
+    me: (&str, &str),
+) -> Result<(), Failure> {
+    let Some(header) = header else { return Ok(()) };
     let host = &header.identity.host;
-    if (host.as_str(), header.directory.as_str()) == me
-        || !may_be_alive(&header, listing.times().max(), Timestamp::now())
-    {
+    if (host.as_str(), header.directory.as_str()) == me || !may_be_alive(header, newest, Timestamp::now()) {
         return Ok(());
     }
     let uri = store.uri(&prefix.directory());

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::bucket_dump::{Listed, Listing, Strangers};
 use crate::bucket_manifest::read_manifest;
 use crate::model::file_kind::could_be_dump_file;
-use crate::model::file_name::FileName;
+use crate::model::file_name::{FileName, METADATA};
 use crate::model::manifest::ManifestHeader;
 use crate::model::object_key::Prefix;
 use crate::model::standing::may_be_alive;
@@ -46,7 +46,7 @@ pub struct Removal {
     /// Bytes of all of them.
     pub bytes: u64,
     /// When the newest object was stored.
-    newest: Option<Timestamp>,
+    pub newest: Option<Timestamp>,
     /// Keys directly under the prefix that mydumper does not make. They stay.
     pub strangers: Strangers,
     /// Multipart uploads of the dump's files that were not ended.
@@ -111,6 +111,7 @@ impl Removal {
             listing.objects().iter().partition(|object| could_be_dump_file(object.name.as_str()));
         ours.into_iter().for_each(|object| removal.take(object));
         removal.take_marked(store, &others).await?;
+        removal.find_commit(store).await?;
         removal.strangers.add_all(listing.strangers);
         Ok(removal)
     }
@@ -119,6 +120,19 @@ impl Removal {
         self.bytes += object.size;
         let key = self.key(object);
         if object.name.is_metadata() { self.commit = Some(key) } else { self.keys.push(key) }
+    }
+
+    /// Left behind because a listing leaves it out, `metadata` would call a whole dump what is none any more.
+    async fn find_commit(&mut self, store: &Store) -> Result<(), StoreError> {
+        let key = format!("{}{METADATA}", self.prefix.directory());
+        if self.commit.is_none()
+            && !self.is_empty()
+            && let Some(head) = store.head(&key).await?
+        {
+            self.bytes += head.size;
+            self.commit = Some(key);
+        }
+        Ok(())
     }
 
     fn key(&self, object: &Listed) -> String {

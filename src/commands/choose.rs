@@ -27,7 +27,7 @@ pub async fn chosen(args: &ChoiceArgs, store: &Store) -> Result<Prefix, Failure>
     let dumps = first_answer(store, catalog::find(store, &under, Timestamp::now()).await)?;
     let is_meant = |dump: &&FoundDump| {
         let is_early = before.is_none_or(|before| dump.started().is_some_and(|started| started < before));
-        dump.counts() && is_early && series.as_ref().is_none_or(|series| *series == dump.series)
+        dump.counts() && is_early && dump.is_of(series.as_ref())
     };
     // The oldest comes first, so the newest is left over.
     let newest: BTreeMap<&Series, &FoundDump> =

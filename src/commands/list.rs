@@ -43,7 +43,7 @@ async fn list(args: &ListArgs, report: &Report, now: Timestamp) -> Result<Status
         return files::list(&store, args, report, now).await;
     }
     let mut dumps = first_answer(&store, catalog::find(&store, &args.prefix, now).await)?;
-    dumps.retain(|dump| args.series.as_ref().is_none_or(|series| *series == dump.series));
+    dumps.retain(|dump| dump.is_of(args.series.as_ref()));
     let place = store.uri(&args.prefix.directory());
     let ages = args.max_age.map(|max_age| Ages::of(&dumps, max_age, now));
     if args.json {

@@ -37,7 +37,7 @@ async fn prune(args: &PruneArgs, report: &Report, stop: &Stop, now: Timestamp) -
     };
     // A dump that lies at the prefix itself is not under it; it belongs to the directory above.
     dumps.retain(|dump| dump.prefix != args.prefix);
-    dumps.retain(|dump| args.series.as_ref().is_none_or(|series| *series == dump.series));
+    dumps.retain(|dump| dump.is_of(args.series.as_ref()));
     let groups = decide(&dumps, args, now);
     show(&groups, report);
     let doomed: Vec<_> =

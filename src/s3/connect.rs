@@ -108,20 +108,18 @@ async fn load(settings: &ConnectionSettings) -> anyhow::Result<SdkConfig> {
         loader = loader.profile_name(profile);
     }
     let loaded = loader.load().await;
-    let region = loaded.region().map(region_of).transpose()?;
+    let region = loaded.region().map(region_of).transpose()?.flatten();
     let credentials = loaded.credentials_provider().map(|found| SharedCredentialsProvider::new(Trimmed(found)));
     let mut shared = loaded.into_builder();
     shared.set_region(region).set_credentials_provider(credentials);
     Ok(shared.build())
 }
 
-/// Like credentials it may come out of a file, with a line break.
-fn region_of(found: &Region) -> anyhow::Result<Region> {
+/// Like credentials it may come out of a file, with a line break. An empty one is none.
+fn region_of(found: &Region) -> anyhow::Result<Option<Region>> {
     let region = found.as_ref().trim();
-    let is_region =
-        !region.is_empty() && region.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-    if is_region {
-        return Ok(Region::new(region.to_owned()));
+    if region.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+        return Ok(Some(Region::new(region.to_owned())).filter(|_| !region.is_empty()));
     }
     Err(anyhow!("'{}' cannot be a region", region.escape_debug())).hint("look at --region, AWS_REGION and the profile")
 }
@@ -184,6 +182,14 @@ fn needs_path_style(endpoint: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_region_is_trimmed_and_an_empty_one_is_none() {
+        let found = |text: &'static str| region_of(&Region::from_static(text)).map_err(|error| error.to_string());
+        assert_eq!(found("eu-central-1\n"), Ok(Some(Region::from_static("eu-central-1"))));
+        assert_eq!(found(" "), Ok(None));
+        assert_eq!(found("us east"), Err("'us east' cannot be a region".to_owned()));
+    }
 
     #[test]
     fn a_bucket_cannot_be_a_host_name_below_an_address() {

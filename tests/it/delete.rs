@@ -95,6 +95,16 @@ fn a_file_of_an_odd_name_goes_if_it_carries_the_dumps_id() {
     assert_eq!(vault.keys(), ["p/holiday.jpg", "p/other"]);
 }
 
+/// Left behind, `metadata` would call a whole dump what is none any more.
+#[test]
+fn metadata_that_only_the_listing_lacks_goes_with_the_dump() {
+    let vault = Vault::new();
+    vault.put_complete("p", NIGHT);
+    vault.server.hide_from_listings(BUCKET, "p/metadata");
+    delete(&vault, "p").run().assert_status(0);
+    assert_eq!(vault.keys(), [""; 0]);
+}
+
 /// An upload that may be alive: a person decides, a script does not.
 #[test]
 fn a_dump_that_may_be_alive_is_not_deleted_unasked() {

@@ -149,6 +149,9 @@ fn a_prefix_is_cleared_where_that_is_wished() {
     let second = dump_of(&stage, &[("shop.u.00000.sql", 1_000)]);
     upload().arg("--replace-incomplete").run().assert_status(2).assert_says("it holds another dump");
     stage.assert_whole_at("nightly", &first);
+    // Nor is a whole dump taken for half of one where a listing leaves its `metadata` out.
+    stage.server.hide_from_listings(BUCKET, "nightly/metadata");
+    upload().arg("--replace-incomplete").run().assert_status(2).assert_says("it holds another dump");
     let before = stage.server.requests().len();
     upload().arg("--overwrite").run().assert_status(0);
     stage.assert_whole(&second);

@@ -4,7 +4,7 @@
 use rustix::process::Signal;
 
 use crate::support::fake_dumper::{FakeDumper, Generation};
-use crate::support::s3_server::{Fault, Operation};
+use crate::support::s3_server::{BUCKET, Fault, Operation};
 use crate::support::stage::Stage;
 
 const PAGE: &str = include_str!("../../docs/when-it-fails.md");
@@ -81,6 +81,13 @@ fn a_directory_that_was_moved_is_called_so() {
     std::fs::rename(&there, &moved).expect("it can be moved");
     let finished = run.finish().assert_status(3).assert_does_not_say("another dump has begun");
     finished.assert_says("the directory was moved or removed").assert_says("--dir where it is now");
+    // As the hint says: there the rest goes up, beside what was in the bucket already.
+    dumper.exit(1);
+    let endpoint = stage.endpoint();
+    let again = stage.sandbox.mydumper2s3().arg("--dir").arg(&moved).args(["--bucket", BUCKET]).connect_to(&endpoint);
+    let again = again.args(["--settle", "0.2", "--wait", "5"]).run();
+    again.assert_status(3).assert_says("going on at").assert_says("mydumper is gone and left metadata.partial");
+    assert!(stage.has("shop.a.00000.sql") && stage.has("shop.b.00000.sql") && !stage.has("metadata"));
 }
 
 /// "39 uploading" with one worker: those that wait for their turn are queued.

@@ -50,10 +50,9 @@ impl End<'_> {
     /// What to do now, and where more is said of it.
     pub fn advice(&self) -> String {
         let page = format!("{PAGE}#status-{}", anchor(self.status));
-        match (&self.own, self.next_step()) {
+        match (self.own.as_deref(), self.next_step().as_deref()) {
             (Some(own), Some(step)) => format!("{own}; then {step} (more: {page})"),
-            (Some(step), None) => format!("{step} (more: {page})"),
-            (None, Some(step)) => format!("{step} (more: {page})"),
+            (Some(step), None) | (None, Some(step)) => format!("{step} (more: {page})"),
             (None, None) => format!("see {page}"),
         }
     }
