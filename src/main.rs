@@ -10,25 +10,25 @@ use mydumper2s3::{cli, commands, dumper, platform};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> ExitCode {
+fn main() -> anyhow::Result<ExitCode> {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == dumper::HELPER_ARGUMENT) {
         let longest = std::env::args().nth(2).and_then(|seconds| seconds.parse().ok());
         dumper::wake_when_the_pipe_breaks(std::io::stdin(), longest.map(std::time::Duration::from_secs));
-        return ExitCode::SUCCESS;
+        return Ok(ExitCode::SUCCESS);
     }
     let directory = std::env::current_dir().unwrap_or_default();
     let command = match cli::parse_from(std::env::args_os(), &directory) {
         Ok(command) => command,
         Err(error) => error.exit(),
     };
-    let report = Report::start(&command.output().settings());
+    let report = Report::start(&command.output().settings())?;
     platform::ignore_lease_breaks();
     let status = run(&command, &report).unwrap_or_else(|error| {
         report.fatal(&error);
         Status::Failure
     });
     report.finish(status.code());
-    ExitCode::from(status.code())
+    Ok(ExitCode::from(status.code()))
 }
 
 /// One thread for the network, for all that waits and for short files; the others are read and hashed on threads of their
@@ -36,7 +36,8 @@ fn main() -> ExitCode {
 fn run(command: &cli::Command, report: &Report) -> anyhow::Result<Status> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let status = tokio::task::LocalSet::new().block_on(&runtime, async {
-        let stop = Stop::listen(|| {})?;
+        let says_the_rest = report.clone();
+        let stop = Stop::listen(move || says_the_rest.finish_at_once())?;
         anyhow::Ok(commands::run(command, report, &stop).await)
     })?;
     // A read that hangs must not keep us.

@@ -40,7 +40,13 @@ pub async fn run(args: &EtagArgs, report: &Report, stop: &Stop) -> Status {
         };
         match line {
             Ok((line, is_right)) => {
-                report.data(&line);
+                let written = tokio::select! {
+                    written = report.data(&line) => written,
+                    signal = stop.wait() => return Status::Signal(signal),
+                };
+                if let Err(error) = written {
+                    return super::fail(report, &Failure::failed(error));
+                }
                 if !is_right && status == Status::Success {
                     status = Status::Difference;
                 }

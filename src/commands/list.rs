@@ -49,19 +49,21 @@ async fn list(args: &ListArgs, report: &Report, now: Timestamp) -> Result<Status
     if args.json {
         let dumps = dumps.iter().map(DumpJson::from).collect();
         let ages = ages.as_ref().map(AgesJson::from);
-        report.data(&to_json(&ListJson { bucket: store.bucket(), prefix: args.prefix.as_str(), ages, dumps })?);
+        report.data(&to_json(&ListJson { bucket: store.bucket(), prefix: args.prefix.as_str(), ages, dumps })?).await?;
     } else if let Some(ages) = &ages {
         // A check in cron's way: nothing to say when all is well.
         let shown = ages.of_series.iter().filter(|age| !(args.output.quiet && age.is_recent));
-        shown.for_each(|age| report.data(&age.line(&store, ages.max)));
+        for age in shown {
+            report.data(&age.line(&store, ages.max)).await?;
+        }
         if ages.of_series.is_empty() {
             let limit = human_duration(ages.max);
-            report.data(&format!("no dump in {}, and one at most {limit} old was expected", escape(&place)));
+            report.data(&format!("no dump in {}, and one at most {limit} old was expected", escape(&place))).await?;
         }
     } else if dumps.is_empty() {
         info!("there is no dump in {place}");
     } else {
-        report.table(&table(&dumps));
+        report.table(&table(&dumps)).await?;
     }
     Ok(ages.filter(|ages| !ages.are_recent()).map_or(Status::Success, |_| Status::Difference))
 }

@@ -39,7 +39,10 @@ async fn prune(args: &PruneArgs, report: &Report, stop: &Stop, now: Timestamp) -
     dumps.retain(|dump| dump.prefix != args.prefix);
     dumps.retain(|dump| dump.is_of(args.series.as_ref()));
     let groups = decide(&dumps, args, now);
-    show(&groups, report);
+    tokio::select! {
+        shown = show(&groups, report) => shown?,
+        signal = stop.wait() => return Ok(Status::Signal(signal)),
+    }
     let doomed: Vec<_> =
         groups.values().flatten().filter(|decided| decided.is_removed).map(|decided| decided.dump).collect();
     let bytes = ByteSize(doomed.iter().map(|dump| dump.bytes).sum()).human();
@@ -136,14 +139,15 @@ fn of_other(dump: &FoundDump, older_than: Option<Duration>, now: Timestamp) -> D
 }
 
 /// A table for each series. What happens comes first, and what may be long last.
-fn show(groups: &BTreeMap<&Series, Vec<Decided<'_>>>, report: &Report) {
+async fn show(groups: &BTreeMap<&Series, Vec<Decided<'_>>>, report: &Report) -> anyhow::Result<()> {
     for (index, (series, decided)) in groups.iter().enumerate() {
         let removed = decided.iter().filter(|decided| decided.is_removed).count();
         let gap = if index > 0 { "\n" } else { "" };
         let series = escape(series.as_str());
-        report.data(&format!("{gap}series '{series}': {removed} of {} dumps to be removed", decided.len()));
-        report.table(&table(decided));
+        report.data(&format!("{gap}series '{series}': {removed} of {} dumps to be removed", decided.len())).await?;
+        report.table(&table(decided)).await?;
     }
+    Ok(())
 }
 
 fn table(decided: &[Decided<'_>]) -> Table {

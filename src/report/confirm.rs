@@ -10,10 +10,14 @@ impl Report {
         std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
     }
 
-    /// Asks, and blocks until a line was typed. Anything but a yes is a no, and so is the end of input.
+    /// Asks, and blocks until a line was typed. Anything but a yes is a no, and so is the end of input, and a question that
+    /// could not be asked.
     pub fn confirm(&self, question: &str) -> bool {
         self.clear_live();
-        self.sink().print(Stream::Stderr, format!("{} [y/N] ", escape(question)).as_bytes());
+        let asked = self.sink().data(Stream::Stderr, format!("{} [y/N] ", escape(question)).into_bytes());
+        if !matches!(asked.blocking_recv(), Ok(Ok(()))) {
+            return false;
+        }
         let mut answer = String::new();
         match std::io::stdin().read_line(&mut answer) {
             Ok(_) => is_yes(&answer),

@@ -17,7 +17,8 @@ use tracing_subscriber::layer::{Context, Layer};
 
 use super::escape::{escape, escape_value};
 use super::json::{self, Fields, timestamp};
-use super::sink::{Sink, Stream};
+use super::outlet::{Stream, Weight};
+use super::sink::Sink;
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,8 +83,23 @@ impl<S: Subscriber> Layer<S> for LogLayer {
             line.fields.clear();
         }
         let text = line.format(self.style, Timestamp::now());
-        self.sink.lock().unwrap_or_else(PoisonError::into_inner).line(Stream::Stderr, text.as_bytes());
+        self.sink.lock().unwrap_or_else(PoisonError::into_inner).line(Stream::Stderr, Weight::Log, text.as_bytes());
     }
+}
+
+/// What is said, with its newline, once somebody reads again.
+pub fn lines_not_shown(style: LineStyle, count: usize) -> String {
+    let (lines, them) = if count == 1 { ("line was", "it") } else { ("lines were", "them") };
+    warning(style, format!("{count} {lines} not shown: nobody read what was written before {them}")) + "\n"
+}
+
+/// What is said where `--quiet` shows only the last of what it kept back.
+pub fn earlier_lines_not_shown(style: LineStyle, count: usize) -> String {
+    warning(style, format!("{count} earlier {} not shown", if count == 1 { "line is" } else { "lines are" }))
+}
+
+fn warning(style: LineStyle, message: String) -> String {
+    Line { level: Level::WARN, message, fields: Fields::new() }.format(style, Timestamp::now())
 }
 
 /// One event, taken apart.
@@ -179,16 +195,22 @@ impl Visit for Line {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
+    use crate::report::outlet::{Outlet, Outputs};
     use crate::report::testing::Capture;
 
     fn logged(style: LineStyle, verbosity: u8, log: impl FnOnce()) -> String {
         let capture = Capture::default();
-        let sink = Sink::new(Box::new(Capture::default()), Box::new(capture.clone()), false);
-        let layer = LogLayer { sink: Arc::new(Mutex::new(sink)), style, threshold: Threshold::of_verbosity(verbosity) };
+        let outputs = Outputs { stdout: Box::new(Capture::default()), stderr: Box::new(capture.clone()) };
+        let outlet = Outlet::start(outputs, style).expect("a thread");
+        let sink = Arc::new(Mutex::new(Sink::new(outlet.clone(), style, false)));
+        let layer = LogLayer { sink, style, threshold: Threshold::of_verbosity(verbosity) };
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
+        outlet.drain(Duration::from_secs(30), Duration::from_secs(30));
         capture.text()
     }
 

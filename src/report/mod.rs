@@ -1,15 +1,18 @@
 //! The only place that prints.
 //!
 //! Data goes to stdout; status, log lines and the summary to stderr. On a terminal one live line stays below all
-//! others. Nothing here fails or blocks the upload: an output that is closed takes nothing, and that is all.
+//! others. All of it passes through one queue, and one thread writes it ([`outlet`]): an output that is closed, or that
+//! nobody reads, neither ends nor blocks an upload. Only data must be written, and its command waits for that.
 //!
 //! Log lines come through `tracing`: see [`logging`] for what each level is for.
 
 mod confirm;
 mod escape;
 mod json;
+mod live_line;
 pub mod logging;
 mod metrics;
+mod outlet;
 mod progress;
 mod rate;
 mod sink;
@@ -21,28 +24,34 @@ use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use anyhow::{Context, anyhow};
 use jiff::Timestamp;
 use tracing_subscriber::layer::SubscriberExt;
 
 pub use escape::escape;
 pub use metrics::RunMetrics;
+pub use outlet::Stream;
 pub use progress::Progress;
 pub use rate::RateMeter;
-pub use sink::Stream;
 pub use status_line::Status;
 pub use summary::{DumperSummary, LocalFiles, Summary};
 pub use table::{Align, Table};
 
 use crate::dumper::ChildLine;
-use crate::hint::hint_of;
+use crate::hint::{HintExt, hint_of, hinted};
 use json::Fields;
 use logging::{LineStyle, LogLayer, Threshold};
+use outlet::{Outlet, Outputs, WRITER, Weight};
 use sink::Sink;
 use status_line::Throttle;
 
 /// Off a terminal a status is a line in a log, which is read later.
 const STATUS_LINE_EVERY: Duration = Duration::from_secs(10);
+/// At the end: how long a reader who takes nothing is waited for, and one who does.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(2);
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(30);
+/// The same where a second signal ends us at once.
+const AT_ONCE: Duration = Duration::from_millis(200);
 
 /// How the program was asked to print.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,19 +85,20 @@ pub struct Report {
 
 impl Report {
     /// Output to stdout and stderr, and log lines from now on. Once in a program.
-    pub fn start(settings: &OutputSettings) -> Self {
+    pub fn start(settings: &OutputSettings) -> anyhow::Result<Self> {
         let is_terminal = std::io::stderr().is_terminal();
         let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let terminal = is_terminal.then_some(Terminal { color: !no_color && !is_dumb, live_line: !is_dumb });
-        let sink = Sink::new(Box::new(std::io::stdout()), Box::new(std::io::stderr()), settings.is_quiet);
-        let report = Self::new(settings, terminal, sink);
+        let outputs = Outputs::of_the_program().context("cannot open standard output and standard error")?;
+        let report = Self::new(settings, terminal, outputs).context("cannot start the thread that writes")?;
         // Fails only where there is one already, and then lines go there.
         let _ = tracing::subscriber::set_global_default(report.subscriber(settings));
-        report
+        report.take_panics();
+        Ok(report)
     }
 
-    fn new(settings: &OutputSettings, terminal: Option<Terminal>, sink: Sink) -> Self {
+    fn new(settings: &OutputSettings, terminal: Option<Terminal>, outputs: Outputs) -> std::io::Result<Self> {
         let style = match (settings.log_format, terminal) {
             (LogFormat::Json, _) => LineStyle::Json,
             (LogFormat::Text, Some(Terminal { color, .. })) => LineStyle::Terminal { color },
@@ -101,7 +111,26 @@ impl Report {
             && !settings.is_quiet;
         let throttle = || Arc::new(Mutex::new(Throttle::new(STATUS_LINE_EVERY)));
         let status_lines = (!has_live_line && settings.verbosity > 0).then(throttle);
-        Self { sink: Arc::new(Mutex::new(sink)), style, has_live_line, status_lines }
+        let sink = Sink::new(Outlet::start(outputs, style)?, style, settings.is_quiet);
+        Ok(Self { sink: Arc::new(Mutex::new(sink)), style, has_live_line, status_lines })
+    }
+
+    /// A panic is said through the queue, too: the thread that panics must not wait for a reader. Only the one that
+    /// writes says its own by itself.
+    fn take_panics(&self) {
+        let report = self.clone();
+        std::panic::set_hook(Box::new(move |panic| {
+            let backtrace = std::backtrace::Backtrace::capture();
+            if std::thread::current().name() == Some(WRITER) {
+                eprintln!("mydumper2s3: error: {panic}\n{backtrace}");
+                return;
+            }
+            let error = anyhow!("{panic}");
+            report.fatal(&hinted(error, "this is a fault of mydumper2s3: please report it with the lines before it"));
+            if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
+                report.line(Weight::Verdict, &backtrace.to_string());
+            }
+        }));
     }
 
     fn subscriber(&self, settings: &OutputSettings) -> impl tracing::Subscriber + Send + Sync + use<> {
@@ -122,31 +151,22 @@ impl Report {
             return self.show_live(now, |width| status.line(width));
         }
         if self.is_status_line_due(now) {
-            self.json(status.json());
+            self.json(Weight::Log, status.json());
         }
     }
 
     /// Redraws the live line; or, where there is none, writes the line now and then if `-v` was given.
     fn show_live(&self, now: Instant, line: impl FnOnce(usize) -> String) {
         if self.has_live_line {
-            let columns = console::Term::stderr().size_checked().map_or(80, |(_, columns)| usize::from(columns));
-            // The spinner and its space; and a terminal may wrap when its last column is written.
-            let line = line(columns.saturating_sub(3));
-            let mut sink = self.sink();
-            if sink.live().is_none() {
-                sink.set_live(Some(live_bar()));
-            }
-            if let Some(bar) = sink.live() {
-                bar.set_message(line);
-            }
+            self.sink().outlet().show_live(Some(line(live_line::width())));
         } else if self.is_status_line_due(now) {
             let line = logging::Line { level: tracing::Level::DEBUG, message: line(usize::MAX), fields: Fields::new() };
-            self.line(Stream::Stderr, &line.format(self.style, Timestamp::now()));
+            self.line(Weight::Log, &line.format(self.style, Timestamp::now()));
         }
     }
 
     fn clear_live(&self) {
-        self.sink().set_live(None);
+        self.sink().outlet().show_live(None);
     }
 
     fn is_status_line_due(&self, now: Instant) -> bool {
@@ -175,29 +195,40 @@ impl Report {
     /// In JSON it becomes an object, so that each line stays one.
     pub fn child_output(&self, line: &[u8], stream: Stream) {
         if self.style != LineStyle::Json {
-            return self.sink().line(stream, line);
+            return self.sink().line(stream, Weight::Log, line);
         }
-        self.json(vec![
+        let fields = vec![
             ("event", "mydumper".into()),
             ("stream", if stream == Stream::Stdout { "stdout" } else { "stderr" }.into()),
             ("message", String::from_utf8_lossy(line).into()),
-        ]);
+        ];
+        self.json(Weight::Log, fields);
     }
 
     /// Data that was asked for, on stdout, also with `--quiet`: that is about what nobody asked for.
-    pub fn table(&self, table: &Table) {
-        self.sink().print(Stream::Stdout, table.render().as_bytes());
+    pub async fn table(&self, table: &Table) -> anyhow::Result<()> {
+        self.write_data(table.render()).await
     }
 
     /// A line of data on stdout. Names in it must have gone through [`escape`], or be JSON.
-    pub fn data(&self, line: &str) {
-        self.sink().print(Stream::Stdout, format!("{line}\n").as_bytes());
+    pub async fn data(&self, line: &str) -> anyhow::Result<()> {
+        self.write_data(format!("{line}\n")).await
+    }
+
+    /// Waits until it is written: what somebody asked for is never left away.
+    async fn write_data(&self, text: String) -> anyhow::Result<()> {
+        let written = self.sink().data(Stream::Stdout, text.into_bytes());
+        let written =
+            written.await.unwrap_or_else(|_| Err(std::io::Error::other("the thread that writes has panicked")));
+        written
+            .context("cannot write to standard output")
+            .hint("what was written is not all: use the exit status, and make room or read to the end")
     }
 
     /// A line that must be seen although all went well: with `--quiet` it is printed at once. Elsewhere the summary has
     /// said the same.
     pub fn notice(&self, message: &str) {
-        let mut sink = self.sink();
+        let sink = self.sink();
         if !sink.is_quiet() {
             return;
         }
@@ -207,16 +238,16 @@ impl Report {
             }
             _ => format!("mydumper2s3: {}", escape(message)),
         };
-        sink.print(Stream::Stderr, format!("{line}\n").as_bytes());
+        sink.notice(&line);
     }
 
     /// What is said at the end.
     pub fn summary(&self, summary: &Summary) {
         self.clear_live();
         if self.style == LineStyle::Json {
-            self.json(summary.json());
+            self.json(Weight::Verdict, summary.json());
         } else {
-            self.line(Stream::Stderr, &summary.text());
+            self.line(Weight::Verdict, &summary.text());
         }
     }
 
@@ -225,38 +256,50 @@ impl Report {
         self.clear_live();
         let (message, hint) = (format!("{error:#}"), hint_of(error));
         if self.style == LineStyle::Json {
-            return self.json(vec![
+            let fields = vec![
                 ("event", "error".into()),
                 ("level", "ERROR".into()),
                 ("message", message.into()),
                 ("hint", hint.into()),
-            ]);
+            ];
+            return self.json(Weight::Verdict, fields);
         }
         let line = logging::Line { level: tracing::Level::ERROR, message, fields: Fields::new() };
         // Without a time, off a terminal, too: it is what a person sees who has just made a mistake.
         let color = self.style == LineStyle::Terminal { color: true };
-        self.line(Stream::Stderr, &line.format(LineStyle::Terminal { color }, Timestamp::now()));
+        self.line(Weight::Verdict, &line.format(LineStyle::Terminal { color }, Timestamp::now()));
         if let Some(hint) = hint {
-            self.line(Stream::Stderr, &format!("hint: {}", escape(&hint)));
+            self.line(Weight::Verdict, &format!("hint: {}", escape(&hint)));
         }
     }
 
-    /// The last call: takes the live line away, and shows what `--quiet` kept back if the run failed.
+    /// The last call: takes the live line away, shows what `--quiet` kept back if the run failed, and waits until all is
+    /// written, but not for somebody who does not read.
     pub fn finish(&self, exit_status: u8) {
         let mut sink = self.sink();
-        sink.set_live(None);
         if exit_status != 0 {
             sink.release();
         }
+        let outlet = sink.outlet().clone();
+        drop(sink);
+        outlet.show_live(None);
+        outlet.drain(LAST_WORDS_PATIENCE, LAST_WORDS_LIMIT);
+    }
+
+    /// The last call where the program ends amid everything.
+    pub fn finish_at_once(&self) {
+        let outlet = self.sink().outlet().clone();
+        outlet.show_live(None);
+        outlet.drain(AT_ONCE, AT_ONCE);
     }
 
     /// One object on stderr, with its time.
-    fn json(&self, fields: Fields) {
-        self.line(Stream::Stderr, &json::line(Timestamp::now(), fields));
+    fn json(&self, weight: Weight, fields: Fields) {
+        self.line(weight, &json::line(Timestamp::now(), fields));
     }
 
-    fn line(&self, stream: Stream, line: &str) {
-        self.sink().line(stream, line.as_bytes());
+    fn line(&self, weight: Weight, line: &str) {
+        self.sink().line(Stream::Stderr, weight, line.as_bytes());
     }
 
     fn sink(&self) -> MutexGuard<'_, Sink> {
@@ -269,17 +312,6 @@ impl Report {
 struct Terminal {
     color: bool,
     live_line: bool,
-}
-
-/// A spinner that turns by itself, so that one sees the program live while nothing changes.
-fn live_bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
-    // wide_msg cuts the line where the terminal has just become narrower.
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(150));
-    bar
 }
 
 #[cfg(test)]

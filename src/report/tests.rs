@@ -17,16 +17,29 @@ struct Output {
 impl Output {
     fn new(settings: OutputSettings) -> Self {
         let (stdout, stderr) = (Capture::default(), Capture::default());
-        let sink = Sink::new(Box::new(stdout.clone()), Box::new(stderr.clone()), settings.is_quiet);
-        Self { report: Report::new(&settings, None, sink), settings, stdout, stderr }
+        let outputs = Outputs { stdout: Box::new(stdout.clone()), stderr: Box::new(stderr.clone()) };
+        Self { report: Report::new(&settings, None, outputs).expect("a thread"), settings, stdout, stderr }
     }
 
     fn log(&self, log: impl FnOnce()) {
         tracing::subscriber::with_default(self.report.subscriber(&self.settings), log);
     }
 
+    fn drained(&self) -> &Self {
+        self.report.sink().outlet().drain(Duration::from_secs(30), Duration::from_secs(30));
+        self
+    }
+
+    fn stdout(&self) -> String {
+        self.drained().stdout.text()
+    }
+
+    fn stderr(&self) -> String {
+        self.drained().stderr.text()
+    }
+
     fn objects(&self) -> Vec<Map<String, Value>> {
-        self.stderr.text().lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect()
+        self.stderr().lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect()
     }
 }
 
@@ -79,7 +92,7 @@ fn off_a_terminal_status_lines_need_verbose_and_come_every_ten_seconds() {
                 .report
                 .status_at(&Status { phase: "uploading", ..Status::default() }, start + Duration::from_secs(second));
         }
-        output.stderr.text().lines().count()
+        output.stderr().lines().count()
     };
     assert_eq!(count(OutputSettings::default()), 0);
     assert_eq!(count(verbose()), 3);
@@ -91,8 +104,8 @@ fn the_childs_output_passes_through_byte_for_byte() {
     let output = Output::new(OutputSettings::default());
     output.report.child_output(b"** Message: \x1b[1mx", Stream::Stdout);
     output.report.child_output(b"y", Stream::Stderr);
-    assert_eq!(output.stdout.text(), "** Message: \x1b[1mx\n");
-    assert_eq!(output.stderr.text(), "y\n");
+    assert_eq!(output.stdout(), "** Message: \x1b[1mx\n");
+    assert_eq!(output.stderr(), "y\n");
 }
 
 #[test]
@@ -100,7 +113,7 @@ fn quiet_prints_nothing_when_the_status_is_0() {
     let output = Output::new(quiet());
     run_everything(&output);
     output.report.finish(0);
-    assert_eq!((output.stdout.text(), output.stderr.text()), (String::new(), String::new()));
+    assert_eq!((output.stdout(), output.stderr()), (String::new(), String::new()));
 }
 
 #[test]
@@ -108,11 +121,11 @@ fn what_must_be_seen_is_printed_even_if_quiet() {
     let output = Output::new(quiet());
     output.report.notice("its exit status was not seen");
     output.report.finish(0);
-    assert_eq!(output.stderr.text(), "mydumper2s3: its exit status was not seen\n");
+    assert_eq!(output.stderr(), "mydumper2s3: its exit status was not seen\n");
     // The summary has said it.
     let output = Output::new(OutputSettings::default());
     output.report.notice("its exit status was not seen");
-    assert_eq!(output.stderr.text(), "");
+    assert_eq!(output.stderr(), "");
 }
 
 #[test]
@@ -121,11 +134,11 @@ fn quiet_prints_everything_when_it_is_not() {
     run_everything(&output);
     output.report.fatal(&anyhow!("broken"));
     output.report.finish(1);
-    let text = output.stderr.text();
+    let text = output.stderr();
     for word in ["phase", "child error", "done", "mydumper2s3: error: broken"] {
         assert!(text.contains(word), "{word}: {text}");
     }
-    assert!(output.stdout.text().contains("child"));
+    assert!(output.stdout().contains("child"));
 }
 
 #[test]
@@ -138,17 +151,17 @@ fn json_is_one_object_a_line_whatever_is_written() {
     let expected = [None, Some("status"), Some("mydumper"), Some("mydumper"), Some("summary"), Some("error")];
     assert_eq!(events, expected);
     assert!(objects.iter().all(|object| object["timestamp"].is_string()));
-    assert_eq!(output.stdout.text(), "");
+    assert_eq!(output.stdout(), "");
 }
 
-#[test]
-fn data_goes_to_stdout_even_if_quiet() {
+#[tokio::test]
+async fn data_goes_to_stdout_even_if_quiet() {
     let output = Output::new(quiet());
     let mut table = Table::new([("FILE", Align::Left)]);
     table.row(["a"]);
-    output.report.table(&table);
-    output.report.data("{}");
-    assert_eq!(output.stdout.text(), "FILE\na\n{}\n");
+    output.report.table(&table).await.expect("written");
+    output.report.data("{}").await.expect("written");
+    assert_eq!(output.stdout(), "FILE\na\n{}\n");
 }
 
 #[test]
@@ -157,7 +170,7 @@ fn an_error_is_printed_with_its_causes_and_its_hint_on_a_line_of_its_own() {
     let error = Err::<(), _>(anyhow!("access denied\n").context("cannot upload 'a'")).hint("allow s3:PutObject");
     output.report.fatal(&error.expect_err("an error"));
     let expected = "mydumper2s3: error: cannot upload 'a': access denied\\n\nhint: allow s3:PutObject\n";
-    assert_eq!(output.stderr.text(), expected);
+    assert_eq!(output.stderr(), expected);
 }
 
 #[test]
@@ -166,6 +179,6 @@ fn progress_off_a_terminal_is_a_line_with_verbose() {
     let progress = output.report.progress("verifying", 3, 0);
     progress.advance(3, 0);
     drop(progress);
-    let text = output.stderr.text();
+    let text = output.stderr();
     assert!(text.ends_with(" DEBUG verifying · 0 of 3 files\n") && text.lines().count() == 1, "{text}");
 }

@@ -22,6 +22,7 @@ mod list;
 mod listings;
 mod memory;
 mod outage;
+mod output;
 mod promises;
 mod proof;
 mod prune;

@@ -60,9 +60,9 @@ pub async fn list(store: &Store, args: &ListArgs, report: &Report, now: Timestam
     let files = files(store, args).await?;
     if args.json {
         let dump = DumpJson::from(&dump);
-        report.data(&to_json(&FilesJson { bucket: store.bucket(), dump, files })?);
+        report.data(&to_json(&FilesJson { bucket: store.bucket(), dump, files })?).await?;
     } else {
-        report.table(&table(&files));
+        report.table(&table(&files)).await?;
     }
     Ok(Status::Success)
 }

@@ -77,7 +77,7 @@ async fn restore(args: &RestoreArgs, report: &Report) -> Result<Status, Failure>
             "{count} files have no hash to compare with, in the bucket or the manifest: only their size is proved"
         );
     }
-    report.data(&myloader::command_line(&args.dir));
+    report.data(&myloader::command_line(&args.dir)).await?;
     myloader::warn_of_generations(plan.generation()).await;
     plan.conclude()
 }

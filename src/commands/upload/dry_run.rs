@@ -31,7 +31,7 @@ pub async fn run(args: &UploadArgs, report: &Report) -> Result<(), Failure> {
     let Some(mut found) = found else {
         facts.row(["dump", "none in the directory now"]);
         facts.row(["prefix", &args.destination.prefix.to_string()]);
-        report.table(&facts);
+        report.table(&facts).await?;
         return Ok(());
     };
     let life = found.dump.probe(&found.directory, std::time::Instant::now());
@@ -52,8 +52,8 @@ pub async fn run(args: &UploadArgs, report: &Report) -> Result<(), Failure> {
         Some(why) => format!("cannot be removed: {why}"),
     };
     facts.row(["local files", &removal]);
-    report.table(&facts);
-    report.table(&fates(args, &found, prefix, &header)?);
+    report.table(&facts).await?;
+    report.table(&fates(args, &found, prefix, &header)?).await?;
     Ok(())
 }
 

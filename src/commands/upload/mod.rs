@@ -176,13 +176,11 @@ impl Totals {
 /// Uploads a dump, and says how it went.
 pub async fn run(args: &UploadArgs, report: &Report, stop: &Stop) -> Status {
     if args.dry_run {
-        return match dry_run::run(args, report).await {
-            Ok(()) => Status::Success,
-            Err(failure) => {
-                report.fatal(&failure.error);
-                failure.status
-            }
+        let shown = tokio::select! {
+            shown = dry_run::run(args, report) => shown,
+            signal = stop.wait() => return Status::Signal(signal),
         };
+        return shown.map_or_else(|failure| super::fail(report, &failure), |()| Status::Success);
     }
     let began = Instant::now();
     let mut totals = Totals::new(report);

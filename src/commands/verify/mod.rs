@@ -74,21 +74,22 @@ async fn verify(args: &VerifyArgs, report: &Report) -> Result<Status, Failure> {
         hasher: Hasher::new(args.workers),
         progress: report.progress("verifying", files as usize, bytes),
     };
-    let mut outcome = Outcome::begin(args, report, store.uri(&prefix.directory()), manifest.as_deref());
+    let mut outcome = Outcome::begin(args, report, store.uri(&prefix.directory()), manifest.as_deref()).await?;
     outcome.local_files(local.len());
     let entries = entries(manifest.as_deref(), listing, local);
     let mut findings = Box::pin(entries.map(|entry| judge.judge(entry)).buffer_unordered(args.workers));
     while let Some(finding) = findings.next().await {
-        outcome.add(finding.map_err(|error| Failure::failed(anyhow!(error).context("the dump is not verified")))?);
+        let finding = finding.map_err(|error| Failure::failed(anyhow!(error).context("the dump is not verified")))?;
+        outcome.add(finding).await?;
     }
-    outcome.missing(standing.missing());
+    outcome.missing(standing.missing()).await?;
     if let Some(metadata) = standing.metadata().filter(|_| args.deep) {
         outcome.prove_rows(metadata);
     }
     // Takes the progress line away.
     drop(findings);
     drop(judge);
-    standing.judge(outcome.finish())
+    standing.judge(outcome.finish().await?)
 }
 
 /// Fetches the manifest and makes sure that it is the one that is meant.

@@ -85,7 +85,12 @@ struct FileLine<'a> {
 
 impl<'a> Outcome<'a> {
     /// Nothing was found yet. With `--json` the report's head is written.
-    pub fn begin(args: &VerifyArgs, report: &'a Report, uri: String, manifest: Option<&Spooled>) -> Self {
+    pub async fn begin(
+        args: &VerifyArgs,
+        report: &'a Report,
+        uri: String,
+        manifest: Option<&Spooled>,
+    ) -> anyhow::Result<Self> {
         if args.json {
             let head = Head {
                 format: FORMAT,
@@ -99,9 +104,9 @@ impl<'a> Outcome<'a> {
             };
             let head = json(&head);
             // The files follow as one field more.
-            report.data(&format!("{},\"files\":[", head.strip_suffix('}').unwrap_or(&head)));
+            report.data(&format!("{},\"files\":[", head.strip_suffix('}').unwrap_or(&head))).await?;
         }
-        Self {
+        Ok(Self {
             report,
             uri,
             counts: Counts::default(),
@@ -114,7 +119,7 @@ impl<'a> Outcome<'a> {
             row_proof: None,
             left_out: manifest.and_then(|manifest| manifest.header.left_out.clone()).unwrap_or_default(),
             json_separator: args.json.then_some(""),
-        }
+        })
     }
 
     /// How many local files there were to compare with.
@@ -123,7 +128,7 @@ impl<'a> Outcome<'a> {
     }
 
     /// One file more.
-    pub fn add(&mut self, finding: Finding) {
+    pub async fn add(&mut self, finding: Finding) -> anyhow::Result<()> {
         let verdict = finding.judgement.verdict;
         let record = finding.record.as_ref();
         self.file(&FileLine {
@@ -134,7 +139,8 @@ impl<'a> Outcome<'a> {
             etag: finding.etag.as_ref(),
             version_id: record.and_then(|record| record.version_id.as_deref()),
             proof_at_upload: record.map(name_of),
-        });
+        })
+        .await?;
         if verdict == Verdict::Match {
             self.proved_bytes += finding.size;
             for (count, by) in self.proofs.iter_mut().zip(By::ALL) {
@@ -144,6 +150,7 @@ impl<'a> Outcome<'a> {
         if self.is_deep {
             self.rows.push((finding.name, finding.rows));
         }
+        Ok(())
     }
 
     /// Compares the rows in the files that were read with those that `metadata` counts.
@@ -153,52 +160,54 @@ impl<'a> Outcome<'a> {
     }
 
     /// Files that only `metadata` names.
-    pub fn missing(&mut self, missing: &[Missing]) {
+    pub async fn missing(&mut self, missing: &[Missing]) -> anyhow::Result<()> {
         for Missing { name, why } in missing {
             let (verdict, because) = (Verdict::Missing, why.as_str());
             let unknown = (None, None, None, None);
             let (size, etag, version_id, proof_at_upload) = unknown;
-            self.file(&FileLine { name, verdict, because, size, etag, version_id, proof_at_upload });
+            self.file(&FileLine { name, verdict, because, size, etag, version_id, proof_at_upload }).await?;
         }
+        Ok(())
     }
 
-    fn file(&mut self, line: &FileLine) {
+    async fn file(&mut self, line: &FileLine<'_>) -> anyhow::Result<()> {
         self.counts.add(line.verdict);
         if let Some(separator) = self.json_separator {
-            self.report.data(&format!("{separator}{}", json(line)));
+            self.report.data(&format!("{separator}{}", json(line))).await?;
             self.json_separator = Some(",");
         }
         if line.verdict != Verdict::Match {
             let (name, why) = (line.name.to_owned(), line.because.to_owned());
             self.differing.push(Differing { name, verdict: line.verdict, why });
         }
+        Ok(())
     }
 
     /// Writes what was found; status 0 if every file is proved.
-    pub fn finish(mut self) -> Status {
+    pub async fn finish(mut self) -> anyhow::Result<Status> {
         let rows_differ = self.row_proof.as_ref().is_some_and(|proof| proof.differing().count() > 0);
         let is_right = self.counts.is_all_match() && self.counts.total() > 0 && !rows_differ;
         let status = if is_right { Status::Success } else { Status::Difference };
         if self.json_separator.is_some() {
-            self.json_tail(status);
+            self.json_tail(status).await?;
         } else {
             self.differing.sort_by(|one, two| one.name.cmp(&two.name));
-            self.table();
+            self.table().await?;
         }
-        status
+        Ok(status)
     }
 
-    fn json_tail(&self, status: Status) {
+    async fn json_tail(&self, status: Status) -> anyhow::Result<()> {
         let counts = Verdict::ALL.map(|verdict| (verdict.as_str(), self.counts.of(verdict)));
         let counts: serde_json::Map<_, _> =
             counts.map(|(name, count)| (name.to_owned(), count.into())).into_iter().collect();
         let all_match = status == Status::Success;
         let tables = self.row_proof.as_ref().map(|proof| format!(",\"tables\":{}", json(&proof.tables)));
         let tables = tables.unwrap_or_default();
-        self.report.data(&format!("]{tables},\"counts\":{},\"all_match\":{all_match}}}", json(&counts)));
+        self.report.data(&format!("]{tables},\"counts\":{},\"all_match\":{all_match}}}", json(&counts))).await
     }
 
-    fn table(&self) {
+    async fn table(&self) -> anyhow::Result<()> {
         let mut table = Table::new([("VERDICT", Align::Left), ("FILE", Align::Left), ("WHY", Align::Left)]);
         for Differing { name, verdict, why } in &self.differing {
             table.row([verdict.as_str(), name, why]);
@@ -207,22 +216,25 @@ impl<'a> Outcome<'a> {
             let name = format!("{}.{}", of_table.database, of_table.table);
             table.row([Verdict::Mismatch.as_str(), &name, &of_table.difference().unwrap_or_default()]);
         }
-        self.report.table(&table);
+        self.report.table(&table).await?;
         let local = self.local_files.map_or_else(String::new, |count| format!("; {count} local files compared"));
         let bytes = ByteSize(self.proved_bytes).human();
         let uri = escape(&self.uri);
-        self.report.data(&format!("{uri}: {} ({bytes} proved{local})", self.counts.in_words()));
+        self.report.data(&format!("{uri}: {} ({bytes} proved{local})", self.counts.in_words())).await?;
         let proofs = self.proofs.iter().zip(By::ALL).filter(|(count, _)| **count > 0);
         let proofs: Vec<_> = proofs.map(|(count, by)| format!("{count} {}", by.as_str())).collect();
         if !proofs.is_empty() {
-            self.report.data(&format!("proved: {}", proofs.join(", ")));
+            self.report.data(&format!("proved: {}", proofs.join(", "))).await?;
         }
         if let Some(proof) = &self.row_proof {
-            self.report.data(&proof.in_words());
+            self.report.data(&proof.in_words()).await?;
         }
         if !self.left_out.is_empty() {
-            self.report.data(&format!("left out by mydumper, as it was asked to: {}", in_words(&self.left_out)));
+            self.report
+                .data(&format!("left out by mydumper, as it was asked to: {}", in_words(&self.left_out)))
+                .await?;
         }
+        Ok(())
     }
 }
 
