@@ -35,7 +35,8 @@ pub struct Listed {
 }
 
 impl Listed {
-    fn new(name: FileName, object: ListedObject) -> Self {
+    /// The object of that name.
+    pub fn new(name: FileName, object: ListedObject) -> Self {
         let ListedObject { size, etag, modified, storage_class, .. } = object;
         let storage_class = storage_class.filter(|class| class != "STANDARD").map(String::into_boxed_str);
         Self { name, size, etag, modified, storage_class }

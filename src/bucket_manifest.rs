@@ -33,22 +33,33 @@ pub async fn read_manifest(
     listed: Option<&ListedObject>,
     each: impl FnMut(ManifestFile),
 ) -> Result<Option<ReadManifest>, StoreError> {
+    match listed {
+        Some(listed) => read_pieces(store, &mut listed.clone(), each, |_| Interest::More).await,
+        None => Ok(None),
+    }
+}
+
+/// The same; afterwards `listed` tells size and ETag of what was read, where the listing lagged behind.
+pub async fn read_current(
+    store: &Store,
+    listed: &mut ListedObject,
+    each: impl FnMut(ManifestFile),
+) -> Result<Option<ReadManifest>, StoreError> {
     read_pieces(store, listed, each, |_| Interest::More).await
 }
 
 async fn read_pieces(
     store: &Store,
-    listed: Option<&ListedObject>,
+    listed: &mut ListedObject,
     mut each: impl FnMut(ManifestFile),
     mut piece: impl FnMut(&Bytes) -> Interest,
 ) -> Result<Option<ReadManifest>, StoreError> {
-    let Some(listed) = listed else { return Ok(None) };
-    let mut object = ObjectRef { key: listed.key.clone(), size: listed.size, etag: listed.etag.clone() };
     let mut tries = 1;
     loop {
-        if object.size > manifest::SIZE_MAX {
+        if listed.size > manifest::SIZE_MAX {
             return Ok(Some(Err(BadManifest::TooLarge("the whole of it"))));
         }
+        let object = ObjectRef { key: listed.key.clone(), size: listed.size, etag: listed.etag.clone() };
         let mut has_begun = false;
         let seen = |bytes: &Bytes| {
             has_begun = true;
@@ -60,8 +71,8 @@ async fn read_pieces(
             Err(error) if error.kind == ErrorKind::NoSuchKey => return Ok(None),
             read => return read.map(Some),
         }
-        let Some(head) = store.head(&object.key).await? else { return Ok(None) };
-        object = ObjectRef { size: head.size, etag: head.etag, ..object };
+        let Some(head) = store.head(&listed.key).await? else { return Ok(None) };
+        (listed.size, listed.etag) = (head.size, head.etag);
     }
 }
 
@@ -152,7 +163,10 @@ impl Spooled {
             written = (&file).write_all(bytes);
             if written.is_ok() { Interest::More } else { Interest::Lost }
         };
-        let read = read_pieces(store, listed, drop, keep).await?;
+        let read = match listed {
+            Some(listed) => read_pieces(store, &mut listed.clone(), drop, keep).await?,
+            None => None,
+        };
         written.context("no memory for the manifest")?;
         Ok(match read {
             None => Fetched::Absent,

@@ -5,33 +5,36 @@
 //! of the request where the store knows conditions. Once it is lost or the last manifest is written, nothing is written.
 
 mod digests;
+mod place;
+mod writing;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
 use jiff::Timestamp;
+use tokio::sync::{Mutex, MutexGuard};
 use tracing::{debug, info, warn};
 
 use self::digests::Digests;
+use self::place::{Holes, clear, occupied, unclaimed};
+pub use self::place::{check_free, may_clear};
+pub use self::writing::is_another;
+use self::writing::{Text, Unanswered};
 use crate::bucket_dump::{Listed, Listing};
-use crate::bucket_manifest::read_manifest;
+use crate::bucket_manifest::read_current;
 use crate::cli::DestinationArgs;
 use crate::exit_status::Failure;
 use crate::hint::hinted;
-use crate::model::etag::{ETag, Md5Digest};
-use crate::model::file_kind::could_be_dump_file;
-use crate::model::file_name::{FileName, METADATA};
-use crate::model::manifest::{self, DumpStateWord, DumperExit, ManifestHeader, ObjectRecord};
+use crate::model::etag::ETag;
+use crate::model::file_name::FileName;
+use crate::model::manifest::{DumpStateWord, DumperExit, ManifestHeader, ObjectRecord};
 use crate::model::object_key::Prefix;
-use crate::model::standing::may_be_alive;
-use crate::platform;
-use crate::removal::Removal;
-use crate::s3::{Condition, ErrorKind, FileRange, PutAnswer, Store, StoreError};
-use crate::transfer::{DUMP_ID, TRIES, Transfer};
+use crate::s3::{Condition, ErrorKind, ListedObject, Store, StoreError};
+use crate::transfer::{TRIES, Transfer};
 
 /// Where a store knows no conditions two dumps may claim one prefix at the same time, and both believe it. So long after
 /// our claim was written no claim can be under way any more whose writer saw the prefix free: the time a request may take.
@@ -95,6 +98,8 @@ pub struct Claim {
     conditions: Conditions,
     /// What the store's answers prove.
     digests: Digests,
+    /// What may stand there though no answer said so.
+    unanswered: Unanswered,
     /// Nobody may be asked.
     write_only: bool,
     /// Nothing is written any more: the last manifest is, or the prefix is another's.
@@ -105,7 +110,34 @@ pub struct Claim {
 }
 
 /// The claim as those share it who write in it: what is learned of the dump's end, the renewal, the commit, a stop.
-pub type SharedClaim = Arc<tokio::sync::Mutex<Claim>>;
+#[derive(Debug, Clone)]
+pub struct SharedClaim(Arc<Mutex<Claim>>);
+
+impl SharedClaim {
+    /// What was claimed.
+    pub fn new(claim: Claim) -> Self {
+        Self(Arc::new(Mutex::new(claim)))
+    }
+
+    /// For as long as the guard lives nobody else looks at it or writes in it.
+    pub async fn lock(&self) -> MutexGuard<'_, Claim> {
+        self.0.lock().await
+    }
+
+    /// [`Claim::note`], and it is carried through also where nobody waits for it any more: a request that is dropped may
+    /// still be carried out by the store, whenever it likes.
+    pub async fn note(&self, change: impl FnOnce(&mut ManifestHeader) + 'static) -> Result<(), ClaimError> {
+        let mut claim = Arc::clone(&self.0).lock_owned().await;
+        match tokio::task::spawn_local(async move { claim.note(change).await }).await {
+            Ok(noted) => noted,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                // The program is at its end.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}
 
 /// What claiming came to.
 #[derive(Debug)]
@@ -129,6 +161,7 @@ impl Claim {
             etag,
             conditions: Conditions::default(),
             digests: Digests::default(),
+            unanswered: Unanswered::default(),
             write_only,
             is_closed: false,
             is_lost: false,
@@ -158,7 +191,9 @@ impl Claim {
 
     /// How long to wait before the claim may be believed: nothing where the store knows conditions.
     pub fn wait_before_use(&self) -> Option<Duration> {
-        (!self.conditions.absent && !self.write_only).then(|| UNCONDITIONAL_WAIT.saturating_sub(self.written.elapsed()))
+        // Nor is it of use where nothing is sent any more.
+        let is_sure = self.conditions.absent || self.write_only || self.is_closed;
+        (!is_sure).then(|| UNCONDITIONAL_WAIT.saturating_sub(self.written.elapsed()))
     }
 
     /// Whether the claim is due to be renewed, if nothing was completed since then.
@@ -166,27 +201,8 @@ impl Claim {
         !self.write_only && completed.max(self.written).elapsed() >= RENEW_AFTER
     }
 
-    /// Looks whether the claim is still what we wrote. An error of the store says nothing.
-    pub async fn check(&mut self) -> Result<(), ClaimError> {
-        if self.write_only {
-            return Ok(());
-        }
-        if self.is_lost {
-            return Err(self.lost());
-        }
-        let there = self.store.head(&self.prefix.manifest_key()).await?;
-        let is_ours = match (&self.etag, there) {
-            (_, None) => false,
-            (Some(ours), Some(there)) => there.etag.as_ref() == Some(ours),
-            // A store that tells no ETag: the dump's id has to do.
-            (None, Some(there)) => there.metadata.get(DUMP_ID) == Some(&self.header.dump_id),
-        };
-        if is_ours { Ok(()) } else { Err(self.lost()) }
-    }
-
     /// Notes in the claim what became known, for a run that may come after this one, and shows that this one lives. Without
-    /// effect once the last
-    /// manifest is written, or where this very thing stands there already.
+    /// effect once the last manifest is written.
     pub async fn note(&mut self, change: impl FnOnce(&mut ManifestHeader)) -> Result<(), ClaimError> {
         if self.is_lost {
             return Err(self.lost());
@@ -198,9 +214,7 @@ impl Claim {
         // Whoever may only put renews nothing; that nothing stands there says so.
         self.header.renewed = Some(Timestamp::now()).filter(|_| !self.write_only);
         let text = Text::of(&self.header).map_err(|error| self.unwritable(error))?;
-        let condition = self.condition().await?;
-        let answer = self.put(&text, &condition).await;
-        self.take_in(answer, &ETag::of_single_put(text.md5)).await
+        self.write(&text).await
     }
 
     /// Writes the last manifest over the claim. Nothing is written after it.
@@ -210,44 +224,25 @@ impl Claim {
         }
         // Later it cannot be tried any more.
         let is_checked = if self.has_opaque_etags() { self.refuses_wrong_md5().await? } else { None };
-        let condition = self.condition().await?;
-        let key = self.prefix.manifest_key();
-        let object = match transfer.put_own(&key, file, condition, is_checked).await {
-            Ok(object) => object,
-            Err(error) => match error.downcast::<StoreError>() {
-                Ok(error) if is_another(&error) => return Err(self.lost()),
-                Ok(error) => return Err(error.into()),
-                Err(error) => return Err(self.unwritable(error)),
-            },
-        };
-        self.etag = object.etag.clone().or_else(|| object.hash.etag());
-        self.is_closed = true;
-        self.written = Instant::now();
-        Ok(object)
-    }
-
-    /// How the next manifest is to be put. Where the store knows no condition it is looked at just before.
-    async fn condition(&mut self) -> Result<Condition, ClaimError> {
-        match &self.etag {
-            Some(etag) if self.conditions.same => Ok(Condition::Is(etag.clone())),
-            _ => self.check().await.map(|()| Condition::None),
-        }
-    }
-
-    async fn put(&self, text: &Text, condition: &Condition) -> Result<PutAnswer, StoreError> {
-        let mut tries = 1;
-        loop {
-            match self.put_once(text, condition).await {
-                // Damaged on its way: once more, as for any file.
-                Err(error) if error.kind == ErrorKind::BadDigest && tries < TRIES => tries += 1,
-                answer => return answer,
+        for _ in 0..TRIES {
+            let condition = self.condition().await?;
+            let file = file.try_clone().map_err(|error| self.unwritable(error))?;
+            match transfer.put_own(&self.prefix.manifest_key(), file, condition, is_checked).await {
+                Ok(object) => {
+                    self.etag = object.etag.clone().or_else(|| object.hash.etag());
+                    self.is_closed = true;
+                    self.written = Instant::now();
+                    return Ok(object);
+                }
+                Err(error) => match error.downcast::<StoreError>() {
+                    // It may be a text of ours that nothing was heard of.
+                    Ok(error) if is_another(&error) => self.check().await?,
+                    Ok(error) => return Err(error.into()),
+                    Err(error) => return Err(self.unwritable(error)),
+                },
             }
         }
-    }
-
-    async fn put_once(&self, text: &Text, condition: &Condition) -> Result<PutAnswer, StoreError> {
-        let metadata = HashMap::from([(DUMP_ID.to_owned(), self.header.dump_id.clone())]);
-        self.store.put(&self.prefix.manifest_key(), text.range.clone(), text.md5, &metadata, condition).await
+        Err(self.lost())
     }
 
     /// Writes the claim where nobody may have been faster.
@@ -304,18 +299,8 @@ impl Claim {
         }
         match answer {
             Err(error) if !is_another(&error) => Err(refused(error)),
-            answer => self.take_in(answer, &sent).await.map_err(Failure::failed),
+            answer => self.take_in(answer, &sent).await.map(drop).map_err(Failure::failed),
         }
-    }
-
-    fn lost(&mut self) -> ClaimError {
-        (self.is_lost, self.is_closed) = (true, true);
-        ClaimError::Lost(self.store.uri(&self.prefix.manifest_key()))
-    }
-
-    fn unwritable(&self, error: impl fmt::Display) -> ClaimError {
-        let uri = self.store.uri(&self.prefix.manifest_key());
-        StoreError::of_answer(ErrorKind::Invalid, "PutObject", &uri, error.to_string()).into()
     }
 }
 
@@ -328,11 +313,6 @@ impl Claimed {
     }
 }
 
-/// What a condition is refused with where another object stands there, or none any more.
-pub fn is_another(error: &StoreError) -> bool {
-    matches!(error.kind, ErrorKind::Precondition | ErrorKind::NoSuchKey)
-}
-
 /// A store that does not know a condition refuses the request.
 fn is_unknown(error: &StoreError) -> bool {
     matches!(error.kind, ErrorKind::NotImplemented | ErrorKind::Invalid)
@@ -343,23 +323,6 @@ fn twice_refused(uri: &str, error: StoreError) -> Failure {
     let hint = "the manifest is written first and last under one key, so the store and its rules must let an object be \
                 overwritten; nothing was uploaded or removed";
     Failure::usage(hinted(error, hint))
-}
-
-/// A manifest without files, ready to be put.
-struct Text {
-    range: FileRange,
-    md5: Md5Digest,
-}
-
-impl Text {
-    fn of(header: &ManifestHeader) -> std::io::Result<Self> {
-        let mut text = Vec::new();
-        manifest::write(&mut text, header, std::iter::empty())?;
-        let mut file = platform::memory_file("manifest")?;
-        std::io::Write::write_all(&mut file, &text)?;
-        let range = FileRange { file: file.into(), offset: 0, length: text.len() as u64, content: None };
-        Ok(Self { range, md5: Md5Digest::of(&text) })
-    }
 }
 
 /// Claims a prefix for a dump, or finds it claimed by an earlier run for the same dump. `header` is what to write, and
@@ -377,8 +340,10 @@ pub async fn claim(
         claim.note(|_| {}).await.map_err(Failure::failed)?;
         return Ok(Claimed { claim, earlier: HashMap::new(), before: None, is_complete: false });
     }
+    let mut unlisted = None;
     for _ in 0..2 {
-        let listing = Listing::of(store, prefix).await.map_err(Failure::failed)?;
+        let mut listing = Listing::of(store, prefix).await.map_err(Failure::failed)?;
+        listing.manifest = listing.manifest.or(unlisted);
         if let Some(claimed) = claimed_before(store, prefix, &listing, header).await? {
             return Ok(claimed);
         }
@@ -393,8 +358,11 @@ pub async fn claim(
         let mut claim = fresh(None);
         match claim.begin().await {
             Ok(()) => {}
-            // Somebody was faster, or an answer to us was lost: the listing tells.
-            Err(error) if error.kind == ErrorKind::Precondition => continue,
+            // Somebody was faster, or an answer to us was lost, or the listing lags behind.
+            Err(error) if error.kind == ErrorKind::Precondition => {
+                unlisted = manifest_there(store, prefix).await.map_err(Failure::failed)?;
+                continue;
+            }
             Err(error) => return Err(Failure::failed(error)),
         }
         claim.probe().await?;
@@ -404,27 +372,10 @@ pub async fn claim(
     Err(occupied(store, prefix, "another program claimed it just now"))
 }
 
-/// What stands there may be all that there is of those files, so no option clears it.
-fn unclaimed(store: &Store, prefix: &Prefix, given_up: u64) -> Failure {
-    let uri = store.uri(&prefix.directory());
-    let error = anyhow!(
-        "{uri} holds objects and not the claim of this dump, of which {given_up} files were removed here after their \
-         upload to it"
-    );
-    let hint = "nothing was touched, here or there: these objects may be all that there is of the files, so save them \
-                first; the dump can be continued only where its mydumper2s3.json is put back";
-    Failure::usage(hinted(error, hint))
-}
-
-/// Whether a dump that has not begun yet could go to this prefix. `me`: as for [`may_clear`].
-pub async fn check_free(
-    store: &Store,
-    destination: &DestinationArgs,
-    prefix: &Prefix,
-    me: (&str, &str),
-) -> Result<(), Failure> {
-    let listing = Listing::of(store, prefix).await.map_err(Failure::usage)?;
-    if listing.is_empty() { Ok(()) } else { may_clear(store, destination, prefix, &listing, me).await }
+/// The manifest as the store itself shows it.
+async fn manifest_there(store: &Store, prefix: &Prefix) -> Result<Option<ListedObject>, StoreError> {
+    let key = prefix.manifest_key();
+    Ok(store.head(&key).await?.map(|head| ListedObject::of_head(key, head)))
 }
 
 /// The claim of an earlier run for the same dump.
@@ -435,7 +386,10 @@ async fn claimed_before(
     ours: &ManifestHeader,
 ) -> Result<Option<Claimed>, Failure> {
     let key = prefix.manifest_key();
-    let header = match read_manifest(store, listing.manifest.as_ref(), drop).await.map_err(Failure::failed)? {
+    let Some(mut manifest) = listing.manifest.clone() else { return Ok(None) };
+    let mut holes = Holes::default();
+    let each = |file| holes.see(listing, file);
+    let header = match read_current(store, &mut manifest, each).await.map_err(Failure::failed)? {
         Some(Ok(header)) if header.identity == ours.identity => header,
         Some(Ok(_)) | None => return Ok(None),
         Some(Err(error)) => {
@@ -444,7 +398,8 @@ async fn claimed_before(
         }
     };
     let is_complete = header.state == DumpStateWord::Complete && listing.has_metadata();
-    let earlier = listing.objects().iter().map(|object| (object.name.clone(), object.clone())).collect();
+    let mut earlier: HashMap<_, _> =
+        listing.objects().iter().map(|object| (object.name.clone(), object.clone())).collect();
     // What an earlier run saw of the dump's life still holds.
     let going_on = ManifestHeader {
         seen_alive: ours.seen_alive || header.seen_alive,
@@ -455,86 +410,14 @@ async fn claimed_before(
         left_out: ours.left_out.clone().or_else(|| header.left_out.clone()),
         ..ours.clone()
     };
-    let etag = listing.manifest.as_ref().and_then(|manifest| manifest.etag.clone());
-    let mut claim = Claim::new(store, prefix, going_on, etag, false);
+    let mut claim = Claim::new(store, prefix, going_on, manifest.etag, false);
     if is_complete {
+        let unlisted = holes.check(store, prefix).await?;
+        earlier.extend(unlisted.into_iter().map(|object| (object.name.clone(), object)));
         claim.is_closed = true;
     } else {
         info!("going on at {}", store.uri(&prefix.directory()));
         claim.probe().await?;
     }
     Ok(Some(Claimed { claim, earlier, before: Some(header), is_complete }))
-}
-
-/// Deletes the dump under the prefix: `metadata` before all else, so that half of it is never taken for a whole one. What
-/// is there now is what counts: somebody may have claimed it since it was judged.
-async fn clear(store: &Store, prefix: &Prefix, me: (&str, &str)) -> Result<(), Failure> {
-    let removal = Removal::plan(store, prefix).await.map_err(Failure::failed)?;
-    check_dead(store, prefix, removal.header.as_ref(), removal.newest, me)?;
-    let uri = store.uri(&prefix.directory());
-    warn!("deleting {} objects under {uri}", removal.objects());
-    let removed = removal.carry_out(store, || None).await.map_err(Failure::failed)?;
-    match removed.what_is_left() {
-        None => Ok(()),
-        Some(left) => Err(Failure::failed(anyhow!("not all under {uri} could be deleted: {left}"))),
-    }
-}
-
-/// Whether what lies under the prefix may be deleted: the user allowed it, all of it is of dumps, and no upload may be at
-/// work there. `me` is the host and the dump directory: whoever uploaded from there is dead, since we have its lock.
-pub async fn may_clear(
-    store: &Store,
-    destination: &DestinationArgs,
-    prefix: &Prefix,
-    listing: &Listing,
-    me: (&str, &str),
-) -> Result<(), Failure> {
-    let foreign = listing.names().find(|name| !could_be_dump_file(name.as_str()));
-    let foreign = foreign.map(|name| name.as_str().to_owned()).or_else(|| listing.strangers.named.first().cloned());
-    // A listing may leave out what is there, and a whole dump must not be taken for half of one.
-    let asked = async || store.head(&format!("{}{METADATA}", prefix.directory())).await.map(|head| head.is_some());
-    let whole = listing.has_metadata() || asked().await.map_err(Failure::failed)?;
-    let allowed = destination.overwrite || (destination.replace_incomplete && !whole);
-    match foreign {
-        Some(name) if allowed => {
-            let (uri, name) = (store.uri(&prefix.directory()), name.escape_debug());
-            let error = anyhow!("{uri} holds '{name}', which is no file of a dump, and is not deleted");
-            Err(Failure::usage(hinted(error, "choose another --prefix, or move it away")))
-        }
-        _ if allowed => {
-            let manifest = read_manifest(store, listing.manifest.as_ref(), drop).await.map_err(Failure::failed)?;
-            check_dead(store, prefix, manifest.and_then(Result::ok).as_ref(), listing.times().max(), me)
-        }
-        _ if whole => Err(occupied(store, prefix, "it holds another dump")),
-        _ => Err(occupied(store, prefix, "it holds other objects")),
-    }
-}
-
-fn check_dead(
-    store: &Store,
-    prefix: &Prefix,
-    header: Option<&ManifestHeader>,
-    newest: Option<Timestamp>,
-    me: (&str, &str),
-) -> Result<(), Failure> {
-    let Some(header) = header else { return Ok(()) };
-    let host = &header.identity.host;
-    if (host.as_str(), header.directory.as_str()) == me || !may_be_alive(header, newest, Timestamp::now()) {
-        return Ok(());
-    }
-    let uri = store.uri(&prefix.directory());
-    let error = anyhow!(
-        "{uri} is occupied: the upload of '{}' on {} may be at work there",
-        header.directory.escape_debug(),
-        host.escape_debug()
-    );
-    let hint = "choose another --prefix; an upload that gave no sign of life for an hour counts as dead";
-    Err(Failure::usage(hinted(error, hint)))
-}
-
-fn occupied(store: &Store, prefix: &Prefix, why: &str) -> Failure {
-    let uri = store.uri(&prefix.directory());
-    let hint =
-        "choose another --prefix; --replace-incomplete deletes what has no metadata, --overwrite deletes all of it";
-    Failure::usage(hinted(anyhow!("{uri} is occupied: {why}"), hint))
 }

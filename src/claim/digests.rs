@@ -1,15 +1,11 @@
 //! What a store's answers prove of the bytes that it took, tried out with the claim's own object.
 
-use std::time::Instant;
-
 use tracing::{debug, warn};
 
-use super::{Claim, ClaimError, Text, is_another};
+use super::writing::{Text, is_another};
+use super::{Claim, ClaimError};
 use crate::model::etag::{ETag, Md5Digest};
-use crate::s3::{ErrorKind, PutAnswer, StoreError};
-
-/// A claim is no larger, in bytes: it names no file.
-const CLAIM_MAX: u64 = 1 << 20;
+use crate::s3::{ErrorKind, PutAnswer};
 
 /// What is known of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,40 +31,6 @@ impl Claim {
         self.digests.are_etags == Some(false)
     }
 
-    /// What the store said of a manifest that has this ETag.
-    pub(super) async fn take_in(
-        &mut self,
-        answer: Result<PutAnswer, StoreError>,
-        sent: &ETag,
-    ) -> Result<(), ClaimError> {
-        match answer {
-            // Where the answer has none, the ETag is known all the same.
-            Ok(answer) => {
-                self.digests.observe(&answer, sent);
-                self.etag = Some(answer.etag.unwrap_or_else(|| sent.clone()));
-            }
-            Err(error) if is_another(&error) => {
-                // Equal bytes are ours: an answer was lost.
-                let there = self.store.head(&self.prefix.manifest_key()).await?.unwrap_or_default();
-                let is_opaque = there.etag_is_no_md5 || self.has_opaque_etags();
-                let is_ours = there.etag.as_ref() == Some(sent) || (is_opaque && self.reads_as(sent).await?);
-                if !is_ours {
-                    return Err(self.lost());
-                }
-                self.etag = Some(there.etag.unwrap_or_else(|| sent.clone()));
-            }
-            Err(error) => return Err(error.into()),
-        }
-        self.written = Instant::now();
-        Ok(())
-    }
-
-    /// Whether what stands under the manifest's key has that ETag by its bytes, where the store gives another one.
-    async fn reads_as(&self, sent: &ETag) -> Result<bool, ClaimError> {
-        let text = self.store.read(&self.prefix.manifest_key(), CLAIM_MAX).await?;
-        Ok(text.is_some_and(|text| ETag::of_single_put(Md5Digest::of(&text)) == *sent))
-    }
-
     /// Whether the store refuses bytes that are not those of their Content-MD5; where it does not, that it took them
     /// proves nothing. Tried once, by putting the claim with a wrong one: what is there is the same text either way.
     /// `None` where it was never tried and cannot be any more, because the last manifest is written.
@@ -83,6 +45,7 @@ impl Claim {
         let sent = ETag::of_single_put(text.md5);
         let wrong = Text { md5: Md5Digest::of(b"bytes that nobody sends"), ..text };
         let condition = self.condition().await?;
+        self.unanswered.add(&sent);
         let is_refused = match self.put_once(&wrong, &condition).await {
             // The same request with the right one was taken: it is the MD5 that is refused.
             Err(error) if matches!(error.kind, ErrorKind::BadDigest | ErrorKind::Invalid) => {
@@ -92,7 +55,9 @@ impl Claim {
             // That somebody else took the prefix, or that an answer was lost, is found out as ever.
             Err(error) if !is_another(&error) => return Err(error.into()),
             answer => {
-                self.take_in(answer, &sent).await?;
+                if !self.take_in(answer, &sent).await? {
+                    return Ok(None);
+                }
                 warn!(
                     "the store's ETags are no MD5s, and it takes bytes that are not those of their Content-MD5: each \
                      object is read back before its file is given up"

@@ -178,6 +178,15 @@ impl fmt::Display for UnitError {
 
 impl std::error::Error for UnitError {}
 
+/// The first of many names, and how many more there are: `a, b, and 7 more`.
+pub fn first_few(names: &[String], most: usize) -> String {
+    let shown = names.iter().take(most).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(most) {
+        0 => shown,
+        more => format!("{shown}, and {more} more"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

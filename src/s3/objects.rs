@@ -28,6 +28,13 @@ pub struct ListedObject {
     pub storage_class: Option<String>,
 }
 
+impl ListedObject {
+    /// An object that a listing leaves out.
+    pub fn of_head(key: String, head: ObjectHead) -> Self {
+        Self { key, size: head.size, etag: head.etag, modified: None, storage_class: head.storage_class }
+    }
+}
+
 /// An object as HEAD shows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ObjectHead {

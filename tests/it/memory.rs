@@ -471,3 +471,23 @@ fn an_empty_lead_that_nobody_writes_is_cleared_once() {
     run.finish().assert_status(0).assert_says("a mydumper failed before its dump began");
     stage.assert_whole(&tonight);
 }
+
+/// Committed, and killed or kept here before the last local file was gone: what the bucket lost since then, it has not.
+#[test]
+fn a_committed_dump_that_lost_an_object_is_not_called_whole() {
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    dumper.file("shop.a.00000.sql", 10_000);
+    dumper.finish_and_exit();
+    let upload = || stage.upload().arg("--keep");
+    upload().run().assert_status(0);
+    let key = moved(&stage);
+    // Not a hole: a listing that leaves it out.
+    stage.server.hide_from_listings(BUCKET, &key);
+    upload().run().assert_status(0).assert_says("has this dump already");
+    stage.server.remove_directly(BUCKET, &key);
+    let (local, there) = (stage.sandbox.local_files(), stage.names());
+    let finished = upload().run().assert_status(3).assert_does_not_say("the dump is whole");
+    finished.assert_says("has not any more: 'shop.a.00000.sql' is missing").assert_says("`mydumper2s3 verify`");
+    assert_eq!((stage.sandbox.local_files(), stage.names()), (local, there));
+}

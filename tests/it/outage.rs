@@ -187,6 +187,30 @@ fn a_lost_answer_to_a_put_under_a_condition_is_found_out() {
     }
 }
 
+/// The claim was written, no answer came, and the store was away for longer than we asked: what stands there later is
+/// ours, and no sign of another program.
+#[test]
+fn an_outage_after_the_claim_was_written_is_not_taken_for_another_program() {
+    let stage = Stage::new();
+    let held = stage.server.inject(Fault::hold().key_where(|key| key.ends_with("/shop.a.00000.sql")));
+    let mut run = stage.upload().args(["--retry-for", "1s", "--", "mydumper", "-B", "shop"]).start();
+    let mut dumper = FakeDumper::accept(&stage.sandbox);
+    dumper.begin(Generation::V1_0);
+    dumper.file("shop.a.00000.sql", 1_000);
+    held.wait_for_hits(1);
+    let is_claim = |key: &str| key.ends_with("/mydumper2s3.json");
+    let stored = Fault::store_then_answer(503, "SlowDown").on(Operation::PutObject).key_where(is_claim).once();
+    let stored = stage.server.inject(stored);
+    let away = stage.server.inject(Fault::answer(503, "SlowDown").key_where(is_claim).after(1));
+    dumper.finish_and_exit();
+    run.wait_for_line("exit status cannot be written into the claim");
+    assert_eq!(stored.hits(), 1);
+    away.clear();
+    held.clear();
+    run.finish().assert_status(0).assert_does_not_say("another program has claimed");
+    stage.assert_whole(&dumper);
+}
+
 /// "An empty ETag on completion": HEAD has it. And a wrong one: the object is asked.
 #[test]
 fn an_empty_or_wrong_etag_of_a_completion_is_asked_for_again() {

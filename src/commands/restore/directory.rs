@@ -12,12 +12,13 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use tracing::info;
 
+use super::NAMED_MAX;
 use super::plan::Plan;
-use super::some;
 use crate::dump_dir::DumpDir;
 use crate::hint::{HintExt, hinted};
 use crate::model::file_kind::{is_never_data, is_of_the_filesystem};
 use crate::model::file_name::{FileName, METADATA};
+use crate::model::units::first_few;
 
 /// How a file is called until it is proved. myloader takes what has `.sql` or `.dat` in its name, `metadata…` and
 /// `resume…`, and ignores all else.
@@ -119,14 +120,15 @@ impl RestoreDir {
         }
         if !is_begun && !others.is_empty() && strangers.is_empty() {
             others.sort();
-            let error = anyhow!("'{path}' holds other things, and nothing of this dump: {}", some(&others));
+            let error =
+                anyhow!("'{path}' holds other things, and nothing of this dump: {}", first_few(&others, NAMED_MAX));
             return Err(hinted(error, "choose an empty directory, or one that is not there yet"));
         }
         if strangers.is_empty() {
             return Ok(());
         }
         strangers.sort();
-        let error = anyhow!("'{path}' holds files that are not of this dump: {}", some(&strangers));
+        let error = anyhow!("'{path}' holds files that are not of this dump: {}", first_few(&strangers, NAMED_MAX));
         Err(hinted(error, "myloader would read them, too: choose an empty directory"))
     }
 

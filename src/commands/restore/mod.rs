@@ -22,7 +22,7 @@ use crate::cli::RestoreArgs;
 use crate::exit_status::{Failure, Status};
 use crate::hasher::Hasher;
 use crate::hint::hinted;
-use crate::model::units::{ByteSize, Rate, human_duration};
+use crate::model::units::{ByteSize, Rate, first_few, human_duration};
 use crate::report::Report;
 use crate::s3::StoreError;
 use crate::stop::Stop;
@@ -109,7 +109,11 @@ async fn sort_out<'a>(args: &RestoreArgs, plan: &'a Plan, bring: &Bring<'_>) -> 
     }
     if !different.is_empty() && !args.overwrite {
         different.sort();
-        let error = anyhow!("'{}' holds other files of the same names: {}", args.dir.display(), some(&different));
+        let error = anyhow!(
+            "'{}' holds other files of the same names: {}",
+            args.dir.display(),
+            first_few(&different, NAMED_MAX)
+        );
         return Err(Failure::usage(hinted(error, "choose an empty directory, or replace them with --overwrite")));
     }
     // It says that all is there, so it is not there while something is missing. It is small.
@@ -183,7 +187,7 @@ async fn bring_all(
         bring.directory.sync().map_err(local)?;
         // Before `metadata`, which says that all the others are there.
         if !failed.is_empty() {
-            let error = anyhow!("{} files could not be fetched: {}", failed.len(), some(&failed));
+            let error = anyhow!("{} files could not be fetched: {}", failed.len(), first_few(&failed, NAMED_MAX));
             return Err(Failure::failed(hinted(
                 error,
                 "run the same command again: what has arrived is not fetched again",
@@ -199,13 +203,4 @@ async fn bring_all(
 
 fn out_of_reach(error: &StoreError) -> Failure {
     Failure::failed(anyhow!("{error}"))
-}
-
-/// The first of many, and how many more there are.
-fn some(texts: &[String]) -> String {
-    let shown = texts.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
-    match texts.len().saturating_sub(NAMED_MAX) {
-        0 => shown,
-        more => format!("{shown}, and {more} more"),
-    }
 }

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use futures_util::StreamExt;
 use tracing::{info, warn};
 
-use super::some;
+use super::NAMED_MAX;
 use crate::bucket_dump::{Listed, Listing, no_dump};
 use crate::bucket_manifest::{Fetched, Spooled};
 use crate::cli::RestoreArgs;
@@ -19,6 +19,7 @@ use crate::model::file_name::{FileName, MANIFEST, METADATA};
 use crate::model::manifest::{DumpStateWord, ManifestFile, ManifestHeader, ObjectRecord};
 use crate::model::object_key::Prefix;
 use crate::model::table_choice::TableChoice;
+use crate::model::units::first_few;
 use crate::s3::Store;
 
 /// The largest `metadata` that is read into memory: some 200 bytes a table.
@@ -117,7 +118,7 @@ impl Plan {
         if damage.is_empty() {
             return Ok(());
         }
-        let why = format!("{} of its files are missing or changed: {}", damage.len(), some(&damage));
+        let why = format!("{} of its files are missing or changed: {}", damage.len(), first_few(&damage, NAMED_MAX));
         if !args.incomplete {
             let error = anyhow!("{} is damaged: {why}", store.uri(&prefix.directory()));
             let error = hinted(error, "`mydumper2s3 verify` names all of them; --incomplete takes the others");
@@ -228,7 +229,7 @@ fn by_listing(listing: &Listing, metadata: Option<&DumpMetadata>) -> Vec<DumpFil
     let (taken, others): (Vec<_>, Vec<_>) = listing.names().partition(is_taken);
     if !taken.is_empty() && !others.is_empty() {
         let names: Vec<_> = others.iter().map(|name| format!("'{name}'")).collect();
-        info!("objects with names that no dump has are left out: {}", some(&names));
+        info!("objects with names that no dump has are left out: {}", first_few(&names, NAMED_MAX));
     }
     let known = KnownNames::new(metadata, taken.iter().map(|name| name.as_str()));
     let tables = metadata.iter().flat_map(|metadata| &metadata.tables);

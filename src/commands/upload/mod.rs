@@ -403,7 +403,7 @@ impl Notes {
         let is_recorded = self.recorder.note(|record| record.told_to_stop = true);
         let note = async {
             match &self.claim {
-                Some(claim) => claim.lock().await.note(|header| header.told_to_stop = true).await.is_ok(),
+                Some(claim) => claim.note(|header| header.told_to_stop = true).await.is_ok(),
                 None => false,
             }
         };

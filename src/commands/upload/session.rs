@@ -114,15 +114,15 @@ impl<'a> Session<'a> {
         let header = claim.header().clone();
         totals.left_out.clone_from(&header.left_out);
         let wait = claim.wait_before_use();
-        let claim = Arc::new(tokio::sync::Mutex::new(claim));
-        totals.notes = Some(Notes { recorder: Arc::clone(&recorder), claim: Some(Arc::clone(&claim)) });
+        let claim = SharedClaim::new(claim);
+        totals.notes = Some(Notes { recorder: Arc::clone(&recorder), claim: Some(claim.clone()) });
         // Where the exit status will be seen, it tells of a compressor that failed; inflating everything costs CPU.
         let closeness = match will_be_seen(args, &dump) {
             _ if args.dump.content_check || is_in_doubt(&header) => Closeness::Whole,
             true => Closeness::Ends,
             false => Closeness::Inflated,
         };
-        let ours = Ours { claim: Arc::clone(&claim), recorder, is_to_wait: wait.is_some() };
+        let ours = Ours { claim: claim.clone(), recorder, is_to_wait: wait.is_some() };
         let transfer = transfer(args, store, &directory, prefix, &header, earlier, is_complete, closeness, ours);
         let look = async {
             transfer.find_left_uploads().await;
@@ -216,7 +216,7 @@ impl<'a> Session<'a> {
             writer: self.dump.writer().cloned(),
             file: self.args.dump.exit_status_file.clone().map(|path| ExitStatusFile::new(path, not_before)),
         };
-        let (known, claim) = (self.header.dumper_exit, Arc::clone(&self.claim));
+        let (known, claim) = (self.header.dumper_exit, self.claim.clone());
         let recorder = Arc::clone(&self.shared.transfer.recorder);
         // A dump that had ended before we came has no process left, but a script may still write its file.
         let patience = if alive || sources.file.is_some() { self.args.dump.wait } else { Duration::ZERO };
@@ -231,7 +231,7 @@ impl<'a> Session<'a> {
                 return known;
             }
             recorder.note(|record| record.exit = Some(exit));
-            if let Err(error) = claim.lock().await.note(|header| header.dumper_exit = exit).await {
+            if let Err(error) = claim.note(move |header| header.dumper_exit = exit).await {
                 warn!("mydumper's exit status cannot be written into the claim: {error}");
             }
             exit
@@ -328,7 +328,7 @@ impl<'a> Session<'a> {
     /// Believes a new claim only when no other can be under way, where the store knows no conditions; and renews it while
     /// nothing is completed, or when the disk is found full: a run after this one must know.
     fn guard_claim(&self, found_full: Option<Arc<Notify>>) -> JoinHandle<()> {
-        let (claim, shared, workers) = (Arc::clone(&self.claim), Arc::clone(&self.shared), self.args.transfer.workers);
+        let (claim, shared, workers) = (self.claim.clone(), Arc::clone(&self.shared), self.args.transfer.workers);
         tokio::task::spawn_local(async move {
             let wait = claim.lock().await.wait_before_use();
             if let Some(wait) = wait
@@ -355,12 +355,11 @@ impl<'a> Session<'a> {
                     }
                 };
                 let is_full = tokio::time::timeout(LOOK_AT_CLAIM, is_full).await.is_ok();
-                let mut claim = claim.lock().await;
-                if !is_full && !claim.is_due(shared.last_completed()) {
+                if !is_full && !claim.lock().await.is_due(shared.last_completed()) {
                     continue;
                 }
                 let full_disk = shared.transfer.directory.full_disk();
-                match claim.note(|header| header.full_disk = header.full_disk.max(full_disk)).await {
+                match claim.note(move |header| header.full_disk = header.full_disk.max(full_disk)).await {
                     Ok(()) => {}
                     Err(error @ ClaimError::Lost(_)) => return shared.give_up(error),
                     Err(error) => warn!("the claim cannot be renewed (will be retried): {error}"),

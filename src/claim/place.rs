@@ -1,0 +1,186 @@
+//! Whether a prefix is free for a dump, and what may be done to make it so.
+
+use anyhow::anyhow;
+use jiff::Timestamp;
+use tracing::warn;
+
+use crate::bucket_dump::{Listed, Listing};
+use crate::bucket_manifest::read_manifest;
+use crate::cli::DestinationArgs;
+use crate::exit_status::Failure;
+use crate::hint::hinted;
+use crate::model::file_kind::could_be_dump_file;
+use crate::model::file_name::METADATA;
+use crate::model::manifest::{ManifestFile, ManifestHeader};
+use crate::model::object_key::Prefix;
+use crate::model::standing::may_be_alive;
+use crate::model::units::first_few;
+use crate::removal::Removal;
+use crate::s3::{ListedObject, Store};
+
+/// Files that differ and are asked for one by one.
+const KEPT_MAX: usize = 100;
+/// So many of them are named.
+const NAMED_MAX: usize = 5;
+
+/// Files that a manifest has and that a listing shows otherwise.
+#[derive(Default)]
+pub(super) struct Holes {
+    /// What differs, as far as it was kept.
+    kept: Vec<Hole>,
+    /// How many there are.
+    count: u64,
+}
+
+struct Hole {
+    file: ManifestFile,
+    is_listed: bool,
+}
+
+impl Holes {
+    /// Compares one file.
+    pub fn see(&mut self, listing: &Listing, file: ManifestFile) {
+        let listed = listing.find(file.name.as_str());
+        let is_same = |there: &Listed| {
+            let etags = there.etag.as_ref().zip(file.object.etag.as_ref());
+            there.size == file.object.size && etags.is_none_or(|(there, ours)| there == ours)
+        };
+        if listed.is_some_and(is_same) {
+            return;
+        }
+        self.count += 1;
+        if self.kept.len() < KEPT_MAX {
+            self.kept.push(Hole { is_listed: listed.is_some(), file });
+        }
+    }
+
+    /// A dump that was committed must be there still before it is called so. A listing may leave something out: what it
+    /// lacks is asked for, and returned.
+    pub async fn check(self, store: &Store, prefix: &Prefix) -> Result<Vec<Listed>, Failure> {
+        let left_out = self.count - self.kept.len() as u64;
+        let (mut unlisted, mut differing) = (Vec::new(), Vec::new());
+        for Hole { file, is_listed } in self.kept {
+            let key = format!("{}{}", prefix.directory(), file.name);
+            let there = store.head(&key).await.map_err(Failure::failed)?;
+            match there {
+                None => differing.push(format!("'{}' is missing", file.name)),
+                Some(_) if is_listed => differing.push(format!("'{}' is another object", file.name)),
+                Some(head) if head.size != file.object.size => {
+                    differing.push(format!("'{}' has another size", file.name));
+                }
+                Some(head) => unlisted.push(Listed::new(file.name, ListedObject::of_head(key, head))),
+            }
+        }
+        if differing.is_empty() && left_out == 0 {
+            return Ok(unlisted);
+        }
+        let uri = store.uri(&prefix.directory());
+        let what = if differing.is_empty() {
+            "the listing lacks most of it".to_owned()
+        } else {
+            first_few(&differing, NAMED_MAX)
+        };
+        let error = anyhow!("the bucket had this dump as a whole, and has not any more: {what}");
+        let hint = format!(
+            "nothing was touched, here or there; `mydumper2s3 verify` tells all that differs at {uri}; where all files of \
+             the dump are still here, they can go up under another --prefix"
+        );
+        Err(Failure::incomplete(hinted(error, hint)))
+    }
+}
+
+/// What stands there may be all that there is of those files, so no option clears it.
+pub(super) fn unclaimed(store: &Store, prefix: &Prefix, given_up: u64) -> Failure {
+    let uri = store.uri(&prefix.directory());
+    let error = anyhow!(
+        "{uri} holds objects and not the claim of this dump, of which {given_up} files were removed here after their \
+         upload to it"
+    );
+    let hint = "nothing was touched, here or there: these objects may be all that there is of the files, so save them \
+                first; the dump can be continued only where its mydumper2s3.json is put back";
+    Failure::usage(hinted(error, hint))
+}
+
+/// Whether a dump that has not begun yet could go to this prefix. `me`: as for [`may_clear`].
+pub async fn check_free(
+    store: &Store,
+    destination: &DestinationArgs,
+    prefix: &Prefix,
+    me: (&str, &str),
+) -> Result<(), Failure> {
+    let listing = Listing::of(store, prefix).await.map_err(Failure::usage)?;
+    if listing.is_empty() { Ok(()) } else { may_clear(store, destination, prefix, &listing, me).await }
+}
+
+/// Deletes the dump under the prefix: `metadata` before all else, so that half of it is never taken for a whole one. What
+/// is there now is what counts: somebody may have claimed it since it was judged.
+pub(super) async fn clear(store: &Store, prefix: &Prefix, me: (&str, &str)) -> Result<(), Failure> {
+    let removal = Removal::plan(store, prefix).await.map_err(Failure::failed)?;
+    check_dead(store, prefix, removal.header.as_ref(), removal.newest, me)?;
+    let uri = store.uri(&prefix.directory());
+    warn!("deleting {} objects under {uri}", removal.objects());
+    let removed = removal.carry_out(store, || None).await.map_err(Failure::failed)?;
+    match removed.what_is_left() {
+        None => Ok(()),
+        Some(left) => Err(Failure::failed(anyhow!("not all under {uri} could be deleted: {left}"))),
+    }
+}
+
+/// Whether what lies under the prefix may be deleted: the user allowed it, all of it is of dumps, and no upload may be at
+/// work there. `me` is the host and the dump directory: whoever uploaded from there is dead, since we have its lock.
+pub async fn may_clear(
+    store: &Store,
+    destination: &DestinationArgs,
+    prefix: &Prefix,
+    listing: &Listing,
+    me: (&str, &str),
+) -> Result<(), Failure> {
+    let foreign = listing.names().find(|name| !could_be_dump_file(name.as_str()));
+    let foreign = foreign.map(|name| name.as_str().to_owned()).or_else(|| listing.strangers.named.first().cloned());
+    // A listing may leave out what is there, and a whole dump must not be taken for half of one.
+    let asked = async || store.head(&format!("{}{METADATA}", prefix.directory())).await.map(|head| head.is_some());
+    let whole = listing.has_metadata() || asked().await.map_err(Failure::failed)?;
+    let allowed = destination.overwrite || (destination.replace_incomplete && !whole);
+    match foreign {
+        Some(name) if allowed => {
+            let (uri, name) = (store.uri(&prefix.directory()), name.escape_debug());
+            let error = anyhow!("{uri} holds '{name}', which is no file of a dump, and is not deleted");
+            Err(Failure::usage(hinted(error, "choose another --prefix, or move it away")))
+        }
+        _ if allowed => {
+            let manifest = read_manifest(store, listing.manifest.as_ref(), drop).await.map_err(Failure::failed)?;
+            check_dead(store, prefix, manifest.and_then(Result::ok).as_ref(), listing.times().max(), me)
+        }
+        _ if whole => Err(occupied(store, prefix, "it holds another dump")),
+        _ => Err(occupied(store, prefix, "it holds other objects")),
+    }
+}
+
+fn check_dead(
+    store: &Store,
+    prefix: &Prefix,
+    header: Option<&ManifestHeader>,
+    newest: Option<Timestamp>,
+    me: (&str, &str),
+) -> Result<(), Failure> {
+    let Some(header) = header else { return Ok(()) };
+    let host = &header.identity.host;
+    if (host.as_str(), header.directory.as_str()) == me || !may_be_alive(header, newest, Timestamp::now()) {
+        return Ok(());
+    }
+    let uri = store.uri(&prefix.directory());
+    let error = anyhow!(
+        "{uri} is occupied: the upload of '{}' on {} may be at work there",
+        header.directory.escape_debug(),
+        host.escape_debug()
+    );
+    let hint = "choose another --prefix; an upload that gave no sign of life for an hour counts as dead";
+    Err(Failure::usage(hinted(error, hint)))
+}
+
+pub(super) fn occupied(store: &Store, prefix: &Prefix, why: &str) -> Failure {
+    let uri = store.uri(&prefix.directory());
+    let hint =
+        "choose another --prefix; --replace-incomplete deletes what has no metadata, --overwrite deletes all of it";
+    Failure::usage(hinted(anyhow!("{uri} is occupied: {why}"), hint))
+}
