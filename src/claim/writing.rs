@@ -25,8 +25,10 @@ impl Unanswered {
     /// One is about to be sent.
     pub fn add(&mut self, sent: &ETag) {
         self.answered(sent);
-        self.0.truncate(UNANSWERED_MAX - 1);
-        self.0.push_front(sent.clone());
+        if self.0.len() == UNANSWERED_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(sent.clone());
     }
 
     /// That one was answered.
