@@ -9,7 +9,7 @@ use crate::hasher::Hasher;
 use crate::model::content_hash::ComputedHash;
 use crate::model::etag::ETag;
 use crate::model::manifest::{ContentHash, ObjectRecord};
-use crate::model::part_plan::{CutInto, PARTS_MAX};
+use crate::model::part_plan::{CutInto, PartPlan};
 use crate::model::part_size_guess::part_sizes_of;
 use crate::page_cache::Footprint;
 use crate::s3::{ObjectHead, Store, StoreError};
@@ -27,10 +27,11 @@ pub struct KnownHash {
 }
 
 impl KnownHash {
-    /// From the manifest, where it knows the hash.
-    pub fn of_record(record: &ObjectRecord) -> Option<Self> {
+    /// From the manifest, where it knows the hash of an object of that size.
+    pub fn of_record(record: &ObjectRecord, size: u64) -> Option<Self> {
         let is_known = match &record.hash {
             ContentHash::Whole { .. } => true,
+            ContentHash::Parts { part_size, .. } if !PartPlan::is_possible(size, *part_size) => false,
             ContentHash::Parts { part_md5s, .. } => !part_md5s.is_empty() || record.etag.is_some(),
             ContentHash::Unknown {} => false,
         };
@@ -61,7 +62,9 @@ impl KnownHash {
         let Some(count) = tag.part_count() else {
             return Ok(known(ContentHash::Unknown {}, false));
         };
-        let fits = |part_size: &u64| *part_size > 0 && listed.size.div_ceil(*part_size) == u64::from(count);
+        let fits = |part_size: &u64| {
+            PartPlan::is_possible(listed.size, *part_size) && listed.size.div_ceil(*part_size) == u64::from(count)
+        };
         let parts = |part_size| ContentHash::Parts { part_size, part_md5s: Vec::new() };
         let head = store.head(key).await?.unwrap_or_default();
         if let Some(part_size) = told_part_size(&head).filter(fits) {
@@ -71,7 +74,7 @@ impl KnownHash {
             return Ok(known(parts(part_size), !head.etag_is_no_md5));
         }
         let guess = part_sizes_of(listed.size, tag).into_iter().find_map(|cut| match cut {
-            CutInto::Parts(part_size) => Some(part_size),
+            CutInto::Parts(part_size) => Some(part_size).filter(fits),
             CutInto::OnePut => None,
         });
         Ok(known(guess.map_or(ContentHash::Unknown {}, parts), false))
@@ -88,7 +91,7 @@ pub async fn hash_local(hasher: &Hasher, file: File, like: &ContentHash) -> io::
     let size = file.metadata()?.len();
     let cut = match like {
         // A manifest may say anything, and each part's hash is kept.
-        ContentHash::Parts { part_size, .. } if size.div_ceil((*part_size).max(1)) > u64::from(PARTS_MAX) => {
+        ContentHash::Parts { part_size, .. } if !PartPlan::is_possible(size, *part_size) => {
             return Err(io::Error::other(format!(
                 "its manifest cuts it into parts of {part_size} bytes, which no upload does"
             )));

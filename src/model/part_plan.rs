@@ -74,6 +74,12 @@ impl PartPlan {
         Ok(Self { size, part_size: grown.max(1) })
     }
 
+    /// Whether an upload can have cut a file so. Manifests and objects say anything: by a part size of 1 each byte would be
+    /// a request, and a hash to be kept.
+    pub fn is_possible(size: u64, part_size: u64) -> bool {
+        part_size > 0 && size.div_ceil(part_size) <= u64::from(PARTS_MAX)
+    }
+
     /// How a file was cut that is in the bucket already, whatever the limits.
     pub fn of_part_size(size: u64, part_size: u64) -> Self {
         Self { size, part_size: part_size.max(1) }
@@ -123,6 +129,13 @@ mod tests {
     use proptest::prelude::*;
 
     const SIZE: u64 = 16 * MIB;
+
+    #[test]
+    fn no_upload_has_more_parts_than_s3_takes() {
+        assert!(PartPlan::is_possible(12 * MIB, 5 * MIB) && PartPlan::is_possible(0, 1));
+        assert!(PartPlan::is_possible(10_000, 1) && !PartPlan::is_possible(10_001, 1));
+        assert!(!PartPlan::is_possible(1, 0) && !PartPlan::is_possible(u64::MAX, 1));
+    }
 
     #[test]
     fn a_file_up_to_the_part_size_is_one_put() {

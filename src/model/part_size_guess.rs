@@ -4,7 +4,7 @@
 //! first that tools are known to use.
 
 use super::etag::ETag;
-use super::part_plan::{CutInto, MIB, PARTS_MAX};
+use super::part_plan::{CutInto, MIB, PART_SIZE_MAX, PARTS_MAX};
 
 /// Part sizes that tools use when nobody tells them otherwise, in MiB; the most likely first.
 ///
@@ -16,7 +16,7 @@ const OF_TOOLS_MIB: [u64; 14] = [16, 8, 5, 15, 50, 10, 64, 128, 32, 100, 25, 20,
 const DECIMAL_MB: [u64; 12] = [8, 10, 15, 16, 20, 25, 50, 64, 100, 128, 250, 500];
 
 /// All ways of uploading `size` bytes that could have given this ETag: sizes of tools, then decimal ones, then what
-/// cuts the file evenly (what is grown for 10,000 parts is cut so), then every whole MiB.
+/// cuts the file evenly (what is grown for 10,000 parts is cut so), then every whole MiB up to the most that S3 takes.
 pub fn part_sizes_of(size: u64, etag: &ETag) -> Vec<CutInto> {
     let Some(count) = etag.part_count() else {
         return vec![CutInto::OnePut];
@@ -29,7 +29,7 @@ pub fn part_sizes_of(size: u64, etag: &ETag) -> Vec<CutInto> {
     let fits = |part_size: u64| part_size > 0 && size.div_ceil(part_size) == count;
     let even = [size.div_ceil(count), size.div_ceil(u64::from(PARTS_MAX))];
     // ceil(size / p) = count holds exactly for size / count <= p < size / (count - 1).
-    let whole = size.div_ceil(count).div_ceil(MIB)..=(size - 1) / (count - 1) / MIB;
+    let whole = size.div_ceil(count).div_ceil(MIB)..=((size - 1) / (count - 1)).min(PART_SIZE_MAX) / MIB;
     let candidates = OF_TOOLS_MIB.iter().map(|mib| mib * MIB);
     let candidates = candidates.chain(DECIMAL_MB.iter().map(|mb| mb * 1_000_000)).chain(even);
     let mut fitting = Vec::new();

@@ -21,6 +21,7 @@ use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use tracing::warn;
 
+use super::answer::BoundedAnswers;
 use super::credentials::Trimmed;
 use crate::hint::HintExt;
 use crate::model::destination::EndpointUrl;
@@ -58,6 +59,7 @@ pub(super) async fn connect(settings: &ConnectionSettings) -> anyhow::Result<Cli
         // more for us.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+        .interceptor(BoundedAnswers)
         .force_path_style(settings.path_style || endpoint.as_deref().is_some_and(needs_path_style));
     if shared.region().is_none() {
         if endpoint.is_none() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use tracing::debug;
 
@@ -15,8 +16,10 @@ use super::error::{ErrorKind, StoreError};
 use super::store::Store;
 use crate::model::etag::ETag;
 
-/// How long the next piece of a body may take to come.
-const PIECE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the next [`STRETCH`] of a body may take to come.
+const STRETCH_TIMEOUT: Duration = Duration::from_secs(60);
+/// The slowest that a body may be, in bytes for each time-out: one that comes byte by byte would last for ever.
+const STRETCH: u64 = 64 * 1024;
 /// How often one download goes on after its body broke off. Requests that fail are waited out apart from this.
 const RESUMPTIONS_MAX: u32 = 10;
 /// The wait before the first resumption; it doubles to a few seconds.
@@ -48,6 +51,35 @@ pub enum Interest {
     More,
     /// What comes is of no use any more.
     Lost,
+}
+
+/// How a body comes. What its receiver takes to work on it does not count.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Of the stretch that is coming.
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    pub fn begin() -> Self {
+        Self { waited: Duration::ZERO, bytes: 0 }
+    }
+
+    /// The next piece; `None` at the end. An error says why none comes.
+    pub async fn next(&mut self, body: &mut ByteStream) -> Result<Option<Bytes>, String> {
+        let begun = tokio::time::Instant::now();
+        let Ok(piece) = tokio::time::timeout(STRETCH_TIMEOUT.saturating_sub(self.waited), body.next()).await else {
+            return Err(format!("only {} bytes came within {} s", self.bytes, STRETCH_TIMEOUT.as_secs()));
+        };
+        self.waited += begun.elapsed();
+        let piece = piece.transpose().map_err(|error| error.to_string())?;
+        self.bytes += piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        if self.bytes >= STRETCH {
+            *self = Self::begin();
+        }
+        Ok(piece)
+    }
 }
 
 /// Why a body ended before its end.
@@ -146,13 +178,13 @@ impl Store {
         end: u64,
         each: &mut impl AsyncFnMut(Bytes) -> Interest,
     ) -> Result<(), Broken> {
+        let mut pace = Pace::begin();
         loop {
-            let piece = match tokio::time::timeout(PIECE_TIMEOUT, answer.body.next()).await {
-                Ok(Some(Ok(piece))) => piece,
-                Ok(Some(Err(error))) => return Err(Broken::Off(error.to_string())),
+            let piece = match pace.next(&mut answer.body).await {
+                Ok(Some(piece)) => piece,
                 Ok(None) if *at == end => return Ok(()),
                 Ok(None) => return Err(Broken::Off("the body ended early".to_owned())),
-                Err(_) => return Err(Broken::Off(format!("no bytes for {} s", PIECE_TIMEOUT.as_secs()))),
+                Err(why) => return Err(Broken::Off(why)),
             };
             *at += piece.len() as u64;
             if *at > end {
@@ -171,5 +203,52 @@ impl Store {
 
     fn get_failed(&self, kind: ErrorKind, object: &ObjectRef, detail: impl Into<String>) -> StoreError {
         StoreError::of_answer(kind, "GetObject", &self.uri(&object.key), detail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use aws_sdk_s3::primitives::SdkBody;
+    use futures_util::stream;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    /// A body of pieces of so many bytes, one each second.
+    fn body(piece: usize) -> ByteStream {
+        let pieces = stream::unfold((), move |()| async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Some((Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'x'; piece]))), ()))
+        });
+        let body =
+            StreamBody::new(Box::pin(pieces) as std::pin::Pin<Box<dyn futures_util::Stream<Item = _> + Send + Sync>>);
+        ByteStream::new(SdkBody::from_body_1_x(body))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_comes_byte_by_byte_is_a_stalled_one() {
+        let (mut pace, mut body) = (Pace::begin(), body(1));
+        let begun = tokio::time::Instant::now();
+        let why = loop {
+            match pace.next(&mut body).await {
+                Ok(piece) => assert_eq!(piece.map(|piece| piece.len()), Some(1)),
+                Err(why) => break why,
+            }
+        };
+        assert_eq!(begun.elapsed(), STRETCH_TIMEOUT);
+        assert!(why == "only 59 bytes came within 60 s" || why == "only 60 bytes came within 60 s", "{why}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_link_is_no_stalled_one_and_neither_is_a_slow_receiver() {
+        let (mut pace, mut body) = (Pace::begin(), body(2048));
+        for _ in 0..1000 {
+            let piece = pace.next(&mut body).await.expect("a piece");
+            assert_eq!(piece.map(|piece| piece.len()), Some(2048));
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
     }
 }

@@ -6,6 +6,8 @@ use std::fmt;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
+use super::answer::AnswerTooLarge;
+
 /// What is to be done about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -147,6 +149,7 @@ where
             let status = service.raw().status().as_u16();
             classify_answer(status, service.err().code().unwrap_or_default())
         }
+        SdkError::ResponseError(_) if has_cause::<AnswerTooLarge>(error) => ErrorKind::Invalid,
         SdkError::ResponseError(_) | SdkError::TimeoutError(_) => ErrorKind::Unavailable,
         SdkError::DispatchFailure(failure) => {
             let text = chain(failure.as_connector_error().map(|error| error as &dyn StdError));
@@ -242,6 +245,10 @@ where
         SdkError::DispatchFailure(failure) => chain(failure.as_connector_error().map(|error| error as &dyn StdError)),
         _ => chain(error.source()),
     }
+}
+
+fn has_cause<T: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
+    error.is::<T>() || error.source().is_some_and(has_cause::<T>)
 }
 
 /// An error and its causes in one line, each said once.

@@ -3,6 +3,7 @@
 //! [`Store`] is a bucket with what a request to it needs; [`error`] says what an error means; [`outage`] waits a store
 //! that is down out, for all workers together.
 
+mod answer;
 mod body;
 mod bucket;
 mod connect;

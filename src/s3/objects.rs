@@ -3,14 +3,15 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::ControlFlow;
-use std::time::Duration;
 
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration, Delete, EncodingType, ObjectIdentifier};
 use jiff::Timestamp;
 
+use super::download::Pace;
 use super::error::{ErrorKind, StoreError};
 use super::store::Store;
 use crate::model::etag::ETag;
+use crate::model::part_plan::PARTS_MAX;
 use crate::model::record::UploadMark;
 
 /// An object as a listing shows it.
@@ -97,6 +98,9 @@ impl StoredPart {
     }
 }
 
+/// Directories of one listing, which are held in memory.
+const DIRECTORIES_MAX: usize = 1_000_000;
+
 /// Keys that one `DeleteObjects` takes.
 pub const DELETE_BATCH: usize = 1000;
 
@@ -175,6 +179,10 @@ impl Store {
                     _ => return Err(pages.wrong(format!("it lists the directory '{}'", prefix.escape_debug()))),
                 }
             }
+            if directories.len() > DIRECTORIES_MAX {
+                let detail = format!("more than {DIRECTORIES_MAX} directories lie in it");
+                return Err(StoreError::of_answer(ErrorKind::TooLarge, "ListObjectsV2", &self.uri(directory), detail));
+            }
             let is_empty = page.contents().is_empty() && page.common_prefixes().is_empty();
             token = pages.next(page.is_truncated(), page.next_continuation_token().map(str::to_owned), is_empty)?;
             if token.is_none() {
@@ -247,13 +255,12 @@ impl Store {
                 Err(error) if error.kind == ErrorKind::NoSuchKey => return Ok(None),
                 Err(error) => return Err(error),
             };
-            let mut bytes = Vec::new();
+            let (mut bytes, mut pace) = (Vec::new(), Pace::begin());
             let broken = loop {
-                match tokio::time::timeout(Duration::from_secs(60), answer.body.next()).await {
-                    Ok(Some(Ok(piece))) => bytes.extend_from_slice(&piece),
+                match pace.next(&mut answer.body).await {
+                    Ok(Some(piece)) => bytes.extend_from_slice(&piece),
                     Ok(None) => return Ok(Some(bytes)),
-                    Ok(Some(Err(error))) => break error.to_string(),
-                    Err(_) => break "no bytes for 60 s".to_owned(),
+                    Err(why) => break why,
                 }
                 if bytes.len() as u64 > limit {
                     let detail = format!("it is larger than {limit} bytes");
@@ -322,6 +329,9 @@ impl Store {
                     given_etag: part.e_tag()?.to_owned(),
                 })
             }));
+            if parts.len() > PARTS_MAX as usize {
+                return Err(pages.wrong(format!("it lists more than {PARTS_MAX} parts")));
+            }
             let next = page.next_part_number_marker().map(str::to_owned);
             marker = pages.next(page.is_truncated(), next, page.parts().is_empty())?;
             if marker.is_none() {

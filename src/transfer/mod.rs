@@ -387,9 +387,10 @@ impl Transfer {
             Some(count) => {
                 let head = self.store.head(key).await?;
                 let part_size = head.and_then(|head| head.metadata.get(PART_SIZE)?.parse().ok());
-                match part_size
-                    .filter(|size_of_one| *size_of_one > 0 && size.div_ceil(*size_of_one) == u64::from(count))
-                {
+                let fits = |size_of_one: &u64| {
+                    PartPlan::is_possible(size, *size_of_one) && size.div_ceil(*size_of_one) == u64::from(count)
+                };
+                match part_size.filter(fits) {
                     Some(part_size) => CutInto::Parts(part_size),
                     None => return Ok(None),
                 }

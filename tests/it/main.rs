@@ -3,6 +3,7 @@
 
 mod support;
 
+mod answers;
 mod architecture;
 mod child_mode;
 mod content;

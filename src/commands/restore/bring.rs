@@ -127,7 +127,7 @@ impl Bring<'_> {
     }
 
     async fn known(&self, wanted: &Wanted) -> Result<KnownHash, StoreError> {
-        match wanted.record.as_ref().and_then(KnownHash::of_record) {
+        match wanted.record.as_ref().and_then(|record| KnownHash::of_record(record, wanted.listed.size)) {
             Some(known) => Ok(known),
             None => KnownHash::of_object(self.store, &self.key(wanted), &wanted.listed).await,
         }

@@ -10,6 +10,7 @@ use super::session::Session;
 use crate::model::etag::ETag;
 use crate::model::file_name::FileName;
 use crate::model::manifest::{ContentHash, ObjectRecord, Proof};
+use crate::model::part_plan::PartPlan;
 use crate::model::record::{Objects, Record};
 use crate::model::state::{Local, Uploaded};
 use crate::model::taken_back::renamed_to;
@@ -147,6 +148,7 @@ fn total<'a>(objects: impl Iterator<Item = &'a Objects>) -> Objects {
 /// What is known of an object that an earlier run proved. Its parts' hashes are gone, but ETag and part size are not.
 fn record_of(head: ObjectHead, has_opaque_etags: bool) -> ObjectRecord {
     let part_size = head.metadata.get(PART_SIZE).and_then(|text| text.parse().ok());
+    let part_size = part_size.filter(|part_size| PartPlan::is_possible(head.size, *part_size));
     let (hash, proof) = match (head.etag.as_ref().and_then(ETag::as_md5), part_size) {
         _ if head.etag_is_no_md5 || has_opaque_etags => (ContentHash::Unknown {}, Proof::ContentMd5),
         (Some(md5), _) => (ContentHash::Whole { md5 }, Proof::EtagMd5),

@@ -166,7 +166,7 @@ impl Judge<'_> {
     async fn without_etag(&self, listed: &Listed, record: &ObjectRecord, why: &str) -> Result<Judgement, StoreError> {
         match () {
             () if self.is_deep => Ok(Judgement::of(Verdict::Unproved, why)),
-            () if KnownHash::of_record(record).is_some() && listed.size <= READ_INSTEAD_MAX => {
+            () if KnownHash::of_record(record, listed.size).is_some() && listed.size <= READ_INSTEAD_MAX => {
                 Ok(self.by_content(listed, Some(record)).await?.0)
             }
             () => Ok(Judgement::of(Verdict::Unproved, format!("{why}; --deep reads it"))),
@@ -184,7 +184,7 @@ impl Judge<'_> {
         let is_as_uploaded = |record: &&ObjectRecord| {
             listed.etag.is_some() && listed.etag == record.etag.clone().or_else(|| record.hash.etag())
         };
-        let known = match record.filter(is_as_uploaded).and_then(KnownHash::of_record) {
+        let known = match record.filter(is_as_uploaded).and_then(|record| KnownHash::of_record(record, listed.size)) {
             Some(known) => known,
             None => KnownHash::of_object(self.store, &key, listed).await?,
         };
@@ -234,7 +234,7 @@ impl Judge<'_> {
     /// Are the object's bytes those that went up, and is compressed content whole?
     async fn by_content(&self, listed: &Listed, record: Option<&ObjectRecord>) -> Result<ByContent, StoreError> {
         let key = self.key(&listed.name);
-        let known = match record.and_then(KnownHash::of_record) {
+        let known = match record.and_then(|record| KnownHash::of_record(record, listed.size)) {
             Some(known) => known,
             None => KnownHash::of_object(self.store, &key, listed).await?,
         };
