@@ -6,6 +6,7 @@
 mod answer;
 mod body;
 mod bucket;
+mod completion;
 mod connect;
 mod credentials;
 mod download;
@@ -17,6 +18,7 @@ mod upload;
 
 pub use body::{FileRange, RateLimiter};
 pub use bucket::Retention;
+pub use completion::Completed;
 pub use connect::ConnectionSettings;
 pub use download::{Interest, ObjectRef};
 pub use error::{ErrorKind, StoreError};

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::ControlFlow;
 
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration, Delete, EncodingType, ObjectIdentifier};
 use jiff::Timestamp;
 
@@ -53,6 +54,30 @@ pub struct ObjectHead {
     pub storage_class: Option<String>,
     /// Of an archived object: whether a copy that can be read has been made of it.
     pub is_restored: bool,
+}
+
+impl ObjectHead {
+    fn of_answer(answer: HeadObjectOutput) -> Self {
+        let kms = answer.server_side_encryption().is_some_and(|kind| kind.as_str().starts_with("aws:kms"));
+        Self {
+            size: answer.content_length().and_then(|size| u64::try_from(size).ok()).unwrap_or_default(),
+            etag: answer.e_tag().and_then(ETag::from_store),
+            version_id: answer.version_id().map(str::to_owned),
+            etag_is_no_md5: kms || answer.sse_customer_algorithm().is_some(),
+            metadata: answer.metadata().cloned().unwrap_or_default(),
+            storage_class: answer.storage_class().map(|class| class.as_str().to_owned()),
+            // `ongoing-request="false", expiry-date="…"` (AWS, "HeadObject", x-amz-restore).
+            is_restored: answer.restore().is_some_and(|restore| restore.contains("ongoing-request=\"false\"")),
+        }
+    }
+}
+
+fn unless_absent<T>(answer: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.kind == ErrorKind::NoSuchKey => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// A multipart upload that was begun and not ended.
@@ -226,22 +251,14 @@ impl Store {
     pub async fn head(&self, key: &str) -> Result<Option<ObjectHead>, StoreError> {
         let request =
             async |client: aws_sdk_s3::Client| client.head_object().bucket(self.bucket()).key(key).send().await;
-        let answer = match self.persist("HeadObject", &self.uri(key), request).await {
-            Ok(answer) => answer,
-            Err(error) if error.kind == ErrorKind::NoSuchKey => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let kms = answer.server_side_encryption().is_some_and(|kind| kind.as_str().starts_with("aws:kms"));
-        Ok(Some(ObjectHead {
-            size: answer.content_length().and_then(|size| u64::try_from(size).ok()).unwrap_or_default(),
-            etag: answer.e_tag().and_then(ETag::from_store),
-            version_id: answer.version_id().map(str::to_owned),
-            etag_is_no_md5: kms || answer.sse_customer_algorithm().is_some(),
-            metadata: answer.metadata().cloned().unwrap_or_default(),
-            storage_class: answer.storage_class().map(|class| class.as_str().to_owned()),
-            // `ongoing-request="false", expiry-date="…"` (AWS, "HeadObject", x-amz-restore).
-            is_restored: answer.restore().is_some_and(|restore| restore.contains("ongoing-request=\"false\"")),
-        }))
+        unless_absent(self.persist("HeadObject", &self.uri(key), request).await.map(ObjectHead::of_answer))
+    }
+
+    /// The same, asked once, whatever else is known of the store.
+    pub(super) async fn head_at_once(&self, key: &str) -> Result<Option<ObjectHead>, StoreError> {
+        let answer = self.client().head_object().bucket(self.bucket()).key(key).send().await;
+        let answer = answer.map_err(|error| StoreError::of_sdk("HeadObject", &self.uri(key), error));
+        unless_absent(answer.map(ObjectHead::of_answer))
     }
 
     /// Reads a whole object into memory, if it is no larger than `limit` bytes; `None` if there is none.

@@ -127,6 +127,15 @@ impl Gate {
         }
     }
 
+    /// The store answered somebody.
+    pub fn answered(&self) -> Change {
+        let Some(outage) = self.lock().outage.take() else {
+            return Change::None;
+        };
+        self.changed.notify_waiters();
+        Change::Up(outage.since.elapsed())
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         // A panic while it is held leaves plain values; they stay usable.
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -137,13 +146,7 @@ impl Pass<'_> {
     /// The store answered: it is up.
     pub fn succeeded(mut self) -> Change {
         self.trying = false;
-        let mut state = self.gate.lock();
-        let Some(outage) = state.outage.take() else {
-            return Change::None;
-        };
-        drop(state);
-        self.gate.changed.notify_waiters();
-        Change::Up(outage.since.elapsed())
+        self.gate.answered()
     }
 
     /// The store did not answer, or not as a healthy one does.

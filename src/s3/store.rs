@@ -169,6 +169,26 @@ impl Store {
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
+        let limit = self.patience_with(body);
+        let give_up = async |progress: &Progress| {
+            progress.stalled(limit).await;
+            Err(format!("no answer within {} s", limit.as_secs()))
+        };
+        let request = async |client, progress| {
+            request(client, progress).await.map_err(|error| StoreError::of_sdk(operation, object, error))
+        };
+        // In a place of its own: the compiler gives up on futures that are nested too deep.
+        Box::pin(self.persist_until(operation, object, give_up, request)).await
+    }
+
+    /// The same; `give_up` ends a try whose request gets no answer, with what was found out elsewhere or why it must end.
+    pub(super) async fn persist_until<T>(
+        &self,
+        operation: &'static str,
+        object: &str,
+        give_up: impl AsyncFn(&Progress) -> Result<T, String>,
+        request: impl AsyncFn(Client, Progress) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let mut failing_since = None;
         let mut last: Option<StoreError> = None;
         loop {
@@ -178,14 +198,10 @@ impl Store {
                 }));
             };
             let progress = Progress::begin();
-            let limit = self.patience_with(body);
             let answer = tokio::select! {
-                answer = request(self.client(), progress.clone()) => {
-                    answer.map_err(|error| StoreError::of_sdk(operation, object, error))
-                }
-                () = progress.stalled(limit) => {
-                    let detail = format!("no answer within {} s", limit.as_secs());
-                    Err(StoreError::of_answer(ErrorKind::Unavailable, operation, object, detail))
+                answer = request(self.client(), progress.clone()) => answer,
+                end = give_up(&progress) => {
+                    end.map_err(|why| StoreError::of_answer(ErrorKind::Unavailable, operation, object, why))
                 }
             };
             let error = match answer {
@@ -233,6 +249,11 @@ impl Store {
             (Change::Up(after), _) => info!("the store is back after {:.0} s", after.as_secs_f64()),
             (Change::None | Change::Down, _) => {}
         }
+    }
+
+    /// A request that takes its time learnt that the store is up: others need not wait for it.
+    pub(super) fn has_answered(&self) {
+        self.log(self.0.gate.answered(), None);
     }
 
     pub(super) fn client(&self) -> Client {

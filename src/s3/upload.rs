@@ -4,7 +4,7 @@
 //! not signed: it is proved by that header, which is signed, and by the ETag; signing would hash every byte once more.
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, ServerSideEncryption, StorageClass};
+use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
 
 use super::body::{FileRange, Progress};
 use super::error::{ErrorKind, StoreError};
@@ -54,11 +54,11 @@ pub enum Condition {
 }
 
 impl Condition {
-    fn if_none_match(&self) -> Option<String> {
+    pub(super) fn if_none_match(&self) -> Option<String> {
         (*self == Self::Absent).then(|| "*".to_owned())
     }
 
-    fn if_match(&self) -> Option<String> {
+    pub(super) fn if_match(&self) -> Option<String> {
         match self {
             Self::Is(etag) => Some(format!("\"{etag}\"")),
             Self::None | Self::Absent => None,
@@ -72,9 +72,9 @@ pub type UserMetadata = std::collections::HashMap<String, String>;
 /// A multipart upload.
 #[derive(Debug, Clone)]
 pub struct Upload {
-    key: String,
-    id: String,
-    etag_is_no_md5: bool,
+    pub(super) key: String,
+    pub(super) id: String,
+    pub(super) etag_is_no_md5: bool,
 }
 
 impl Store {
@@ -174,40 +174,6 @@ impl Store {
         Ok(PartAnswer { given_etag: answer.e_tag().unwrap_or_default().to_owned(), etag_is_no_md5 })
     }
 
-    /// Ends a multipart upload. `parts` are numbers and ETags in order.
-    ///
-    /// The answer may be lost although the object was made, and then a repetition finds no such upload: the caller's
-    /// HEAD decides.
-    pub async fn end_upload(
-        &self,
-        upload: &Upload,
-        parts: &[(u32, String)],
-        condition: &Condition,
-    ) -> Result<PutAnswer, StoreError> {
-        let completed = |(number, etag): &(u32, String)| {
-            CompletedPart::builder().part_number(number.cast_signed()).e_tag(etag).build()
-        };
-        let list = CompletedMultipartUpload::builder().set_parts(Some(parts.iter().map(completed).collect())).build();
-        let request = async |client: Client| {
-            client
-                .complete_multipart_upload()
-                .bucket(self.bucket())
-                .key(&upload.key)
-                .upload_id(&upload.id)
-                .multipart_upload(list.clone())
-                .set_if_none_match(condition.if_none_match())
-                .set_if_match(condition.if_match())
-                .send()
-                .await
-        };
-        let answer = self.persist("CompleteMultipartUpload", &self.uri(&upload.key), request).await?;
-        Ok(PutAnswer {
-            etag: answer.e_tag().and_then(ETag::from_store),
-            version_id: answer.version_id().map(str::to_owned),
-            etag_is_no_md5: upload.etag_is_no_md5 || is_no_md5(answer.server_side_encryption(), None),
-        })
-    }
-
     /// Gives a multipart upload up, so that its parts take no space; that it is gone is fine.
     pub async fn abort_upload(&self, upload: &OpenUpload) -> Result<(), StoreError> {
         let request = async |client: Client| {
@@ -241,6 +207,6 @@ impl Upload {
     }
 }
 
-fn is_no_md5(encryption: Option<&ServerSideEncryption>, customer: Option<&str>) -> bool {
+pub(super) fn is_no_md5(encryption: Option<&ServerSideEncryption>, customer: Option<&str>) -> bool {
     customer.is_some() || encryption.is_some_and(|kind| kind.as_str().starts_with("aws:kms"))
 }

@@ -15,7 +15,7 @@ use crate::hasher::Hashed;
 use crate::model::etag::{ETag, Md5Digest};
 use crate::model::manifest::{ContentHash, ObjectRecord};
 use crate::model::part_plan::{Part, PartPlan};
-use crate::s3::{ErrorKind, FileRange, PutAnswer, StoreError, StoredPart, Upload};
+use crate::s3::{Completed, ErrorKind, FileRange, ObjectHead, PutAnswer, StoreError, StoredPart, Upload};
 
 /// A part that the store took.
 struct SentPart {
@@ -85,9 +85,20 @@ impl Transfer {
             return Err(trouble);
         }
         let _permit = self.permit().await?;
-        let answer = match self.store.end_upload(upload, &etags, &passage.condition).await {
-            Ok(answer) => {
+        let expected = hash.etag();
+        let is_it = |head: &ObjectHead| {
+            let is_ours = head.metadata.get(DUMP_ID) == Some(&self.dump_id);
+            is_ours && head.size == plan.size() && head.etag.is_some() && head.etag == expected
+        };
+        let is_it: Option<&dyn Fn(&ObjectHead) -> bool> = if self.write_only { None } else { Some(&is_it) };
+        let answer = match self.store.end_upload(upload, &etags, &passage.condition, is_it).await {
+            Ok(Completed::Answered(answer)) => {
                 self.forget(&upload.as_open());
+                answer
+            }
+            // It may be of an earlier upload of the same bytes; then this one has not ended.
+            Ok(Completed::Found(answer)) => {
+                self.abort(upload.as_open()).await;
                 answer
             }
             // The answer to an earlier try may have been lost after the object was made: HEAD decides.

@@ -6,6 +6,7 @@ mod support;
 mod answers;
 mod architecture;
 mod child_mode;
+mod completion;
 mod content;
 mod costs;
 mod delete;
