@@ -22,6 +22,7 @@
 //! bucket_manifest  the one reader of manifests
 //! object_hash   how an object was hashed when it went up, so that a copy can be compared
 //! catalog       the dumps in a bucket, and where each stands
+//! real_names    the names behind those that mydumper made up for files
 //! removal       takes one dump out of the bucket
 //!
 //! dump_dir      the dump directory; the only place that removes a dump's files
@@ -59,6 +60,7 @@ pub mod object_hash;
 pub mod page_cache;
 pub mod platform;
 pub mod pool;
+pub mod real_names;
 pub mod recorder;
 pub mod removal;
 pub mod report;

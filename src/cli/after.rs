@@ -133,7 +133,7 @@ pub struct RestoreArgs {
     #[arg(long)]
     pub dir: PathBuf,
 
-    /// Only these, with the schemas that they need
+    /// Only these, by their real names, with the schemas that they need: shop.orders, crm.*, `odd.db`.orders
     #[arg(long, value_name = "DB.TABLE,...", value_delimiter = ',')]
     pub tables: Vec<TablePattern>,
 

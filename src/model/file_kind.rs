@@ -278,6 +278,17 @@ impl KnownNames {
     }
 }
 
+/// Whether mydumper made this up for files, because the real name is an odd one.
+pub fn is_masked(name: &str) -> bool {
+    name.strip_prefix("mydumper_")
+        .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Whether a file's name or the beginning of it has such a part.
+pub fn has_masked_part(name: &str) -> bool {
+    name.split(['.', '-']).any(is_masked)
+}
+
 pub(super) fn schema_suffix(stem: &str) -> Option<(&str, FileKind)> {
     SCHEMA_SUFFIXES.iter().find_map(|(suffix, kind)| Some((stem.strip_suffix(suffix)?, *kind)))
 }

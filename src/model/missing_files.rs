@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use serde::Serialize;
 
 use super::dump_metadata::{DumpMetadata, Generation, TableSection};
-use super::file_kind::{Extension, FileKind, data_bases, schema_suffix};
+use super::file_kind::{Extension, FileKind, data_bases, has_masked_part, is_masked, schema_suffix};
 
 /// What a dump lacks of what its `metadata` speaks of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -185,15 +185,6 @@ fn has_plain_name(table: &TableSection) -> bool {
     // `mydumper_3` with another real name is a mapping; with the same name it is a table that is called so.
     let mapped = is_masked(&table.file_table) && table.table != table.file_table;
     (plain(&table.database) || is_masked(&table.database)) && (plain(&table.file_table) || mapped)
-}
-
-pub(super) fn has_masked_part(base: &str) -> bool {
-    base.split('.').any(is_masked)
-}
-
-fn is_masked(name: &str) -> bool {
-    name.strip_prefix("mydumper_")
-        .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ pub mod record;
 pub mod retention;
 pub mod row_count;
 pub mod row_proof;
+pub mod schema_name;
 pub mod selection;
 pub mod series;
 pub mod sql_end;

@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::dump_metadata::{DumpMetadata, Generation, TableSection};
+use super::file_kind::has_masked_part;
 use super::file_kind::{Extension, data_bases, schema_suffix};
-use super::missing_files::{before_unknown_extension, has_masked_part};
+use super::missing_files::before_unknown_extension;
 use super::row_count::FileRows;
 
 /// What the files say of each table that `metadata` names.

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil};
 
 use super::destination::{BadValue, bad, text_type};
+use super::schema_name::until_quote;
 
 /// `shop.orders` or `crm.*`: real names, with `*` for any text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,12 +51,22 @@ impl FromStr for TablePattern {
 
     fn from_str(text: &str) -> Result<Self, BadValue> {
         // MySQL allows a dot in both names; a database with one is rare, a table with one less so.
-        match text.trim().split_once('.') {
-            Some((database, table)) if !database.is_empty() && !table.is_empty() => {
-                Ok(Self { database: database.into(), table: table.into() })
-            }
-            _ => bad("write tables as database.table, like shop.orders or crm.*"),
+        let text = text.trim();
+        let parts = match text.strip_prefix('`') {
+            Some(quoted) => until_quote(quoted, '`').and_then(|(name, rest)| Some((name, rest.strip_prefix('.')?))),
+            None => text.split_once('.').map(|(database, table)| (database.to_owned(), table)),
+        };
+        match parts.map(|(database, table)| (database, without_quotes(table))) {
+            Some((database, table)) if !database.is_empty() && !table.is_empty() => Ok(Self { database, table }),
+            _ => bad("write tables as database.table, like shop.orders, crm.* or `odd.db`.orders"),
         }
+    }
+}
+
+fn without_quotes(name: &str) -> String {
+    match name.strip_prefix('`').and_then(|quoted| until_quote(quoted, '`')) {
+        Some((unquoted, "")) => unquoted,
+        _ => name.to_owned(),
     }
 }
 
@@ -106,6 +117,11 @@ mod tests {
         assert!(!matches("*.log_*_old", "x", "log_old"));
         assert!(matches("a.b.c", "a", "b.c"));
         for bad in ["shop", "", ".", "shop.", ".orders"] {
+            assert!(bad.parse::<TablePattern>().is_err(), "{bad:?}");
+        }
+        assert!(matches("`odd.db`.a.b", "odd.db", "a.b") && matches("`odd.db`.*", "odd.db", "x"));
+        assert!(matches("`a``b`.`c``d`", "a`b", "c`d") && matches("shop.`a.b`", "shop", "a.b"));
+        for bad in ["`odd.db`", "`odd.db`orders", "`odd.db.orders", "``.orders", "`a`."] {
             assert!(bad.parse::<TablePattern>().is_err(), "{bad:?}");
         }
     }

@@ -22,6 +22,7 @@ const FLOORS: [(&str, &[&str]); 4] = [
             "hasher",
             "object_hash",
             "pool",
+            "real_names",
             "removal",
             "scan",
             "transfer",

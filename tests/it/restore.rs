@@ -2,6 +2,7 @@
 //! again it keeps what is already right."
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -279,6 +280,59 @@ fn tables_come_with_the_schemas_that_they_need() {
     restored("shop.orders", &|name| always(name) || name.starts_with("shop.orders"));
     dump.restore().args(["--tables", "crm.people"]).run().assert_status(0);
     dump.assert_restored(|name| !name.contains("-post") && !name.contains("two words"));
+}
+
+/// The names in files are made up where the real ones are odd, and only the schema files have them: to `list`, and to
+/// `--tables`, with a manifest and without.
+#[test]
+fn tables_are_chosen_by_their_real_names() {
+    let mut dump = StoredDump::none();
+    let gzip = |text: &str| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(text.as_bytes()).expect("compressed");
+        encoder.finish().expect("compressed")
+    };
+    dump.dump("mydumper_0-schema-create.sql", "CREATE DATABASE /*!32312 IF NOT EXISTS*/ `odd.db` ;\n");
+    dump.dump(
+        "mydumper_0.mydumper_1-schema.sql.gz",
+        gzip("/*!40101 SET NAMES binary*/;\nCREATE TABLE `a/b` (`n` int);\n"),
+    );
+    dump.dump("mydumper_0.mydumper_1.00000.sql.gz", gzip("INSERT INTO `a/b` VALUES(1);\n"));
+    dump.dump("mydumper_0.plain-schema.sql", "CREATE TABLE `plain` (`n` int);\n");
+    dump.dump("shop-schema-create.sql", "CREATE DATABASE `shop`;\n");
+    let view = zstd::encode_all(&b"CREATE TABLE IF NOT EXISTS `v``1`(\n`n` int\n) ENGINE=MEMORY;\n"[..], 1);
+    dump.dump("shop.mydumper_2-schema.sql.zst", view.expect("compressed"));
+    dump.dump(
+        "shop.mydumper_2-schema-view.sql",
+        "DROP TABLE IF EXISTS `v``1`;\nCREATE VIEW `v``1` AS SELECT 1 AS `n`;\n",
+    );
+    dump.dump("metadata", METADATA);
+    dump.upload().assert_status(0);
+    let real_names = || -> Vec<String> {
+        let listed = dump.command("list").args(["--files", "--json"]).run().assert_status(0);
+        let listed: Value = serde_json::from_str(&listed.stdout).expect("JSON");
+        let named = |file: &Value| format!("{} {}", file["database"], file["table"]).replace('"', "");
+        let of_tables = |file: &&Value| !file["database"].is_null();
+        listed["files"].as_array().expect("files").iter().filter(of_tables).map(named).collect()
+    };
+    let odd = ["odd.db null", "odd.db a/b", "odd.db a/b", "odd.db plain"];
+    let names = [&odd[..], &["shop null", "shop v`1", "shop v`1"]].concat();
+    assert_eq!(real_names(), names);
+    let assert_chosen = || {
+        let restored = |tables: &str, wanted: &dyn Fn(&str) -> bool| {
+            let _ = std::fs::remove_dir_all(dump.target());
+            dump.restore().args(["--tables", tables]).run().assert_status(0);
+            dump.assert_restored(wanted);
+        };
+        let of_odd = |name: &str| name == "metadata" || name.starts_with("mydumper_0-schema-create");
+        restored("`odd.db`.a/b", &|name| of_odd(name) || name.contains("mydumper_1"));
+        restored("`odd.db`.plain", &|name| of_odd(name) || name.contains("plain"));
+        restored("shop.`v``1`", &|name| name == "metadata" || name.starts_with("shop"));
+    };
+    assert_chosen();
+    dump.server.remove_directly(BUCKET, &format!("{PREFIX}/mydumper2s3.json"));
+    assert_chosen();
+    assert_eq!(real_names(), names);
 }
 
 #[test]

@@ -10,10 +10,11 @@ use crate::catalog;
 use crate::cli::ListArgs;
 use crate::commands::reach::first_answer;
 use crate::exit_status::{Failure, Status};
-use crate::model::file_kind::{FileKind, KnownNames, NameParts, could_be_dump_file};
+use crate::model::file_kind::{FileKind, KnownNames, NameParts, could_be_dump_file, has_masked_part};
 use crate::model::file_name::MANIFEST;
 use crate::model::manifest::ManifestFile;
 use crate::model::units::ByteSize;
+use crate::real_names::RealNames;
 use crate::report::{Align, Report, Table};
 use crate::s3::Store;
 
@@ -78,8 +79,12 @@ async fn files(store: &Store, args: &ListArgs) -> Result<Vec<FileJson>, Failure>
     // What is wrong with a manifest is said by the dump's state.
     let _ = first_answer(store, read_manifest(store, manifest.as_ref(), each).await)?;
     let has_files = !files.is_empty();
-    let known = KnownNames::new(None, listing.rest().map(|object| object.name.as_str()));
-    files.extend(listing.rest().map(|object| of_listing(object, &known, has_files)));
+    let rest: Vec<_> = listing.rest().collect();
+    let known = KnownNames::new(None, rest.iter().map(|object| object.name.as_str()));
+    let mut real_names = RealNames::default();
+    let masked = rest.iter().map(|object| &object.name).filter(|name| has_masked_part(name.as_str()));
+    real_names.complete(store, &args.prefix, masked).await;
+    files.extend(rest.into_iter().map(|object| of_listing(object, &known, &real_names, has_files)));
     files.extend(manifest.map(|manifest| FileJson {
         size: manifest.size,
         kind: name_of(FileKind::Manifest),
@@ -120,8 +125,9 @@ fn of_manifest(file: ManifestFile, object: Option<Listed>) -> FileJson {
     }
 }
 
-fn of_listing(object: &Listed, known: &KnownNames, has_files: bool) -> FileJson {
+fn of_listing(object: &Listed, known: &KnownNames, real_names: &RealNames, has_files: bool) -> FileJson {
     let parts = NameParts::parse(object.name.as_str(), known);
+    let names = parts.database.zip(parts.file_table);
     let state = match () {
         () if !could_be_dump_file(object.name.as_str()) => There::Stranger,
         () if has_files => There::Unlisted,
@@ -131,8 +137,8 @@ fn of_listing(object: &Listed, known: &KnownNames, has_files: bool) -> FileJson 
         state,
         size: object.size,
         kind: name_of(parts.kind),
-        database: parts.database.map(str::to_owned),
-        table: parts.file_table.map(str::to_owned),
+        database: parts.database.map(|database| real_names.database(database).to_owned()),
+        table: names.map(|(database, table)| real_names.table(database, table).to_owned()),
         etag: object.etag.as_ref().map(ToString::to_string),
         stored: object.modified,
         storage_class: object.storage_class.as_deref().map(str::to_owned),

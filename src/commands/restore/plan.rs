@@ -1,6 +1,6 @@
 //! What is to be fetched, decided before the first byte: is the dump whole, which files, can they be read at all.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use anyhow::anyhow;
 use futures_util::StreamExt;
@@ -14,12 +14,13 @@ use crate::commands::reach::first_answer;
 use crate::exit_status::{Failure, Status};
 use crate::hint::hinted;
 use crate::model::dump_metadata::{DumpMetadata, Generation};
-use crate::model::file_kind::{FileKind, KnownNames, NameParts, could_be_dump_file, is_never_data};
+use crate::model::file_kind::{FileKind, KnownNames, NameParts, could_be_dump_file, is_masked, is_never_data};
 use crate::model::file_name::{FileName, MANIFEST, METADATA};
 use crate::model::manifest::{DumpStateWord, ManifestFile, ManifestHeader, ObjectRecord};
 use crate::model::object_key::Prefix;
 use crate::model::table_choice::TableChoice;
 use crate::model::units::first_few;
+use crate::real_names::RealNames;
 use crate::s3::Store;
 
 /// The largest `metadata` that is read into memory: some 200 bytes a table.
@@ -41,6 +42,12 @@ struct DumpFile {
     database: Option<String>,
     table: Option<String>,
     record: Option<ObjectRecord>,
+}
+
+impl DumpFile {
+    fn has_masked_name(&self) -> bool {
+        [&self.database, &self.table].into_iter().flatten().any(|name| is_masked(name))
+    }
 }
 
 /// What is to be fetched of which dump.
@@ -83,6 +90,10 @@ impl Plan {
             return Err(Failure::incomplete(hinted(error, "--incomplete takes what there is")));
         }
         let of_dump = files.iter().map(|file| file.name.clone()).collect();
+        let mut files = files;
+        if !args.tables.is_empty() {
+            name_really(&mut files, store, prefix, metadata.as_ref()).await;
+        }
         let chosen = choose(args, files)?;
         let mut plan = Self { wanted: Vec::new(), of_dump, header, metadata, incomplete };
         let damage = plan.take(chosen, &mut listing);
@@ -232,21 +243,29 @@ fn by_listing(listing: &Listing, metadata: Option<&DumpMetadata>) -> Vec<DumpFil
         info!("objects with names that no dump has are left out: {}", first_few(&names, NAMED_MAX));
     }
     let known = KnownNames::new(metadata, taken.iter().map(|name| name.as_str()));
-    let tables = metadata.iter().flat_map(|metadata| &metadata.tables);
-    let real_names: HashMap<_, _> =
-        tables.map(|table| ((table.database.as_str(), table.file_table.as_str()), table.table.as_str())).collect();
     let describe = |name: &FileName| {
         let parts = NameParts::parse(name.as_str(), &known);
-        let real_name = parts.database.zip(parts.file_table).and_then(|names| real_names.get(&names).copied());
         DumpFile {
             name: name.clone(),
             kind: parts.kind,
             database: parts.database.map(str::to_owned),
-            table: real_name.or(parts.file_table).map(str::to_owned),
+            table: parts.file_table.map(str::to_owned),
             record: None,
         }
     };
     taken.into_iter().map(describe).collect()
+}
+
+/// Puts real names in place of those that mydumper made up.
+async fn name_really(files: &mut [DumpFile], store: &Store, prefix: &Prefix, metadata: Option<&DumpMetadata>) {
+    let mut real_names = RealNames::of_metadata(metadata);
+    real_names.complete(store, prefix, files.iter().filter(|file| file.has_masked_name()).map(|file| &file.name)).await;
+    for file in files {
+        if let (Some(database), Some(table)) = (&file.database, &file.table) {
+            file.table = Some(real_names.table(database, table).to_owned());
+        }
+        file.database = file.database.take().map(|database| real_names.database(&database).to_owned());
+    }
 }
 
 /// Names that would do harm in a directory that myloader reads, or that mean something to us.

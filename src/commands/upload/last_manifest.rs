@@ -11,10 +11,11 @@ use sha2::{Digest, Sha256};
 
 use super::session::Session;
 use crate::model::dump_metadata::{DumpMetadata, TableSection};
-use crate::model::file_kind::{FileKind, KnownNames, NameParts};
+use crate::model::file_kind::{FileKind, KnownNames, NameParts, has_masked_part};
 use crate::model::file_name::{FileName, METADATA};
 use crate::model::manifest::{self, DumpStateWord, DumperExit, ManifestFile, ManifestHeader, ObjectRecord};
 use crate::platform;
+use crate::real_names::RealNames;
 
 impl Session<'_> {
     /// Writes the manifest with everything in it.
@@ -24,7 +25,18 @@ impl Session<'_> {
         metadata: &DumpMetadata,
         commit: Option<ObjectRecord>,
     ) -> anyhow::Result<()> {
-        let file = self.manifest_file(header, metadata, commit).context("cannot write the manifest")?;
+        let mut real_names = RealNames::of_metadata(Some(metadata));
+        if commit.is_some() && !self.args.destination.write_only {
+            let masked: Vec<_> = self
+                .shared
+                .state()
+                .uploaded()
+                .map(|(name, _)| name.clone())
+                .filter(|name| has_masked_part(name.as_str()))
+                .collect();
+            real_names.complete(&self.store, &self.shared.transfer.prefix, masked.iter()).await;
+        }
+        let file = self.manifest_file(header, metadata, &real_names, commit).context("cannot write the manifest")?;
         let mut copy = file.try_clone().context("cannot read the manifest back")?;
         copy.rewind()?;
         let mut hasher = HashWriter(Sha256::new());
@@ -39,6 +51,7 @@ impl Session<'_> {
         &self,
         mut header: ManifestHeader,
         metadata: &DumpMetadata,
+        real_names: &RealNames,
         commit: Option<ObjectRecord>,
     ) -> std::io::Result<File> {
         let state = self.shared.state();
@@ -54,7 +67,7 @@ impl Session<'_> {
             withdrawn.iter().filter(|name| state.find_uploaded(name.as_str()).is_none()).cloned().collect();
         header.total_files = objects.len() as u64;
         header.total_bytes = objects.iter().map(|(_, object)| object.size).sum();
-        let describe = Describe::new(metadata, objects.iter().map(|(name, _)| name.as_str()));
+        let describe = Describe::new(metadata, real_names, objects.iter().map(|(name, _)| name.as_str()));
         let file = platform::memory_file("manifest")?;
         let files = objects.iter().map(|(name, object)| describe.file(name, object));
         manifest::write(BufWriter::new(&file), &header, files)?;
@@ -76,14 +89,16 @@ impl Session<'_> {
 
 /// Says what a file is, from its name and from `metadata`.
 struct Describe<'a> {
+    real_names: &'a RealNames,
     known: KnownNames,
     tables: HashMap<(&'a str, &'a str), &'a TableSection>,
 }
 
 impl<'a> Describe<'a> {
-    fn new(metadata: &'a DumpMetadata, names: impl Iterator<Item = &'a str>) -> Self {
+    fn new(metadata: &'a DumpMetadata, real_names: &'a RealNames, names: impl Iterator<Item = &'a str>) -> Self {
         let tables = metadata.tables.iter();
         Self {
+            real_names,
             known: KnownNames::new(Some(metadata), names),
             tables: tables.map(|table| ((table.database.as_str(), table.file_table.as_str()), table)).collect(),
         }
@@ -91,12 +106,15 @@ impl<'a> Describe<'a> {
 
     fn file(&self, name: &FileName, object: &ObjectRecord) -> ManifestFile {
         let parts = NameParts::parse(name.as_str(), &self.known);
-        let section = parts.database.zip(parts.file_table).and_then(|names| self.tables.get(&names));
+        let database = parts.database.map(|database| self.real_names.database(database));
+        let section_in = |database| self.tables.get(&(database, parts.file_table?)).copied();
+        let section = parts.database.and_then(section_in).or_else(|| database.and_then(section_in));
+        let names = parts.database.zip(parts.file_table);
         ManifestFile {
             name: name.clone(),
             kind: kind_name(parts.kind),
-            database: section.map(|section| section.database.clone()).or(parts.database.map(str::to_owned)),
-            table: section.map(|section| section.table.clone()).or(parts.file_table.map(str::to_owned)),
+            database: database.map(str::to_owned),
+            table: names.map(|(database, table)| self.real_names.table(database, table).to_owned()),
             rows: section.and_then(|section| section.rows),
             object: object.clone(),
         }
