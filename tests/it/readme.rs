@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
 
+use clap::error::ErrorKind;
 use mydumper2s3::cli;
 use mydumper2s3::model::manifest::{self, FORMAT, ManifestFile, ManifestHeader};
 use serde_json::Value;
@@ -462,4 +464,33 @@ fn the_script_for_two_programs_ends_with_a_failure_of_mydumper() {
     let said = "mydumper ended with status 7, mydumper2s3 with status 3";
     machine.run("beside", DUMP, 7).assert_status(3).assert_says(said);
     assert_eq!(machine.whole_dumps(), 0);
+}
+
+/// Every command line in README.md and on the pages, as a shell takes it apart.
+#[test]
+fn every_command_of_the_documents_can_be_typed() {
+    let docs = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/docs")).expect("docs");
+    let pages =
+        docs.map(|entry| entry.expect("a page").path()).filter(|path| path.extension().is_some_and(|ext| ext == "md"));
+    // The benchmarks' are run, and some are the Python tool's, as is one on the page for those who come from it.
+    let pages = pages.filter(|page| !page.ends_with("benchmarks.md"));
+    let texts = pages.map(|page| std::fs::read_to_string(page).expect("a page")).chain([README.to_owned()]);
+    let mut typed = 0;
+    for text in texts {
+        let blocks = text.split("```sh\n").skip(1).filter_map(|rest| rest.split_once("```")).map(|(block, _)| block);
+        let lines = blocks.flat_map(|block| block.replace("\\\n", " ").lines().map(str::to_owned).collect::<Vec<_>>());
+        for line in lines.filter(|line| line.starts_with("mydumper2s3 ") && !line.contains("--domain")) {
+            let end = line.find(['|', '>', '&', ';', '#']).unwrap_or(line.len());
+            let words =
+                Command::new("sh").args(["-fc", &format!("printf '%s\\0' {}", &line[..end])]).output().expect("sh");
+            let words = String::from_utf8(words.stdout).expect("UTF-8");
+            let words = words.split_terminator('\0');
+            // What is required may stand in the environment.
+            match cli::command().try_get_matches_from(words) {
+                Err(error) if error.kind() != ErrorKind::MissingRequiredArgument => panic!("{line}: {error}"),
+                _ => typed += 1,
+            }
+        }
+    }
+    assert!(typed > 10, "{typed}");
 }
