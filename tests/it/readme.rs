@@ -481,8 +481,10 @@ fn every_command_of_the_documents_can_be_typed() {
         let lines = blocks.flat_map(|block| block.replace("\\\n", " ").lines().map(str::to_owned).collect::<Vec<_>>());
         for line in lines.filter(|line| line.starts_with("mydumper2s3 ") && !line.contains("--domain")) {
             let end = line.find(['|', '>', '&', ';', '#']).unwrap_or(line.len());
-            let words =
-                Command::new("sh").args(["-fc", &format!("printf '%s\\0' {}", &line[..end])]).output().expect("sh");
+            let words = Command::new("sh")
+                .args(["-fc", &format!("printf '%s\\0' {}", &line[..end].replace('$', ""))])
+                .output()
+                .expect("sh");
             let words = String::from_utf8(words.stdout).expect("UTF-8");
             let words = words.split_terminator('\0');
             // What is required may stand in the environment.
