@@ -191,9 +191,7 @@ impl Claim {
 
     /// How long to wait before the claim may be believed: nothing where the store knows conditions.
     pub fn wait_before_use(&self) -> Option<Duration> {
-        // Nor is it of use where nothing is sent any more.
-        let is_sure = self.conditions.absent || self.write_only || self.is_closed;
-        (!is_sure).then(|| UNCONDITIONAL_WAIT.saturating_sub(self.written.elapsed()))
+        (!self.conditions.absent && !self.write_only).then(|| UNCONDITIONAL_WAIT.saturating_sub(self.written.elapsed()))
     }
 
     /// Whether the claim is due to be renewed, if nothing was completed since then.

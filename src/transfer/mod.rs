@@ -110,6 +110,8 @@ pub struct Transfer {
     pub looks: Semaphore,
     /// Requests at a time, whether of one file or of many.
     pub requests: Semaphore,
+    /// Whether any may be made: not before the claim can be believed.
+    pub may_send: AtomicBool,
     /// Files that are being sent.
     pub sending: Sending,
     /// Nothing more is begun.

@@ -491,3 +491,24 @@ fn a_committed_dump_that_lost_an_object_is_not_called_whole() {
     finished.assert_says("has not any more: 'shop.a.00000.sql' is missing").assert_says("`mydumper2s3 verify`");
     assert_eq!((stage.sandbox.local_files(), stage.names()), (local, there));
 }
+
+/// All of it is there already, so that no file waits until the claim can be believed: the last manifest does.
+#[test]
+fn a_dump_that_is_there_already_is_committed_on_a_store_without_conditions() {
+    let stage = Stage::new();
+    let last = Fault::hold().on(Operation::PutObject).key_where(|key| key.ends_with(MANIFEST)).after(3);
+    let held = stage.server.inject(last);
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    dumper.file("shop.a.00000.sql", 10_000);
+    dumper.finish_and_exit();
+    let run = stage.upload().start();
+    stage.wait_until_moved("shop.a.00000.sql");
+    held.wait_for_hits(1);
+    run.kill().assert_killed_by(Signal::KILL);
+    held.clear();
+    let unknown = Fault::answer(501, "NotImplemented").on(Operation::PutObject).once();
+    let unknown = stage.server.inject(unknown.key_where(|key| key.ends_with(MANIFEST)));
+    stage.upload().run().assert_status(0).assert_says("nothing is sent for 3");
+    assert_eq!(unknown.hits(), 1);
+    stage.assert_whole(&dumper);
+}

@@ -151,6 +151,7 @@ impl Session<'_> {
         if !obstacles.is_empty() {
             return Err(not_committed(obstructed(&obstacles).error));
         }
+        self.believe_claim().await?;
         if !self.args.destination.write_only {
             self.check_bucket().await.map_err(not_committed)?;
         }
@@ -355,6 +356,9 @@ impl Session<'_> {
         self.totals.standing = Standing::Broken;
         header.metadata_text = Some(String::from_utf8_lossy(&text).into_owned());
         let why = format!("the dump is incomplete: {reason}");
+        if let Err(failure) = self.believe_claim().await {
+            return Failure { error: failure.error.context(why), ..failure };
+        }
         if let Err(error) = self.adopt_earlier().await {
             return Failure::failed(error.context(format!("{why}; and its manifest cannot be written")));
         }

@@ -1,7 +1,7 @@
 //! The upload of one dump, from its claim to its end.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -113,7 +113,8 @@ impl<'a> Session<'a> {
         let is_new = before.is_none() && !is_complete;
         let header = claim.header().clone();
         totals.left_out.clone_from(&header.left_out);
-        let wait = claim.wait_before_use();
+        // Where all is there nothing is sent.
+        let wait = claim.wait_before_use().filter(|_| !is_complete);
         let claim = SharedClaim::new(claim);
         totals.notes = Some(Notes { recorder: Arc::clone(&recorder), claim: Some(claim.clone()) });
         // Where the exit status will be seen, it tells of a compressor that failed; inflating everything costs CPU.
@@ -325,27 +326,23 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Believes a new claim only when no other can be under way, where the store knows no conditions; and renews it while
-    /// nothing is completed, or when the disk is found full: a run after this one must know.
+    /// Waits until the claim may be believed, before the last manifest is written over it.
+    pub(super) async fn believe_claim(&self) -> Result<(), Failure> {
+        tokio::select! {
+            believed = believe(&self.claim, &self.shared.transfer, self.args.transfer.workers) => {
+                believed.map_err(|error| Failure::failed(anyhow::Error::new(error)))
+            }
+            signal = self.stop.wait() => Err(stopped(signal)),
+        }
+    }
+
+    /// Lets files be sent once the claim may be believed; and renews it while nothing is completed, or when the disk is
+    /// found full: a run after this one must know.
     fn guard_claim(&self, found_full: Option<Arc<Notify>>) -> JoinHandle<()> {
         let (claim, shared, workers) = (self.claim.clone(), Arc::clone(&self.shared), self.args.transfer.workers);
         tokio::task::spawn_local(async move {
-            let wait = claim.lock().await.wait_before_use();
-            if let Some(wait) = wait
-                && shared.transfer.requests.available_permits() == 0
-            {
-                if !wait.is_zero() {
-                    info!(
-                        "the store knows no conditional writes: nothing is sent for {} s, in case another program claims \
-                         the same prefix",
-                        wait.as_secs()
-                    );
-                }
-                tokio::time::sleep(wait).await;
-                if let Err(error) = claim.lock().await.check().await {
-                    return shared.give_up(error);
-                }
-                shared.transfer.requests.add_permits(workers);
+            if let Err(error) = believe(&claim, &shared.transfer, workers).await {
+                return shared.give_up(error);
             }
             loop {
                 let is_full = async {
@@ -476,6 +473,28 @@ fn will_be_seen(args: &UploadArgs, dump: &LivingDump) -> bool {
     of_writer || args.dump.exit_status_file.is_some()
 }
 
+/// Where the store knows no conditions a new claim may be believed only when no other can be under way any more. Nothing
+/// is sent before that.
+async fn believe(claim: &SharedClaim, transfer: &Transfer, workers: usize) -> Result<(), ClaimError> {
+    if transfer.may_send.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    let wait = claim.lock().await.wait_before_use().unwrap_or_default();
+    if !wait.is_zero() {
+        info!(
+            "the store knows no conditional writes: nothing is sent for {} s, in case another program claims the same \
+             prefix",
+            wait.as_secs()
+        );
+    }
+    tokio::time::sleep(wait).await;
+    claim.lock().await.check().await?;
+    if !transfer.may_send.swap(true, Ordering::Relaxed) {
+        transfer.requests.add_permits(workers);
+    }
+    Ok(())
+}
+
 /// By what a prefix is ours.
 struct Ours {
     claim: SharedClaim,
@@ -520,6 +539,7 @@ fn transfer(
         hasher: Hasher::new(args.transfer.workers),
         looks: Semaphore::new(args.transfer.workers),
         requests: Semaphore::new(if ours.is_to_wait { 0 } else { args.transfer.workers }),
+        may_send: AtomicBool::new(!ours.is_to_wait),
         sending: Sending::default(),
         is_stopping: AtomicBool::new(false),
         workers: args.transfer.workers,
