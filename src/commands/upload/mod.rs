@@ -343,7 +343,7 @@ async fn upload_dumps(
         };
         let (alive, identity) = (found.seen_alive, found.dump.sighted.identity.clone());
         let mut session = Session::begin(args, store, child, stop, totals, found).await?;
-        session.run(alive).await?;
+        Box::pin(session.run(alive)).await?;
         if !session.is_complete {
             return Ok(());
         }

@@ -168,7 +168,7 @@ impl<'a> Session<'a> {
 
     /// Uploads the dump and commits it.
     pub async fn run(&mut self, alive: bool) -> Result<(), Failure> {
-        let result = self.upload_and_commit(alive).await;
+        let result = Box::pin(self.upload_and_commit(alive)).await;
         let counts = self.shared.state().counts();
         self.totals.files = counts.uploaded;
         self.totals.bytes = counts.uploaded_bytes;
