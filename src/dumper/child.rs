@@ -181,6 +181,23 @@ impl Child {
         let _ = self.witness.is_over().wait_for(|is_over| *is_over).await;
     }
 
+    /// How many of its two ends have come: its own, and that of all that it started.
+    pub fn ends(&self) -> usize {
+        usize::from(self.exit().is_some()) + usize::from(self.is_over())
+    }
+
+    /// Waits until one more has come than there were; for ever when there is none more to come.
+    pub async fn next_end(&self, before: usize) {
+        let (mut exit, mut is_over) = (self.exit.clone(), self.witness.is_over());
+        while self.ends() <= before {
+            tokio::select! {
+                Ok(_) = exit.wait_for(Option::is_some), if self.exit().is_none() => {}
+                Ok(_) = is_over.wait_for(|is_over| *is_over), if !self.is_over() => {}
+                else => std::future::pending().await,
+            }
+        }
+    }
+
     /// Ends it: it is asked first, and after `patience` all that it started is killed.
     ///
     /// Always by SIGTERM: SIGINT makes mydumper 1.0.1 ask a question that nobody answers.

@@ -81,6 +81,11 @@ impl LivingDump {
         self.writer.as_ref()
     }
 
+    /// Our child, if it writes it.
+    pub fn child(&self) -> Option<&Child> {
+        self.child.as_ref()
+    }
+
     /// Whether it looked ended at the last look.
     pub fn is_silent(&self) -> bool {
         self.silent_since.is_some()

@@ -9,11 +9,13 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{ChildStdin, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal};
+use tracing::info;
 
 use super::child::{Child, without_secrets};
 use super::kinship::{ancestors, descendants};
@@ -24,6 +26,8 @@ use crate::platform;
 pub const HELPER_ARGUMENT: &str = "--wake-when-the-pipe-breaks";
 /// How long after the longest pause the helper wakes mydumper by itself: we are stopped, or hang.
 const MARGIN: Duration = Duration::from_secs(5);
+/// How often, while it is paused, it is looked for what it started meanwhile; at most.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Who is to be paused.
 #[derive(Debug, Clone)]
@@ -65,12 +69,36 @@ impl Team {
 }
 
 /// The reins on a running mydumper. Dropped, they let it go on.
+///
+/// A thread of their own holds them: to find out who is to be stopped goes through all of `/proc`.
 #[derive(Debug)]
 pub struct Reins {
-    team: Team,
+    shared: Arc<Shared>,
     helper: std::process::Child,
-    pipe: ChildStdin,
-    stopped: Vec<i32>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    order: Mutex<Order>,
+    changed: Condvar,
+}
+
+/// The last order.
+#[derive(Debug)]
+struct Order {
+    wish: Wish,
+    /// What is said when it is carried out.
+    words: String,
+    carried_out: Option<Instant>,
+}
+
+/// What mydumper is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Run,
+    Rest,
+    /// Run, and nobody holds the reins any more.
+    End,
 }
 
 impl Reins {
@@ -90,11 +118,104 @@ impl Reins {
             .spawn()
             .context("cannot start the helper that wakes mydumper if we die")?;
         let pipe = helper.stdin.take().context("the helper has no pipe")?;
-        Ok(Self { team, helper, pipe, stopped: Vec::new() })
+        let order = Order { wish: Wish::Run, words: String::new(), carried_out: Some(Instant::now()) };
+        let shared = Arc::new(Shared { order: Mutex::new(order), changed: Condvar::new() });
+        let hands = Hands { team, pipe, stopped: Vec::new() };
+        let told = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("reins".to_owned());
+        thread.spawn(move || hands.follow(&told)).context("cannot start the thread that pauses mydumper")?;
+        Ok(Self { shared, helper })
+    }
+
+    /// Stops mydumper and all that it started, and what is started meanwhile. The words are said when that is done.
+    pub fn pause(&self, words: String) {
+        self.order(Wish::Rest, words);
+    }
+
+    /// Lets all go on that were stopped.
+    pub fn resume(&self, words: String) {
+        self.order(Wish::Run, words);
+    }
+
+    /// When the last order was carried out, if it is.
+    pub fn carried_out(&self) -> Option<Instant> {
+        self.shared.order().carried_out
+    }
+
+    fn order(&self, wish: Wish, words: String) {
+        *self.shared.order() = Order { wish, words, carried_out: None };
+        self.shared.changed.notify_one();
+    }
+}
+
+impl Drop for Reins {
+    fn drop(&mut self) {
+        // If we end before the thread has done it, the pipe breaks, and the helper does.
+        self.order(Wish::End, String::new());
+        // It reads the end of the pipe when that is closed, after this; it has nobody to wake. Not waited for.
+        let _ = self.helper.try_wait();
+    }
+}
+
+impl Shared {
+    fn order(&self) -> MutexGuard<'_, Order> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for an order that is not carried out; or, for as long as that, for none.
+    fn next(&self, longest: Option<Duration>) -> (Wish, String) {
+        let order = self.order();
+        let is_done = |order: &mut Order| order.carried_out.is_some();
+        let mut order = match longest {
+            Some(longest) => {
+                self.changed.wait_timeout_while(order, longest, is_done).unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => self.changed.wait_while(order, is_done).unwrap_or_else(PoisonError::into_inner),
+        };
+        (order.wish, std::mem::take(&mut order.words))
+    }
+
+    /// Unless another has come meanwhile.
+    fn is_carried_out(&self, wish: Wish) {
+        let mut order = self.order();
+        if order.wish == wish {
+            order.carried_out.get_or_insert_with(Instant::now);
+        }
+    }
+}
+
+/// What holds the reins.
+struct Hands {
+    team: Team,
+    pipe: ChildStdin,
+    stopped: Vec<i32>,
+}
+
+impl Hands {
+    fn follow(mut self, shared: &Shared) {
+        let mut longest = None;
+        loop {
+            let (wish, words) = shared.next(longest);
+            let begun = Instant::now();
+            if wish == Wish::Rest {
+                self.pause()
+            } else {
+                self.resume()
+            }
+            if !words.is_empty() {
+                info!("{words}");
+            }
+            shared.is_carried_out(wish);
+            if wish == Wish::End {
+                return;
+            }
+            // Where there are very many processes, a tenth of a processor at most goes into looking at them.
+            longest = (wish == Wish::Rest).then(|| LOOK_EVERY.max(begun.elapsed() * 9));
+        }
     }
 
     /// Stops mydumper and all that it started. Called again, it stops what was started meanwhile.
-    pub fn pause(&mut self) {
+    fn pause(&mut self) {
         for pid in self.team.members() {
             if self.stopped.contains(&pid) {
                 continue;
@@ -109,19 +230,11 @@ impl Reins {
     }
 
     /// Lets all go on that were stopped: the compressors first, who have something to write out.
-    pub fn resume(&mut self) {
+    fn resume(&mut self) {
         for pid in self.stopped.drain(..).rev() {
             signal(pid, Signal::CONT);
         }
         let _ = writeln!(self.pipe).and_then(|()| self.pipe.flush());
-    }
-}
-
-impl Drop for Reins {
-    fn drop(&mut self) {
-        self.resume();
-        // It reads the end of the pipe when that is closed, after this; it has nobody to wake. Not waited for.
-        let _ = self.helper.try_wait();
     }
 }
 

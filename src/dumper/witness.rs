@@ -17,6 +17,7 @@ use super::kinship::descendants;
 use super::writer::{Role, Writer};
 use crate::dump_dir::DumpDir;
 use crate::model::file_name::{METADATA, METADATA_PARTIAL};
+use crate::model::reminder::Reminder;
 use crate::model::units::human_duration;
 use crate::platform::{self, Kinship, Lease, Process};
 
@@ -33,6 +34,8 @@ const SEARCH_EVERY_MAX: Duration = Duration::from_secs(60);
 /// How long processes that our child left behind are waited for when they have no file of the dump open: one of them may
 /// be about to write one.
 const LINGER: Duration = Duration::from_secs(5);
+/// How long a child that does not end after its last line is waited for in silence.
+const MENTIONED_AFTER: Duration = Duration::from_secs(60);
 /// How long processes that still write are waited for in silence.
 const FAMILY_SILENCE: Duration = Duration::from_secs(2);
 
@@ -187,7 +190,7 @@ fn look_on(scene: &Weak<Scene>) {
     let (mut search_again, mut search_every) = (began, PATIENT);
     let mut look_for_name = began;
     let mut family = Family::default();
-    let mut late = Reminder::new(Instant::now());
+    let mut late = Reminder::new(Instant::now(), MENTIONED_AFTER);
     loop {
         let Some(scene) = scene.upgrade() else { return };
         let now = Instant::now();
@@ -209,7 +212,7 @@ fn look_on(scene: &Weak<Scene>) {
             return;
         }
         if lead.is_some() || !scene.is_final() {
-            late = Reminder::new(now);
+            late = Reminder::new(now, MENTIONED_AFTER);
         } else if let Some(so_long) = late.is_due(now) {
             warn!(
                 pid = scene.writer_pid().filter(|_| child_has_ended).unwrap_or(scene.child),
@@ -220,30 +223,6 @@ fn look_on(scene: &Weak<Scene>) {
         let is_found = scene.seen().lead.is_some();
         drop(scene);
         std::thread::sleep(if is_found || now - began > HASTE { PATIENT } else { LOOK_EVERY });
-    }
-}
-
-/// When something is to be said again that does not change.
-struct Reminder {
-    since: Instant,
-    next: Duration,
-}
-
-impl Reminder {
-    const FIRST: Duration = Duration::from_secs(60);
-    const AGAIN: Duration = Duration::from_secs(3600);
-
-    fn new(since: Instant) -> Self {
-        Self { since, next: Self::FIRST }
-    }
-
-    /// How long it has been so, if it is time to say it.
-    fn is_due(&mut self, now: Instant) -> Option<Duration> {
-        let so_long = now.saturating_duration_since(self.since);
-        (so_long >= self.next).then(|| {
-            self.next = so_long + Self::AGAIN;
-            so_long
-        })
     }
 }
 
@@ -339,18 +318,5 @@ mod tests {
         ];
         let family: Vec<_> = relatives_of(&all, 10, 5, 20).iter().map(|kinship| kinship.pid).collect();
         assert_eq!(family, [21, 22, 23, 24]);
-    }
-
-    #[test]
-    fn what_does_not_change_is_said_after_a_minute_and_then_every_hour() {
-        let began = Instant::now();
-        let mut reminder = Reminder::new(began);
-        let mut said = Vec::new();
-        for minute in 0..=130 {
-            if reminder.is_due(began + Duration::from_secs(60 * minute)).is_some() {
-                said.push(minute);
-            }
-        }
-        assert_eq!(said, [1, 61, 121]);
     }
 }

@@ -91,10 +91,10 @@ impl Brake {
         }
     }
 
-    /// The last order was carried out only now: a busy machine may take its time, and a run counts from its real start.
-    pub fn carried_out(&mut self, now: Instant) {
+    /// The last order was carried out only then: a busy machine may take its time, and a run counts from its real start.
+    pub fn carried_out(&mut self, then: Instant) {
         if let State::Running { since: Some(since) } = &mut self.state {
-            *since = now;
+            *since = then;
         }
     }
 

@@ -26,6 +26,7 @@ pub mod object_key;
 pub mod part_plan;
 pub mod part_size_guess;
 pub mod record;
+pub mod reminder;
 pub mod retention;
 pub mod row_count;
 pub mod row_proof;

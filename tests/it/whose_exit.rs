@@ -405,6 +405,26 @@ fn a_child_that_ends_before_the_first_look_is_known_at_once() {
     }
 }
 
+/// The same while there is a dump: its child's end is acted upon at once, well or not.
+#[test]
+fn the_end_of_a_child_is_acted_upon_whatever_the_time_between_looks() {
+    for (status, expected) in [(0, 0), (1, 3)] {
+        let stage = Stage::new();
+        let upload = stage.upload_with_defaults().args(["--interval", "1h", "--settle", "0.2"]);
+        let mut run = upload.args(["--", "mydumper", "-B", "shop"]).start();
+        let mut dumper = FakeDumper::accept(&stage.sandbox);
+        dumper.begin(Generation::V1_0);
+        run.wait_for_line("claimed");
+        dumper.file("shop.t.00000.sql", 10_000);
+        if status == 0 {
+            dumper.finish();
+        }
+        dumper.exit(status);
+        run.finish().assert_status(expected);
+        assert!(stage.has("shop.t.00000.sql"));
+    }
+}
+
 /// "`--pid` of a common parent with `--max-local` stopped ourselves for ever."
 #[test]
 fn a_pid_that_we_came_from_is_refused() {

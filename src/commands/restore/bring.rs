@@ -142,7 +142,7 @@ impl Bring<'_> {
     ) -> anyhow::Result<ComputedHash> {
         let listed = &wanted.listed;
         let object = ObjectRef { key: self.key(wanted), size: listed.size, etag: listed.etag.clone() };
-        let file = &temporary.file;
+        let file = temporary.file();
         let part_size = match &known.hash {
             // SHA-256 is over the whole, and in order.
             _ if with_sha256 => None,

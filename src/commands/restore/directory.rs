@@ -47,7 +47,8 @@ pub struct RestoreDir {
 /// A file that is not proved yet. Dropped, it is gone.
 #[derive(Debug)]
 pub struct Temporary {
-    pub file: Arc<File>,
+    /// There until it is dropped.
+    file: Option<Arc<File>>,
     directory: Arc<DumpDir>,
     name: String,
 }
@@ -148,7 +149,7 @@ impl RestoreDir {
             let name = format!("{}{number}{}", TEMPORARY.0, TEMPORARY.1);
             match rustix::fs::openat(self.directory.descriptor(), &name, flags, mode) {
                 Ok(file) => {
-                    let (file, directory) = (Arc::new(file.into()), Arc::clone(&self.directory));
+                    let (file, directory) = (Some(Arc::new(file.into())), Arc::clone(&self.directory));
                     return Ok(Temporary { file, directory, name });
                 }
                 // Somebody else's, whatever it is.
@@ -158,24 +159,12 @@ impl RestoreDir {
         }
     }
 
-    /// Gives a file that is proved its name. Its bytes are on the disk before that.
+    /// Gives a file that is proved its name. Its bytes are on the disk before that. On a thread of its own: that takes its
+    /// time, and so does what a large file leaves free that another one replaces.
     pub async fn accept(&self, temporary: Temporary, name: &FileName, overwrite: bool) -> io::Result<()> {
-        let file = Arc::clone(&temporary.file);
-        tokio::task::spawn_blocking(move || file.sync_all()).await.map_err(io::Error::other)??;
-        let directory = self.directory.descriptor();
-        let (from, to) = (temporary.name.as_str(), name.as_str());
-        if overwrite {
-            rustix::fs::renameat(&directory, from, &directory, to)?;
-            return Ok(());
-        }
-        match rustix::fs::renameat_with(&directory, from, &directory, to, RenameFlags::NOREPLACE) {
-            // Some filesystems do not know this flag; a link refuses as well where something stands.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-                rustix::fs::linkat(&directory, from, &directory, to, AtFlags::empty())?;
-            }
-            result => result?,
-        }
-        Ok(())
+        let name = name.clone();
+        let accept = move || temporary.accept(name.as_str(), overwrite);
+        tokio::task::spawn_blocking(accept).await.map_err(io::Error::other)?
     }
 
     /// Takes `metadata` away while the files that it stands for are not all there.
@@ -189,8 +178,8 @@ impl RestoreDir {
     /// Writes a `metadata` that is no object.
     pub fn write_metadata(&self, text: &[u8]) -> io::Result<()> {
         let temporary = self.create()?;
-        (&*temporary.file).write_all(text)?;
-        temporary.file.sync_all()?;
+        (&**temporary.file()).write_all(text)?;
+        temporary.file().sync_all()?;
         let directory = self.directory.descriptor();
         rustix::fs::renameat(&directory, &temporary.name, &directory, METADATA)?;
         Ok(())
@@ -219,10 +208,37 @@ impl RestoreDir {
     }
 }
 
+impl Temporary {
+    /// The file.
+    pub fn file(&self) -> &Arc<File> {
+        self.file.as_ref().expect("it is there until this is dropped")
+    }
+
+    fn accept(&self, name: &str, overwrite: bool) -> io::Result<()> {
+        self.file().sync_all()?;
+        let (directory, from) = (self.directory.descriptor(), self.name.as_str());
+        if overwrite {
+            return Ok(rustix::fs::renameat(&directory, from, &directory, name)?);
+        }
+        match rustix::fs::renameat_with(&directory, from, &directory, name, RenameFlags::NOREPLACE) {
+            // Some filesystems do not know this flag; a link refuses as well where something stands.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                Ok(rustix::fs::linkat(&directory, from, &directory, name, AtFlags::empty())?)
+            }
+            result => Ok(result?),
+        }
+    }
+}
+
 impl Drop for Temporary {
     fn drop(&mut self) {
         // It has its own name by now where it was accepted.
-        let _ = rustix::fs::unlinkat(self.directory.descriptor(), &self.name, AtFlags::empty());
+        if rustix::fs::unlinkat(self.directory.descriptor(), &self.name, AtFlags::empty()).is_ok() {
+            // Its bytes are freed with its last descriptor. Of a large file that takes seconds, and this may be the thread
+            // that serves network and signals.
+            let file = self.file.take();
+            let _ = std::thread::Builder::new().name("close".to_owned()).spawn(move || drop(file));
+        }
     }
 }
 

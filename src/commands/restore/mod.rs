@@ -44,7 +44,10 @@ async fn restore(args: &RestoreArgs, report: &Report) -> Result<Status, Failure>
     let store = reach(&args.connection, &args.dump.bucket).await?;
     let prefix = chosen(&args.dump, &store).await?;
     let plan = Plan::make(args, &store, &prefix).await?;
-    let directory = RestoreDir::open(&args.dir).map_err(Failure::usage)?;
+    let path = args.dir.clone();
+    // On a thread of its own: what a killed run left behind may be large.
+    let directory = tokio::task::spawn_blocking(move || RestoreDir::open(&path)).await.map_err(Failure::failed)?;
+    let directory = directory.map_err(Failure::usage)?;
     let bring = Bring {
         store: &store,
         prefix: &prefix,

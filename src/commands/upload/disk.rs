@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use tokio::sync::Notify;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::cli::UploadArgs;
 use crate::dump_dir::DumpDir;
@@ -80,6 +80,11 @@ impl DiskWatch {
         self.brake.is_some()
     }
 
+    /// Whether mydumper is held by us just now.
+    pub fn is_paused(&self) -> bool {
+        self.brake.as_ref().is_some_and(|(brake, _)| brake.is_paused())
+    }
+
     /// Told when the disk is found fuller than ever before.
     pub fn found_full(&self) -> Option<Arc<Notify>> {
         self.looks.as_ref().map(|looks| Arc::clone(&looks.found_full))
@@ -98,22 +103,21 @@ impl DiskWatch {
     /// Pauses mydumper or lets it go on.
     pub fn steer(&mut self, state: &DumpState, directory: &DumpDir) {
         let Some((brake, reins)) = &mut self.brake else { return };
+        // A busy machine may take its time: a run counts from its real start.
+        let Some(carried_out) = reins.carried_out() else { return };
+        brake.carried_out(carried_out);
         let disk = Disk {
             waiting: state.waiting_bytes(),
             free: directory.space().ok().map(|space| space.free),
             has_data: self.has_data,
         };
         match brake.decide(disk, Instant::now()) {
-            Order::Keep if brake.is_paused() => reins.pause(),
             Order::Keep => {}
             Order::Pause => {
-                reins.pause();
-                info!("mydumper is paused: {} wait for their upload", ByteSize(disk.waiting).human());
+                reins.pause(format!("mydumper is paused: {} wait for their upload", ByteSize(disk.waiting).human()));
             }
             Order::Resume => {
-                reins.resume();
-                brake.carried_out(Instant::now());
-                info!("mydumper goes on: {} wait for their upload", ByteSize(disk.waiting).human());
+                reins.resume(format!("mydumper goes on: {} wait for their upload", ByteSize(disk.waiting).human()));
             }
         }
     }
@@ -128,7 +132,7 @@ impl DiskWatch {
         let measured = now.saturating_duration_since(*self.flows_since.get_or_insert(now));
         let incoming = self.incoming.observe(now, uploaded + local);
         let outgoing = self.outgoing.observe(now, uploaded);
-        if self.brake.as_ref().is_some_and(|(brake, _)| brake.is_paused()) {
+        if self.is_paused() {
             return Some("mydumper paused".to_owned());
         }
         let forecast = forecast(directory.space().ok()?, Flow { incoming, outgoing, measured })?;

@@ -11,9 +11,11 @@ use super::disk::{self, DiskWatch};
 use crate::claim::ClaimError;
 use crate::cli::UploadArgs;
 use crate::dump_dir::DumpDir;
-use crate::dumper::{Life, LivingDump};
+use crate::dumper::{Child, Life, LivingDump};
 use crate::model::file_name::FileName;
+use crate::model::reminder::Reminder;
 use crate::model::state::{DumpState, Phase, Scan, UploadJob};
+use crate::model::units::human_duration;
 use crate::model::verdict::Ending;
 use crate::pool::Pool;
 use crate::scan::{Look, Strangers};
@@ -25,6 +27,8 @@ const IMPATIENT: Duration = Duration::from_millis(200);
 
 /// How often the status is shown at most.
 const SHOW_EVERY: Duration = Duration::from_millis(200);
+/// How long a mydumper that lives may write nothing before that is said.
+const SILENCE: Duration = Duration::from_secs(10 * 60);
 
 /// What goes through the queue.
 #[derive(Debug)]
@@ -196,6 +200,8 @@ impl Watcher<'_> {
         let mut ending =
             (self.look.phase != Phase::Writing).then(|| super::start::ending_of(self.dump, &self.directory));
         loop {
+            // Asked before the look: what ends later is worth another one.
+            let ends = self.dump.child().map_or(0, Child::ends);
             if ending.is_none() {
                 match self.life() {
                     Life::Ended(end @ (Ending::Overwritten | Ending::Vanished)) => return End::Lost(end),
@@ -219,7 +225,17 @@ impl Watcher<'_> {
             match (self.scan().await, self.lost()) {
                 (_, Some(end)) => return End::Lost(end),
                 (Ok(scan), None) => {
-                    idle.compare(&scan, Instant::now());
+                    let now = Instant::now();
+                    if self.disk.is_paused() {
+                        // By us, so it is no wonder.
+                        idle = Idle::new(now);
+                    }
+                    idle.compare(&scan, now);
+                    if ending.is_none()
+                        && let Some(warning) = idle.warning(self.dump.dumper_version.as_deref(), now)
+                    {
+                        warn!("{warning}");
+                    }
                     self.observe(scan, &mut backlog);
                 }
                 (Err(error), None) => {
@@ -231,9 +247,17 @@ impl Watcher<'_> {
             {
                 return End::Drained(ending);
             }
-            if let Some(end) = self.enqueue_until_next_look(pool, &mut backlog, ending.is_some()).await {
+            let ends = ending.is_none().then_some(ends);
+            if let Some(end) = self.enqueue_until_next_look(pool, &mut backlog, ends).await {
                 return end;
             }
+        }
+    }
+
+    async fn child_ends(&self, before: Option<usize>) {
+        match before.zip(self.dump.child()) {
+            Some((before, child)) => child.next_end(before).await,
+            None => std::future::pending().await,
         }
     }
 
@@ -296,8 +320,15 @@ impl Watcher<'_> {
         backlog.is_empty() && self.shared.state().outstanding() == 0
     }
 
-    /// Pushes jobs to the queue as it takes them, until it is time for the next look.
-    async fn enqueue_until_next_look(&self, pool: &Pool<Job>, backlog: &mut VecDeque<Job>, ended: bool) -> Option<End> {
+    /// Pushes jobs to the queue as it takes them, until it is time for the next look. While the dump lives: how many ends
+    /// of our child the last one saw.
+    async fn enqueue_until_next_look(
+        &self,
+        pool: &Pool<Job>,
+        backlog: &mut VecDeque<Job>,
+        ends: Option<usize>,
+    ) -> Option<End> {
+        let ended = ends.is_none();
         let interval = self.args.dump.interval;
         let interval = if self.disk.has_marks() && !ended { interval.min(disk::LOOK_EVERY) } else { interval };
         let settling = ended && {
@@ -328,21 +359,24 @@ impl Watcher<'_> {
                     }
                 }
                 () = &mut next_look => return None,
+                () = self.child_ends(ends) => return None,
                 signal = self.stop.wait() => return Some(End::Stopped(signal)),
             }
         }
     }
 }
 
-/// Watches for any change in the directory, where nothing else tells whether mydumper lives.
+/// Watches for any change in the directory: where nothing else tells whether mydumper lives; and where it does, and may
+/// hang.
 struct Idle {
     fingerprint: u64,
     since: Instant,
+    said: Reminder,
 }
 
 impl Idle {
     fn new(now: Instant) -> Self {
-        Self { fingerprint: 0, since: now }
+        Self { fingerprint: 0, since: now, said: Reminder::new(now, SILENCE) }
     }
 
     fn compare(&mut self, scan: &Scan, now: Instant) {
@@ -354,11 +388,58 @@ impl Idle {
         scan.listing.len().hash(&mut hasher);
         let fingerprint = hasher.finish();
         if fingerprint != self.fingerprint {
-            *self = Self { fingerprint, since: now };
+            *self = Self { fingerprint, ..Self::new(now) };
         }
     }
 
     fn for_long(&self, limit: Duration) -> bool {
         self.since.elapsed() >= limit
+    }
+
+    /// What there is to say of a mydumper that lives and writes nothing.
+    fn warning(&mut self, dumper_version: Option<&str>, now: Instant) -> Option<String> {
+        let so_long = human_duration(self.said.is_due(now)?);
+        let hangs = match dumper_version {
+            Some(version) if version.starts_with("0.10.") => {
+                format!("; {version} sometimes hangs by itself with several threads: then end it")
+            }
+            _ => String::new(),
+        };
+        Some(format!(
+            "mydumper lives, but nothing has changed in its directory for {so_long}: look at what it waits for in the \
+             server (SHOW FULL PROCESSLIST), at the free space, and at its own messages{hangs}"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::listing::Listing;
+
+    fn scan_of(names: &[&str]) -> Scan {
+        let mut listing = Listing::default();
+        for (inode, name) in names.iter().enumerate() {
+            listing.push(name, inode as u64).expect("a name");
+        }
+        let (probes, vanished) = (Vec::new(), Vec::new());
+        Scan { now: Instant::now(), phase: Phase::Writing, listing, probes, vanished }
+    }
+
+    #[test]
+    fn a_mydumper_that_writes_nothing_is_mentioned_after_ten_minutes() {
+        let (began, minute) = (Instant::now(), Duration::from_secs(60));
+        let mut idle = Idle::new(began);
+        let mut said = Vec::new();
+        for minutes in 0..90 {
+            // It goes on after five minutes, and then never again.
+            let names: &[&str] = if minutes < 5 { &["shop.a.sql"] } else { &["shop.a.sql", "shop.b.sql"] };
+            let now = began + minute * minutes;
+            idle.compare(&scan_of(names), now);
+            said.extend(idle.warning(Some("0.10.1"), now).map(|text| (minutes, text)));
+        }
+        assert_eq!(said.iter().map(|(minutes, _)| *minutes).collect::<Vec<_>>(), [15, 75]);
+        assert!(said[0].1.contains("for 10m") && said[0].1.contains("0.10.1 sometimes hangs"), "{said:?}");
+        assert!(!Idle::new(began).warning(None, began + minute * 10).expect("a line").contains("hangs"));
     }
 }
