@@ -20,7 +20,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tracing::{debug, info, warn};
 
 use self::digests::Digests;
-use self::place::{Holes, clear, occupied, unclaimed};
+use self::place::{Holes, check_settings, clear, occupied, unclaimed};
 pub use self::place::{check_free, may_clear};
 pub use self::writing::is_another;
 use self::writing::{Text, Unanswered};
@@ -336,6 +336,9 @@ pub async fn claim(
     if destination.write_only {
         let mut claim = fresh(None);
         claim.note(|_| {}).await.map_err(Failure::failed)?;
+        if store.has_object_settings() {
+            info!("whether objects become what was asked for is not checked: with --write-only none is looked at");
+        }
         return Ok(Claimed { claim, earlier: HashMap::new(), before: None, is_complete: false });
     }
     let mut unlisted = None;
@@ -364,6 +367,15 @@ pub async fn claim(
             Err(error) => return Err(Failure::failed(error)),
         }
         claim.probe().await?;
+        if let Err(failure) = check_settings(store, prefix).await {
+            // Nothing of the dump is there; the prefix is left as it was found.
+            if claim.check().await.is_ok()
+                && let Err(error) = store.delete(&prefix.manifest_key()).await
+            {
+                warn!("the claim stays: {error}");
+            }
+            return Err(failure);
+        }
         info!("claimed {}", store.uri(&prefix.directory()));
         return Ok(Claimed { claim, earlier: HashMap::new(), before: None, is_complete: false });
     }
@@ -416,6 +428,7 @@ async fn claimed_before(
     } else {
         info!("going on at {}", store.uri(&prefix.directory()));
         claim.probe().await?;
+        check_settings(store, prefix).await?;
     }
     Ok(Some(Claimed { claim, earlier, before: Some(header), is_complete }))
 }

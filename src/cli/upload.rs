@@ -9,7 +9,7 @@ use clap::Args;
 use super::shared::{ConnectionArgs, OutputArgs};
 use super::values;
 use crate::model::child_arguments::{absolute, check_child_arguments};
-use crate::model::destination::{BucketName, ServerSideEncryption, StorageClass, TAGS_MAX, Tag};
+use crate::model::destination::{BucketName, ObjectAcl, ServerSideEncryption, StorageClass, TAGS_MAX, Tag};
 use crate::model::object_key::{DEFAULT_PREFIX, PrefixTemplate};
 use crate::model::series::Series;
 use crate::model::units::{ByteSize, Rate};
@@ -161,6 +161,10 @@ pub struct DestinationArgs {
     /// Key for aws:kms
     #[arg(long, value_name = "KEY")]
     pub sse_kms_key_id: Option<String>,
+
+    /// ACL of each object, like bucket-owner-full-control
+    #[arg(long)]
+    pub acl: Option<ObjectAcl>,
 
     /// Tag of each object; may be repeated
     // A comma is in no tag of S3, so it can part them in the environment.

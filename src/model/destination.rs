@@ -179,6 +179,37 @@ impl FromStr for ServerSideEncryption {
     }
 }
 
+/// Who besides the uploader's account may read an object. Those of S3's canned ACLs that fit a backup: none that opens it
+/// to everybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectAcl {
+    Private,
+    BucketOwnerRead,
+    BucketOwnerFullControl,
+}
+
+impl ObjectAcl {
+    /// As S3's header has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Private => "private",
+            Self::BucketOwnerRead => "bucket-owner-read",
+            Self::BucketOwnerFullControl => "bucket-owner-full-control",
+        }
+    }
+}
+
+impl FromStr for ObjectAcl {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        [Self::Private, Self::BucketOwnerRead, Self::BucketOwnerFullControl]
+            .into_iter()
+            .find(|acl| acl.as_str() == text)
+            .map_or_else(|| bad("write private, bucket-owner-read or bucket-owner-full-control"), Ok)
+    }
+}
+
 /// S3's limit of tags for an object.
 pub const TAGS_MAX: usize = 10;
 

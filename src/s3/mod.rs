@@ -13,6 +13,7 @@ mod download;
 pub mod error;
 mod objects;
 mod outage;
+mod settings;
 mod store;
 mod upload;
 
@@ -23,5 +24,6 @@ pub use connect::ConnectionSettings;
 pub use download::{Interest, ObjectRef};
 pub use error::{ErrorKind, StoreError};
 pub use objects::{DELETE_BATCH, ListedObject, ListedUpload, ObjectHead, OpenUpload, StoredPart};
-pub use store::{ObjectSettings, Store};
+pub use settings::ObjectSettings;
+pub use store::Store;
 pub use upload::{Condition, PartAnswer, PutAnswer, Upload, UserMetadata};

@@ -72,7 +72,7 @@ impl ObjectHead {
     }
 }
 
-fn unless_absent<T>(answer: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+pub(super) fn unless_absent<T>(answer: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
         Err(error) if error.kind == ErrorKind::NoSuchKey => Ok(None),

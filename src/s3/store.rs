@@ -13,19 +13,7 @@ use super::body::{Bodies, Progress, RateLimiter};
 use super::connect::{self, ConnectionSettings};
 use super::error::{ErrorKind, StoreError};
 use super::outage::{Change, Gate, Patience};
-
-/// What each object is to be.
-#[derive(Debug, Clone, Default)]
-pub struct ObjectSettings {
-    /// Such as `STANDARD_IA`; the bucket's default without.
-    pub storage_class: Option<String>,
-    /// `AES256`, `aws:kms` or `aws:kms:dsse`; the bucket's default without.
-    pub encryption: Option<String>,
-    /// The key for `aws:kms`.
-    pub kms_key_id: Option<String>,
-    /// Tags, as S3 takes them: a URL query.
-    pub tagging: Option<String>,
-}
+use super::settings::ObjectSettings;
 
 /// The slowest rate at which a request's bytes are waited for, in bytes a second: a slow link is healthy above it.
 const SLOWEST_RATE: u64 = 256 * 1024;

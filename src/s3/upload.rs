@@ -4,7 +4,7 @@
 //! not signed: it is proved by that header, which is signed, and by the ETag; signing would hash every byte once more.
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
+use aws_sdk_s3::types::ServerSideEncryption;
 
 use super::body::{FileRange, Progress};
 use super::error::{ErrorKind, StoreError};
@@ -96,10 +96,11 @@ impl Store {
                 .content_length(range.length.cast_signed())
                 .content_md5(md5.content_md5())
                 .set_metadata(Some(metadata.clone()))
-                .set_storage_class(self.storage_class())
-                .set_server_side_encryption(self.encryption())
+                .set_storage_class(objects.storage_class())
+                .set_server_side_encryption(objects.encryption())
                 .set_ssekms_key_id(objects.kms_key_id.clone())
-                .set_tagging(objects.tagging.clone())
+                .set_acl(objects.acl())
+                .set_tagging(objects.tagging())
                 .set_if_none_match(condition.if_none_match())
                 .set_if_match(condition.if_match())
                 .body(self.0.bodies.stream(range.clone(), progress))
@@ -118,16 +119,18 @@ impl Store {
 
     /// Begins a multipart upload.
     pub async fn begin_upload(&self, key: &str, metadata: &UserMetadata) -> Result<Upload, StoreError> {
+        let objects = &self.0.objects;
         let request = async |client: Client| {
             client
                 .create_multipart_upload()
                 .bucket(self.bucket())
                 .key(key)
                 .set_metadata(Some(metadata.clone()))
-                .set_storage_class(self.storage_class())
-                .set_server_side_encryption(self.encryption())
-                .set_ssekms_key_id(self.0.objects.kms_key_id.clone())
-                .set_tagging(self.0.objects.tagging.clone())
+                .set_storage_class(objects.storage_class())
+                .set_server_side_encryption(objects.encryption())
+                .set_ssekms_key_id(objects.kms_key_id.clone())
+                .set_acl(objects.acl())
+                .set_tagging(objects.tagging())
                 .send()
                 .await
         };
@@ -184,14 +187,6 @@ impl Store {
             Err(error) if matches!(error.kind, ErrorKind::NoSuchUpload | ErrorKind::NoSuchKey) => Ok(()),
             Err(error) => Err(error),
         }
-    }
-
-    fn storage_class(&self) -> Option<StorageClass> {
-        self.0.objects.storage_class.as_deref().map(StorageClass::from)
-    }
-
-    fn encryption(&self) -> Option<ServerSideEncryption> {
-        self.0.objects.encryption.as_deref().map(ServerSideEncryption::from)
     }
 }
 

@@ -260,8 +260,12 @@ fn objects_are_as_they_were_wished() {
     let dumper = dump_of(&stage, &[("shop.t.00000.sql", 1_000), ("shop.u.00000.sql", 11 * MIB)]);
     let options =
         ["--part-size", "5MiB", "--storage-class", "STANDARD_IA", "--sse", "aws:kms", "--sse-kms-key-id", "k1"];
-    let tags = ["--tag", "job=nightly dump", "--tag", "odd=a+b/c:d@e"];
+    let tags = ["--tag", "job=nightly dump", "--tag", "odd=a+b/c:d@e", "--acl", "bucket-owner-full-control"];
     stage.upload().args(options).args(tags).run().assert_status(0);
+    let is_begun = |operation| matches!(operation, Operation::PutObject | Operation::CreateMultipartUpload);
+    for request in stage.server.requests().iter().filter(|request| is_begun(request.operation)) {
+        assert_eq!(request.header("x-amz-acl"), Some("bucket-owner-full-control"), "{}", request.key);
+    }
     stage.assert_whole(&dumper);
     let keys = stage.server.keys(BUCKET);
     assert_eq!(keys.len(), 4);
@@ -277,6 +281,37 @@ fn objects_are_as_they_were_wished() {
         assert_eq!(object.parts_count, parts, "{key}");
         assert_eq!(attributes.metadata.get("part-size").map(String::as_str), parts.map(|_| "5242880"), "{key}");
     }
+}
+
+/// "Asked for and silently not done": status 0 would say that a backup is encrypted which is not.
+#[test]
+fn what_the_store_does_not_do_is_said_before_anything_is_sent() {
+    let limits = Limits { ignores_settings: true, ..Limits::default() };
+    let stage = Stage::with(S3Server::builder().limits(limits).start());
+    dump_of(&stage, &[("shop.t.00000.sql", 1_000)]);
+    let local = stage.sandbox.local_files();
+    for (asked, shown) in [
+        (["--sse", "AES256"], "--sse AES256 was asked for, and the store shows nothing of it"),
+        (["--sse", "aws:kms"], "--sse aws:kms was asked for, and the store shows nothing of it"),
+        (["--storage-class", "GLACIER"], "--storage-class GLACIER was asked for, and the store shows 'STANDARD'"),
+        (["--tag", "job=nightly"], "--tag job=nightly was asked for, and the store shows nothing of it"),
+    ] {
+        stage.upload().args(asked).run().assert_status(2).assert_says(shown).assert_says("leave it out");
+        assert_eq!((stage.sandbox.local_files(), stage.server.keys(BUCKET)), (local.clone(), Vec::new()), "{asked:?}");
+    }
+    stage.upload().args(["--storage-class", "STANDARD"]).run().assert_status(0);
+}
+
+/// Who may not read tags is told that they were not looked at; that says nothing against them.
+#[test]
+fn tags_that_may_not_be_read_are_not_looked_at() {
+    let stage = Stage::new();
+    let dumper = dump_of(&stage, &[("shop.t.00000.sql", 1_000)]);
+    let denied = stage.server.inject(Fault::answer(403, "AccessDenied").on(Operation::GetObjectTagging));
+    let finished = stage.upload().args(["--tag", "job=nightly"]).run().assert_status(0);
+    finished.assert_says("s3:GetObjectTagging is missing");
+    assert!(denied.hits() > 0);
+    stage.assert_whole(&dumper);
 }
 
 /// "With SSE-KMS (asked for, or the bucket's default, seen in the answer) the ETag is none: then Content-MD5 on every

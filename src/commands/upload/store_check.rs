@@ -43,7 +43,8 @@ async fn connect_and_try(args: &UploadArgs) -> anyhow::Result<(Store, Vec<Right>
         storage_class: destination.storage_class.as_ref().map(ToString::to_string),
         encryption: destination.sse.map(|kind| kind.as_str().to_owned()),
         kms_key_id: destination.sse_kms_key_id.clone(),
-        tagging: (!destination.tags.is_empty()).then(|| tagging(args)),
+        acl: destination.acl.map(|acl| acl.as_str().to_owned()),
+        tags: destination.tags.iter().map(|tag| (tag.key.clone(), tag.value.clone())).collect(),
     };
     let limiter = args.transfer.limit_rate.map(|rate| Arc::new(RateLimiter::new(rate.0)));
     let (connection, workers) = (ConnectionSettings::from(&args.connection), args.transfer.workers);
@@ -133,21 +134,6 @@ async fn try_a_refused_put(store: &Store, prefix: &Prefix) -> anyhow::Result<()>
             Ok(())
         }
     }
-}
-
-/// Tags as S3's header takes them: a URL query.
-fn tagging(args: &UploadArgs) -> String {
-    let encode = |text: &str| {
-        text.bytes().fold(String::new(), |mut encoded, byte| {
-            match byte {
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' => encoded.push(char::from(byte)),
-                _ => encoded.push_str(&format!("%{byte:02X}")),
-            }
-            encoded
-        })
-    };
-    let tags = args.destination.tags.iter().map(|tag| format!("{}={}", encode(&tag.key), encode(&tag.value)));
-    tags.collect::<Vec<_>>().join("&")
 }
 
 impl From<&crate::cli::ConnectionArgs> for ConnectionSettings {

@@ -45,6 +45,14 @@ pub struct Attributes {
     pub tags: BTreeMap<String, String>,
 }
 
+impl Attributes {
+    /// As a store keeps them that knows neither storage classes, encryption nor tags.
+    pub fn without_settings(self) -> Self {
+        let Self { content_type, content_encoding, metadata, .. } = self;
+        Self { content_type, content_encoding, metadata, ..Self::default() }
+    }
+}
+
 /// One version of an object.
 #[derive(Clone, Debug)]
 pub struct StoredObject {

@@ -109,6 +109,7 @@ impl S3 for Service {
         self.store.check_bucket(&input.bucket)?;
         let attributes = attributes_of_put(&input)?;
         let limits = self.store.limits;
+        let attributes = if limits.ignores_settings { attributes.without_settings() } else { attributes };
         let exists = || self.store.with_bucket(&input.bucket, |bucket| Ok(bucket.current(&input.key).is_some()));
         if !limits.overwrites && exists()? {
             return Err(s3_error!(AccessDenied));
@@ -236,6 +237,8 @@ impl S3 for Service {
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
         let input = request.input;
         let attributes = attributes_of_upload(&input)?;
+        let ignores_settings = self.store.limits.ignores_settings;
+        let attributes = if ignores_settings { attributes.without_settings() } else { attributes };
         let (upload_id, attributes) =
             self.store.create_upload(&input.bucket, &input.key, attributes, self.clock.now())?;
         let encryption = EncryptionHeaders::of(&attributes.encryption);

@@ -32,6 +32,8 @@ pub struct Limits {
     pub overwrites: bool,
     /// Whether bytes that are not those of their Content-MD5 are refused.
     pub checks_content_md5: bool,
+    /// Whether headers for storage class, encryption and tags are taken and nothing is done of it.
+    pub ignores_settings: bool,
     /// Whose ETags are no MD5s, though nothing in the answers says so.
     pub opaque_etags: OpaqueEtags,
 }
@@ -57,6 +59,7 @@ impl Default for Limits {
             knows_conditions: true,
             overwrites: true,
             checks_content_md5: true,
+            ignores_settings: false,
             opaque_etags: OpaqueEtags::None,
         }
     }
