@@ -162,7 +162,7 @@ pub struct DestinationArgs {
     #[arg(long, value_name = "KEY")]
     pub sse_kms_key_id: Option<String>,
 
-    /// ACL of each object, like bucket-owner-full-control
+    /// Like bucket-owner-full-control
     #[arg(long)]
     pub acl: Option<ObjectAcl>,
 
