@@ -205,7 +205,8 @@ mod tests {
 
     fn logged(style: LineStyle, verbosity: u8, log: impl FnOnce()) -> String {
         let capture = Capture::default();
-        let outputs = Outputs { stdout: Box::new(Capture::default()), stderr: Box::new(capture.clone()) };
+        let outputs =
+            Outputs { stdout: Box::new(Capture::default()), stderr: Box::new(capture.clone()), are_one: true };
         let outlet = Outlet::start(outputs, style).expect("a thread");
         let sink = Arc::new(Mutex::new(Sink::new(outlet.clone(), style, false)));
         let layer = LogLayer { sink, style, threshold: Threshold::of_verbosity(verbosity) };

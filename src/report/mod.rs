@@ -1,7 +1,7 @@
 //! The only place that prints.
 //!
 //! Data goes to stdout; status, log lines and the summary to stderr. On a terminal one live line stays below all
-//! others. All of it passes through one queue, and one thread writes it ([`outlet`]): an output that is closed, or that
+//! others. All of it passes through queues to threads that write it ([`outlet`]): an output that is closed, or that
 //! nobody reads, neither ends nor blocks an upload. Only data must be written, and its command waits for that.
 //!
 //! Log lines come through `tracing`: see [`logging`] for what each level is for.
@@ -20,7 +20,7 @@ mod status_line;
 mod summary;
 mod table;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -122,7 +122,8 @@ impl Report {
         std::panic::set_hook(Box::new(move |panic| {
             let backtrace = std::backtrace::Backtrace::capture();
             if std::thread::current().name() == Some(WRITER) {
-                eprintln!("mydumper2s3: error: {panic}\n{backtrace}");
+                // Not by `eprintln!`: that panics where nobody listens, and a panic here ends the program.
+                let _ = writeln!(std::io::stderr(), "mydumper2s3: error: {panic}\n{backtrace}");
                 return;
             }
             let error = anyhow!("{panic}");

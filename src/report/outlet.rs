@@ -1,5 +1,5 @@
-//! The one writer of the program: a thread behind a bounded queue. A pager that is stopped, or a pipe that nobody reads,
-//! keeps this thread and nobody else.
+//! The one place that writes: threads behind bounded queues. A pager that is stopped, or a pipe that nobody reads, keeps
+//! such a thread and nobody else.
 //!
 //! When the queue is full, log lines are left away until it is empty again, and then their number is said. Data never
 //! is: who has some waits until it is written.
@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -44,25 +45,80 @@ pub enum Weight {
 pub struct Outputs {
     pub stdout: Box<dyn Write + Send>,
     pub stderr: Box<dyn Write + Send>,
+    /// Whether they are one terminal or file, where the order of what is written to them matters.
+    pub are_one: bool,
 }
 
 impl Outputs {
     /// The program's own. Without a buffer: a line is one `write`, so no other process gets in between.
     pub fn of_the_program() -> io::Result<Self> {
-        let own = |fd: io::Result<std::os::fd::OwnedFd>| Ok::<_, io::Error>(Box::new(File::from(fd?)));
-        Ok(Self {
-            stdout: own(io::stdout().as_fd().try_clone_to_owned())?,
-            stderr: own(io::stderr().as_fd().try_clone_to_owned())?,
-        })
+        let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+        let (one, other) = (stdout.metadata()?, stderr.metadata()?);
+        let are_one = (one.dev(), one.ino()) == (other.dev(), other.ino());
+        Ok(Self { stdout: Box::new(stdout), stderr: Box::new(stderr), are_one })
     }
 }
 
-/// A handle to the thread; clones are the same one.
+/// All output: clones are the same one. stdout and stderr have a thread each, so that who reads one of them does not wait
+/// for who does not read the other; unless they are one.
 #[derive(Clone)]
-pub struct Outlet(Arc<Shared>);
+pub struct Outlet {
+    stdout: Queued,
+    stderr: Queued,
+}
+
+impl Outlet {
+    /// Starts the threads.
+    pub fn start(outputs: Outputs, style: LineStyle) -> io::Result<Self> {
+        let Outputs { stdout, stderr, are_one } = outputs;
+        if are_one {
+            let both = Queued::start(stdout, stderr, Stream::Stderr, style)?;
+            return Ok(Self { stdout: both.clone(), stderr: both });
+        }
+        Ok(Self {
+            stdout: Queued::start(stdout, Box::new(io::sink()), Stream::Stdout, style)?,
+            stderr: Queued::start(Box::new(io::sink()), stderr, Stream::Stderr, style)?,
+        })
+    }
+
+    fn of(&self, stream: Stream) -> &Queued {
+        match stream {
+            Stream::Stdout => &self.stdout,
+            Stream::Stderr => &self.stderr,
+        }
+    }
+
+    /// A line with its newline. Never waits.
+    pub fn line(&self, stream: Stream, weight: Weight, bytes: Vec<u8>) {
+        self.of(stream).line(stream, weight, bytes);
+    }
+
+    /// Data, and what tells when it is written. Never waits by itself.
+    pub fn data(&self, stream: Stream, bytes: Vec<u8>) -> oneshot::Receiver<io::Result<()>> {
+        self.of(stream).data(stream, bytes)
+    }
+
+    /// What stands on the terminal's last line from now on.
+    pub fn show_live(&self, line: Option<String>) {
+        self.stderr.show_live(line);
+    }
+
+    /// Waits until all is written; no longer than `limit`, and no longer than `patience` for somebody who does not read.
+    pub fn drain(&self, patience: Duration, limit: Duration) {
+        self.stderr.drain(patience, limit);
+        self.stdout.drain(patience, limit);
+    }
+}
+
+/// A thread that writes, and its queue; clones are the same one.
+#[derive(Clone)]
+struct Queued(Arc<Shared>);
 
 struct Shared {
     style: LineStyle,
+    /// Where it is said that lines were not shown.
+    home: Stream,
     // A std mutex: it is held for one line, never across a write.
     queue: Mutex<Queue>,
     /// There is something to write.
@@ -102,17 +158,23 @@ enum Work {
     End,
 }
 
-impl Outlet {
+impl Queued {
     /// Starts the thread.
-    pub fn start(outputs: Outputs, style: LineStyle) -> io::Result<Self> {
+    fn start(
+        stdout: Box<dyn Write + Send>,
+        stderr: Box<dyn Write + Send>,
+        home: Stream,
+        style: LineStyle,
+    ) -> io::Result<Self> {
         let outlet = Self(Arc::new(Shared {
             style,
+            home,
             queue: Mutex::default(),
             more: Condvar::new(),
             less: Condvar::new(),
             written: AtomicU64::new(0),
         }));
-        let mut writer = Writer { shared: Arc::clone(&outlet.0), outputs };
+        let mut writer = Writer { shared: Arc::clone(&outlet.0), stdout, stderr };
         std::thread::Builder::new().name(WRITER.to_owned()).spawn(move || {
             // The panic itself is said by the hook; what it broke off is lost, and the rest is still written.
             while std::panic::catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {}
@@ -120,8 +182,7 @@ impl Outlet {
         Ok(outlet)
     }
 
-    /// A line with its newline. Never waits.
-    pub fn line(&self, stream: Stream, weight: Weight, bytes: Vec<u8>) {
+    fn line(&self, stream: Stream, weight: Weight, bytes: Vec<u8>) {
         let mut queue = self.0.queue();
         let is_log = weight == Weight::Log;
         let room = if is_log { 1 } else { 2 };
@@ -137,16 +198,14 @@ impl Outlet {
         self.0.more.notify_one();
     }
 
-    /// Data, and what tells when it is written. Never waits by itself.
-    pub fn data(&self, stream: Stream, bytes: Vec<u8>) -> oneshot::Receiver<io::Result<()>> {
+    fn data(&self, stream: Stream, bytes: Vec<u8>) -> oneshot::Receiver<io::Result<()>> {
         let (done, is_done) = oneshot::channel();
         self.0.queue().pieces.push_back(Piece { stream, bytes, done: Some(done) });
         self.0.more.notify_one();
         is_done
     }
 
-    /// What stands on the terminal's last line from now on.
-    pub fn show_live(&self, line: Option<String>) {
+    fn show_live(&self, line: Option<String>) {
         let mut queue = self.0.queue();
         match (line, &mut queue.live) {
             // It is seen with the next frame.
@@ -158,8 +217,7 @@ impl Outlet {
         }
     }
 
-    /// Waits until all is written; no longer than `limit`, and no longer than `patience` for somebody who does not read.
-    pub fn drain(&self, patience: Duration, limit: Duration) {
+    fn drain(&self, patience: Duration, limit: Duration) {
         let deadline = Instant::now() + limit;
         let written = || self.0.written.load(Ordering::Relaxed);
         let (mut seen, mut seen_at) = (written(), Instant::now());
@@ -178,7 +236,7 @@ impl Outlet {
     }
 }
 
-impl Drop for Outlet {
+impl Drop for Queued {
     fn drop(&mut self) {
         // The writer's own and this one: then nobody is left who could say something.
         if Arc::strong_count(&self.0) <= 2 {
@@ -195,7 +253,7 @@ impl Shared {
 
     fn say_what_is_not_shown(&self, queue: &mut Queue) {
         let note = lines_not_shown(self.style, std::mem::take(&mut queue.not_shown));
-        queue.push(Stream::Stderr, note.into_bytes());
+        queue.push(self.home, note.into_bytes());
     }
 }
 
@@ -217,7 +275,8 @@ pub const WRITER: &str = "output";
 
 struct Writer {
     shared: Arc<Shared>,
-    outputs: Outputs,
+    stdout: Box<dyn Write + Send>,
+    stderr: Box<dyn Write + Send>,
 }
 
 impl Writer {
@@ -293,8 +352,8 @@ impl Writer {
 
     fn put(&mut self, stream: Stream, mut bytes: &[u8]) -> io::Result<()> {
         let output = match stream {
-            Stream::Stdout => &mut self.outputs.stdout,
-            Stream::Stderr => &mut self.outputs.stderr,
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
         };
         while !bytes.is_empty() {
             match output.write(bytes) {
@@ -347,7 +406,8 @@ mod tests {
         let (is_stuck, waits) = channel();
         let to = Capture::default();
         let stderr = Box::new(Stuck { goes_on, is_stuck, to: to.clone() });
-        let outlet = Outlet::start(Outputs { stdout: Box::new(Capture::default()), stderr }, style).expect("a thread");
+        let outlet = Outlet::start(Outputs { stdout: Box::new(Capture::default()), stderr, are_one: true }, style)
+            .expect("a thread");
         outlet.line(Stream::Stderr, Weight::Log, b"first\n".to_vec());
         waits.recv_timeout(PATIENCE).expect("a writer that waits");
         (outlet, let_go, to)
@@ -355,7 +415,7 @@ mod tests {
 
     fn outlet(stdout: impl Write + Send + 'static) -> (Outlet, Capture) {
         let stderr = Capture::default();
-        let outputs = Outputs { stdout: Box::new(stdout), stderr: Box::new(stderr.clone()) };
+        let outputs = Outputs { stdout: Box::new(stdout), stderr: Box::new(stderr.clone()), are_one: true };
         (Outlet::start(outputs, LineStyle::Plain).expect("a thread"), stderr)
     }
 
@@ -414,6 +474,20 @@ mod tests {
         let (outlet, _held, to) = stuck(LineStyle::Plain);
         outlet.drain(Duration::from_millis(1), PATIENCE);
         assert_eq!(to.text(), "");
+    }
+
+    #[test]
+    fn who_reads_stdout_does_not_wait_for_who_does_not_read_stderr() {
+        let (let_go, goes_on) = channel();
+        let (is_stuck, _waits) = channel();
+        let stderr = Box::new(Stuck { goes_on, is_stuck, to: Capture::default() });
+        let stdout = Capture::default();
+        let outputs = Outputs { stdout: Box::new(stdout.clone()), stderr, are_one: false };
+        let outlet = Outlet::start(outputs, LineStyle::Plain).expect("threads");
+        outlet.line(Stream::Stderr, Weight::Log, b"line\n".to_vec());
+        outlet.data(Stream::Stdout, b"data\n".to_vec()).blocking_recv().expect("an answer").expect("written");
+        assert_eq!(stdout.text(), "data\n");
+        drop(let_go);
     }
 
     #[test]

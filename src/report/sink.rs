@@ -94,7 +94,7 @@ mod tests {
     use crate::report::testing::Capture;
 
     fn sink_to(stdout: impl Write + Send + 'static, stderr: impl Write + Send + 'static, is_quiet: bool) -> Sink {
-        let outputs = Outputs { stdout: Box::new(stdout), stderr: Box::new(stderr) };
+        let outputs = Outputs { stdout: Box::new(stdout), stderr: Box::new(stderr), are_one: true };
         let style = LineStyle::Terminal { color: false };
         Sink::new(Outlet::start(outputs, style).expect("a thread"), style, is_quiet)
     }

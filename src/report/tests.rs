@@ -17,7 +17,7 @@ struct Output {
 impl Output {
     fn new(settings: OutputSettings) -> Self {
         let (stdout, stderr) = (Capture::default(), Capture::default());
-        let outputs = Outputs { stdout: Box::new(stdout.clone()), stderr: Box::new(stderr.clone()) };
+        let outputs = Outputs { stdout: Box::new(stdout.clone()), stderr: Box::new(stderr.clone()), are_one: true };
         Self { report: Report::new(&settings, None, outputs).expect("a thread"), settings, stdout, stderr }
     }
 

@@ -87,6 +87,24 @@ fn a_signal_is_answered_while_nobody_reads_stderr() {
     assert_eq!(stage.sandbox.local_files(), dumper.files());
 }
 
+/// The second signal ends it at once, as it does where somebody reads. Another one than the first: two that are the same
+/// may arrive as one.
+#[test]
+fn a_second_signal_ends_it_at_once_while_nobody_reads_stderr() {
+    let stage = Stage::new();
+    let held = stage.server.inject(Fault::hold().on(Operation::PutObject).key_where(|key| key.ends_with(".sql")));
+    let (_reader, writer) = full_pipe();
+    let run = start(&stage.upload().args(["-vv", "--stop-timeout", "1h"]), Stdio::null(), writer);
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    dumper.file("shop.t.00000.sql", 10_000);
+    held.wait_for_hits(1);
+    signal(&run, Signal::TERM);
+    signal(&run, Signal::INT);
+    let status = status(run);
+    assert!(matches!(status, Some(130 | 143)), "{status:?}");
+    assert_eq!(stage.sandbox.local_files(), dumper.files());
+}
+
 /// "The child's words" pass through the same queue: mydumper is not held by who does not read us, and how many of its
 /// lines were not shown is said to a reader who comes back.
 #[test]
@@ -121,6 +139,21 @@ fn the_childs_words_wait_for_nobody_and_what_is_not_shown_is_counted() {
     assert_eq!(lines.iter().filter(|line| is_said(line)).count(), 1);
     assert!(lines.iter().any(|line| line["event"] == "summary"), "how it ended is missing");
     stage.assert_whole(&dumper);
+}
+
+/// Who reads stdout does not wait for who does not read stderr.
+#[test]
+fn data_comes_though_nobody_reads_stderr() {
+    let stored = StoredDump::new();
+    let (mut reader, stdout) = std::io::pipe().expect("a pipe");
+    let (_held, stderr) = full_pipe();
+    let restore = stored.command("restore").arg("--dir").arg(stored.sandbox.path("back"));
+    let run = start(&restore, stdout, stderr);
+    drop(restore);
+    assert_eq!(status(run), Some(0));
+    let mut text = String::new();
+    reader.read_to_string(&mut text).expect("text");
+    assert!(text.contains("myloader"), "{text}");
 }
 
 /// "Data on stdout is never dropped: the command waits for it, and a signal still ends it."
