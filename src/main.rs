@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use mydumper2s3::exit_status::Status;
 use mydumper2s3::report::Report;
 use mydumper2s3::stop::Stop;
-use mydumper2s3::{cli, commands, dumper, platform};
+use mydumper2s3::{cli, commands, dumper, platform, s3};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -16,6 +16,7 @@ fn main() -> anyhow::Result<ExitCode> {
         dumper::wake_when_the_pipe_breaks(std::io::stdin(), longest.map(std::time::Duration::from_secs));
         return Ok(ExitCode::SUCCESS);
     }
+    s3::prepare_environment();
     let directory = std::env::current_dir().unwrap_or_default();
     let command = match cli::parse_from(std::env::args_os(), &directory) {
         Ok(command) => command,

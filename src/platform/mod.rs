@@ -2,6 +2,7 @@
 //!
 //! Linux tells all of it. Elsewhere nothing is known, and then a dump is taken only after it has ended.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 
@@ -26,6 +27,18 @@ pub enum Lease {
     NotPermitted,
     /// The filesystem has no leases.
     Unsupported,
+}
+
+/// Sets a variable of the environment, or takes it out. Only for the very beginning.
+#[allow(unsafe_code, reason = "the environment can be changed in no other way")]
+pub fn set_variable(name: &str, value: Option<&OsStr>) {
+    // SAFETY: called first in `main`, when there is no other thread that could read the environment meanwhile.
+    unsafe {
+        match value {
+            Some(value) => std::env::set_var(name, value),
+            None => std::env::remove_var(name),
+        }
+    }
 }
 
 /// How a process ended.

@@ -19,6 +19,7 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_types::service_config::ServiceConfigKey;
 use tracing::warn;
 
 use super::answer::BoundedAnswers;
@@ -53,7 +54,7 @@ const REGION_OF_OTHER_STORES: &str = "us-east-1";
 /// Makes a client; made again, it finds new credentials.
 pub(super) async fn connect(settings: &ConnectionSettings) -> anyhow::Result<Client> {
     let shared = load(settings).await?;
-    let endpoint = shared.endpoint_url().map(str::to_owned);
+    let endpoint = endpoint_of_s3(&shared);
     let mut config = aws_sdk_s3::config::Builder::from(&shared)
         // The default adds a CRC32 trailer in aws-chunked form, which several stores refuse; Content-MD5 and ETag do
         // more for us.
@@ -61,6 +62,10 @@ pub(super) async fn connect(settings: &ConnectionSettings) -> anyhow::Result<Cli
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .interceptor(BoundedAnswers)
         .force_path_style(settings.path_style || endpoint.as_deref().is_some_and(needs_path_style));
+    if let Some(endpoint) = &endpoint {
+        // Without the slash the SDK glues the bucket to an endpoint's path.
+        config = config.endpoint_url(format!("{endpoint}/"));
+    }
     if shared.region().is_none() {
         if endpoint.is_none() {
             return Err(anyhow!("no region is known")).hint("set --region, AWS_REGION, or a region in the profile");
@@ -72,15 +77,20 @@ pub(super) async fn connect(settings: &ConnectionSettings) -> anyhow::Result<Cli
 
 /// Looks once at what was found: credentials, so that a missing secret shows now and not at the first file; and an
 /// endpoint to which everything goes in the clear. Returns the endpoint, where it is not AWS's own.
-pub(super) async fn check(settings: &ConnectionSettings) -> anyhow::Result<Option<String>> {
+pub(super) async fn check(settings: &ConnectionSettings, bucket: &str) -> anyhow::Result<Option<String>> {
     let shared = load(settings).await?;
-    if shared.endpoint_url().is_some_and(is_unencrypted_remote) {
+    let endpoint = endpoint_of_s3(&shared);
+    if endpoint.as_deref().is_some_and(is_unencrypted_remote) {
         warn!("the endpoint is http://: the dump crosses the network unencrypted; use https://");
+    }
+    if let Some(without) = endpoint.as_deref().and_then(|endpoint| without_bucket(endpoint, bucket)) {
+        let error = anyhow!("the endpoint {} holds the bucket's name", endpoint.as_deref().unwrap_or_default());
+        return Err(error).hint(format!("leave the bucket out: {without}"));
     }
     let provider = shared.credentials_provider().context("no credentials are configured")?;
     let found = tokio::time::timeout(CREDENTIALS_TIMEOUT, provider.provide_credentials()).await;
     let why = match found {
-        Ok(Ok(_)) => return Ok(shared.endpoint_url().map(|url| url.trim_end_matches('/').to_owned())),
+        Ok(Ok(_)) => return Ok(endpoint),
         Ok(Err(error)) => anyhow::Error::new(error),
         Err(_) => anyhow!("no answer within {} s", CREDENTIALS_TIMEOUT.as_secs()),
     };
@@ -103,7 +113,7 @@ async fn load(settings: &ConnectionSettings) -> anyhow::Result<SdkConfig> {
     }
     if let Some(region) = &settings.region {
         loader = loader.region(Region::new(region.clone()));
-    } else if settings.endpoint_url.as_deref().is_some_and(|url| !url.contains(".amazonaws.com")) {
+    } else if endpoint_given(settings).is_some_and(|url| !url.contains(".amazonaws.com")) {
         loader = loader.region(region_of_other_store(settings).await);
     }
     if let Some(profile) = &settings.profile {
@@ -165,14 +175,48 @@ fn trust_store(settings: &ConnectionSettings) -> anyhow::Result<TrustStore> {
     Ok(TrustStore::empty().with_pem_certificate(pem))
 }
 
+/// What the user gave for S3, outside of the profile.
+fn endpoint_given(settings: &ConnectionSettings) -> Option<String> {
+    settings.endpoint_url.clone().or_else(|| std::env::var("AWS_ENDPOINT_URL_S3").ok()).filter(|url| !url.is_empty())
+}
+
+/// The endpoint that requests to S3 go to, without a slash at its end; `None` for AWS's own. As the SDK finds it: one that
+/// was given, `AWS_ENDPOINT_URL_S3`, the profile's for S3, the profile's for all.
+fn endpoint_of_s3(shared: &SdkConfig) -> Option<String> {
+    let key = || {
+        let key = ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url");
+        key.build().ok()
+    };
+    let of_service = || shared.service_config()?.load_config(key()?);
+    let for_all = || shared.endpoint_url().map(str::to_owned);
+    let endpoint = match shared.get_origin("endpoint_url").is_client_config() {
+        true => for_all(),
+        false => of_service().or_else(for_all),
+    };
+    endpoint.map(|url| url.trim_end_matches('/').to_owned()).filter(|url| !url.is_empty())
+}
+
+/// The endpoint without the bucket, where it surely is in it: as the name below an S3 host, or as the whole path.
+fn without_bucket(endpoint: &str, bucket: &str) -> Option<String> {
+    let (scheme, rest) = endpoint.split_once("://")?;
+    let of_host = rest.strip_prefix(bucket).and_then(|host| host.strip_prefix('.'));
+    let of_host = of_host.filter(|host| host.starts_with("s3.") || host.starts_with("s3-"));
+    let of_path = || rest.split_once('/').filter(|(_, path)| *path == bucket).map(|(host, _)| host);
+    of_host.or_else(of_path).map(|host| format!("{scheme}://{host}"))
+}
+
 /// The SDK takes endpoints that we would refuse; their hosts are not looked at.
 fn is_unencrypted_remote(endpoint: &str) -> bool {
     endpoint.parse().map_or(endpoint.starts_with("http://"), |url: EndpointUrl| url.is_unencrypted_remote())
 }
 
-/// A bucket cannot be a host name below an IP address or `localhost`.
+/// A bucket cannot be a host name below an IP address or `localhost`; and below one whose requests go to a path none is
+/// known that expects it.
 fn needs_path_style(endpoint: &str) -> bool {
     let rest = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
+    if rest.trim_end_matches('/').contains('/') {
+        return true;
+    }
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
     let host = match authority.strip_prefix('[') {
         Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
@@ -191,6 +235,20 @@ mod tests {
         assert_eq!(found("eu-central-1\n"), Ok(Some(Region::from_static("eu-central-1"))));
         assert_eq!(found(" "), Ok(None));
         assert_eq!(found("us east"), Err("'us east' cannot be a region".to_owned()));
+    }
+
+    #[test]
+    fn a_bucket_in_the_endpoint_is_found() {
+        for (endpoint, without) in [
+            ("https://b.s3.eu-central-1.amazonaws.com", Some("https://s3.eu-central-1.amazonaws.com")),
+            ("https://b.s3-eu.example.com:9000", Some("https://s3-eu.example.com:9000")),
+            ("http://127.0.0.1:9000/b", Some("http://127.0.0.1:9000")),
+            ("https://b.example.com", None),
+            ("https://host/storage/v1/b", None),
+            ("https://s3.example.com", None),
+        ] {
+            assert_eq!(without_bucket(endpoint, "b").as_deref(), without, "{endpoint}");
+        }
     }
 
     #[test]

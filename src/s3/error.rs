@@ -53,12 +53,14 @@ pub struct StoreError {
     operation: &'static str,
     object: String,
     detail: String,
+    /// The region that the store named as the bucket's.
+    region: Option<String>,
 }
 
 impl StoreError {
     /// An error that we found ourselves in the store's answer.
     pub fn of_answer(kind: ErrorKind, operation: &'static str, object: &str, detail: impl Into<String>) -> Self {
-        Self { kind, operation, object: object.to_owned(), detail: detail.into() }
+        Self { kind, operation, object: object.to_owned(), detail: detail.into(), region: None }
     }
 
     /// Sorts an error of the SDK.
@@ -67,7 +69,8 @@ impl StoreError {
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
         let kind = classify(&error);
-        Self { kind, operation, object: object.to_owned(), detail: describe(&error) }
+        let region = named_region(&error).filter(|_| kind == ErrorKind::WrongRegion);
+        Self { kind, operation, object: object.to_owned(), detail: describe(&error), region }
     }
 
     /// Whether waiting may help by itself: the store is busy, broken or out of reach.
@@ -105,11 +108,12 @@ impl StoreError {
             ErrorKind::NoSuchBucket => {
                 "check --bucket and --endpoint-url, or create it with --create-bucket".to_owned()
             }
-            ErrorKind::WrongRegion => "the bucket is in another region; set --region".to_owned(),
+            ErrorKind::WrongRegion => match &self.region {
+                Some(region) => format!("the bucket is in another region: set --region {region}"),
+                None => "the bucket is in another region; set --region".to_owned(),
+            },
             ErrorKind::NoTls => "nothing there speaks TLS: is the endpoint an http:// one?".to_owned(),
-            ErrorKind::Certificate => {
-                "the store's certificate is not trusted; give its authority with --ca-bundle".to_owned()
-            }
+            ErrorKind::Certificate => certificate_hint(&self.detail).to_owned(),
             _ => return None,
         };
         Some(hint)
@@ -123,6 +127,40 @@ impl fmt::Display for StoreError {
 }
 
 impl StdError for StoreError {}
+
+/// rustls says in its own words what is wrong with a certificate (`CertificateError`).
+fn certificate_hint(detail: &str) -> &'static str {
+    let detail = detail.to_ascii_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| detail.contains(word));
+    match () {
+        () if says(&["not valid for name", "notvalidforname"]) => {
+            "the store's certificate is for another host: use the name that it is for in --endpoint-url; where a bucket's \
+             host name is not covered, --path-style"
+        }
+        () if says(&["notvalidyet", "not valid yet"]) => {
+            "the store's certificate is not valid yet: is this machine's clock right?"
+        }
+        () if says(&["expired"]) => "the store's certificate has expired, or this machine's clock is wrong",
+        () => {
+            "the store's certificate is not trusted; give its authority, or itself where it is self-signed, with --ca-bundle"
+        }
+    }
+}
+
+/// The region that an answer names as the bucket's: in a header, or `expecting 'eu-central-1'`.
+fn named_region<E>(error: &SdkError<E, HttpResponse>) -> Option<String>
+where
+    E: ProvideErrorMetadata + StdError + 'static,
+{
+    let SdkError::ServiceError(service) = error else { return None };
+    let of_header = service.raw().headers().get("x-amz-bucket-region");
+    let of_message = || service.err().message()?.split_once("expecting '")?.1.split('\'').next();
+    let is_region = |region: &&str| {
+        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        (1..=40).contains(&region.len()) && region.bytes().all(fits)
+    };
+    of_header.or_else(of_message).filter(is_region).map(str::to_owned)
+}
 
 /// The permission that an operation needs; source: AWS, "Required permissions for Amazon S3 API operations".
 fn permission(operation: &str) -> &'static str {
@@ -147,7 +185,11 @@ where
     match error {
         SdkError::ServiceError(service) => {
             let status = service.raw().status().as_u16();
-            classify_answer(status, service.err().code().unwrap_or_default())
+            let kind = classify_answer(status, service.err().code().unwrap_or_default());
+            match service.err().message().unwrap_or_default() {
+                message if kind == ErrorKind::AccessDenied && is_about_the_key(message) => ErrorKind::Credentials,
+                _ => kind,
+            }
         }
         SdkError::ResponseError(_) if has_cause::<AnswerTooLarge>(error) => ErrorKind::Invalid,
         SdkError::ResponseError(_) | SdkError::TimeoutError(_) => ErrorKind::Unavailable,
@@ -158,6 +200,12 @@ where
         SdkError::ConstructionFailure(_) => classify_construction(&chain(error.source())),
         _ => ErrorKind::Unavailable,
     }
+}
+
+/// Garage says so with the code `AccessDenied`: "Forbidden: Invalid signature", "Forbidden: No such key: …".
+fn is_about_the_key(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    message.contains("invalid signature") || message.contains("no such key:")
 }
 
 /// By the code first; answers to HEAD have no body, so none. Then by the status.
@@ -236,6 +284,9 @@ where
             let code = service.err().code().unwrap_or_default();
             let message = service.err().message().unwrap_or_default();
             match (code, message) {
+                ("", "") if (200..300).contains(&status) => {
+                    format!("the answer cannot be read: {} (HTTP status {status})", chain(Some(service.err())))
+                }
                 ("", "") => format!("HTTP status {status}"),
                 (code, "") => format!("{code} (HTTP status {status})"),
                 (code, message) => format!("{code}: {message} (HTTP status {status})"),
@@ -281,6 +332,32 @@ mod tests {
         assert_eq!(classify_answer(404, "NoSuchBucket"), ErrorKind::NoSuchBucket);
         assert_eq!(classify_answer(404, "NoSuchUpload"), ErrorKind::NoSuchUpload);
         assert_eq!(classify_answer(409, "OperationAborted"), ErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn certificates_have_a_hint_by_what_is_wrong() {
+        for (detail, hint) in [
+            (
+                "invalid peer certificate: certificate not valid for name \"a\"; certificate is only valid for b",
+                "another host",
+            ),
+            ("invalid peer certificate: NotValidForName", "another host"),
+            ("invalid peer certificate: certificate expired: verification time 5", "has expired"),
+            ("invalid peer certificate: certificate not valid yet: 3", "not valid yet"),
+            ("invalid peer certificate: UnknownIssuer", "--ca-bundle"),
+            ("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))", "self-signed"),
+        ] {
+            assert!(certificate_hint(detail).contains(hint), "{detail}");
+        }
+    }
+
+    #[test]
+    fn a_store_that_calls_a_wrong_key_denied_is_understood() {
+        assert!(is_about_the_key("Forbidden: Invalid signature") && is_about_the_key("Forbidden: No such key: GK1"));
+        assert!(
+            !is_about_the_key("Access Denied")
+                && !is_about_the_key("Forbidden: Operation is not allowed for this key.")
+        );
     }
 
     #[test]

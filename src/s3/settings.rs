@@ -100,18 +100,18 @@ fn is_same_key(asked: &str, there: &str) -> bool {
 }
 
 impl Store {
-    /// Whether anything was asked for that an object shows.
+    /// Whether anything was asked for.
     pub fn has_object_settings(&self) -> bool {
-        // An ACL that cannot be had is refused, and what is shown of one may need a right of its own.
-        let acl = self.0.objects.acl.clone();
-        self.0.objects != ObjectSettings { acl, ..ObjectSettings::default() }
+        self.0.objects != ObjectSettings::default()
     }
 
     /// Looks whether that object, which is ours, is what was asked for. A request or two, and none where nothing was.
     pub async fn is_as_asked(&self, key: &str) -> Result<AsAsked, StoreError> {
         let settings = &self.0.objects;
         let mut found = AsAsked::default();
-        if !self.has_object_settings() {
+        // An ACL that cannot be had is refused, and what is shown of one may need a right of its own.
+        let acl = settings.acl.clone();
+        if *settings == (ObjectSettings { acl, ..ObjectSettings::default() }) {
             return Ok(found);
         }
         let request =

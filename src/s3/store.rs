@@ -59,7 +59,7 @@ impl Store {
         requests_at_once: usize,
     ) -> anyhow::Result<Self> {
         let client = connect::connect(&connection).await?;
-        let endpoint = connect::check(&connection).await?;
+        let endpoint = connect::check(&connection, bucket).await?;
         Ok(Self(Arc::new(Inner {
             connection,
             endpoint,

@@ -203,14 +203,14 @@ fn a_missing_bucket_is_created_where_that_is_wished() {
 fn a_bucket_in_another_region_is_a_wrong_setting() {
     let stage = Stage::with(S3Server::builder().region("eu-central-1").start());
     let dumper = small_dump(&stage);
-    stage.upload().run().assert_status(2).assert_says("hint:").assert_says("--region");
+    stage.upload().run().assert_status(2).assert_says("hint:").assert_says("set --region eu-central-1");
     stage.upload().args(["--region", "eu-central-1"]).run().assert_status(0);
     stage.assert_whole(&dumper);
 
     let stage = Stage::new();
     stage.server.inject(Fault::permanent_redirect("eu-central-1"));
     small_dump(&stage);
-    stage.upload().run().assert_status(2).assert_says("--region");
+    stage.upload().run().assert_status(2).assert_says("--region eu-central-1");
 }
 
 #[test]
@@ -582,4 +582,43 @@ fn odd_names_arrive_as_they_are() {
     dumper.finish_and_exit();
     run.finish().assert_status(0);
     stage.assert_whole(&dumper);
+}
+
+/// A store behind a path, as several hosted ones are: the bucket comes after it, and never into the host's name.
+#[test]
+fn an_endpoint_may_have_a_path() {
+    let stage = Stage::new();
+    let url = format!("{}/storage/v1/s3", stage.endpoint().url);
+    let endpoint = stage.endpoint();
+    let list = |url: &str| {
+        let list = stage.sandbox.mydumper2s3().args(["list", "--bucket", BUCKET, "--endpoint-url", url]);
+        list.env("AWS_ACCESS_KEY_ID", &endpoint.access_key).env("AWS_SECRET_ACCESS_KEY", &endpoint.secret_key).run()
+    };
+    list(&url);
+    let request = &stage.server.requests()[0];
+    assert_eq!((request.bucket.as_str(), request.key.as_str()), ("storage", format!("v1/s3/{BUCKET}/").as_str()));
+    let before = stage.server.requests().len();
+    let refused = list(&format!("{}/{BUCKET}", endpoint.url)).assert_status(2);
+    refused.assert_says(&format!("leave the bucket out: {}\n", endpoint.url));
+    assert_eq!(stage.server.requests().len(), before);
+}
+
+/// The endpoint of S3 alone, from the environment and from a profile: found, and warned of like any other.
+#[test]
+fn the_endpoint_of_s3_alone_is_taken() {
+    let stage = Stage::new();
+    let endpoint = stage.endpoint();
+    let list = || {
+        let list = stage.sandbox.mydumper2s3().args(["list", "--bucket", BUCKET]);
+        list.env("AWS_ACCESS_KEY_ID", &endpoint.access_key).env("AWS_SECRET_ACCESS_KEY", &endpoint.secret_key)
+    };
+    list().env("AWS_ENDPOINT_URL_S3", &endpoint.url).run().assert_status(0);
+    let config = stage.sandbox.path("config");
+    let profile = format!("[default]\nservices = stores\n[services stores]\ns3 =\n  endpoint_url = {}\n", endpoint.url);
+    std::fs::write(&config, profile).expect("a profile");
+    list().env("AWS_CONFIG_FILE", &config).arg("--region").arg("us-east-1").run().assert_status(0);
+    let asked = stage.server.count(Operation::ListObjectsV2);
+    assert_eq!(asked, 2);
+    let finished = list().env("AWS_ENDPOINT_URL_S3", "http://s3.invalid").args(["--region", "us-east-1"]).run();
+    finished.assert_status(1).assert_says("crosses the network unencrypted");
 }

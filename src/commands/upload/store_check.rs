@@ -98,7 +98,14 @@ async fn check_bucket(args: &UploadArgs, store: &Store) -> anyhow::Result<()> {
 /// What else may be missing is only named.
 async fn try_rights(store: &Store, prefix: &Prefix) -> anyhow::Result<Vec<Right>> {
     let key = prefix.manifest_key();
-    let upload = store.begin_upload(&key, &Default::default()).await.context("cannot upload to the bucket")?.as_open();
+    let upload = match store.begin_upload(&key, &Default::default()).await {
+        Err(error) if error.kind == ErrorKind::AccessDenied && store.has_object_settings() => {
+            let hint = "the credentials need the permission s3:PutObject; or what was asked for is not allowed: --tag needs \
+                        s3:PutObjectTagging, --acl s3:PutObjectAcl, --sse aws:kms the use of the key";
+            return Err(anyhow::Error::new(error).context("cannot upload to the bucket")).hint(hint);
+        }
+        begun => begun.context("cannot upload to the bucket")?.as_open(),
+    };
     let missing = |answer: Result<(), StoreError>| answer.err().map(|error| error.to_string());
     Ok(vec![
         Right {
