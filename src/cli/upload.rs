@@ -110,13 +110,21 @@ pub struct DumpArgs {
     #[arg(long, value_name = "SIZE", value_parser = values::positive_size)]
     pub max_local: Option<ByteSize>,
 
-    /// Pause mydumper while less disk is free
-    #[arg(long, value_name = "SIZE", value_parser = values::positive_size)]
+    /// Pause mydumper while less disk is free [default: 5 % of it, at most 2 GiB; 0: never]
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub min_free: Option<ByteSize>,
 
     /// Longest pause at a time
     #[arg(long, value_name = "TIME", default_value = "45s", value_parser = values::positive_duration)]
     pub max_pause: Duration,
+
+    /// Hold mydumper no longer when it was held for so long and not a byte went up
+    #[arg(long, value_name = "TIME", default_value = "2h", value_parser = values::positive_duration)]
+    pub max_stall: Duration,
+
+    /// The same when all its pauses were so long
+    #[arg(long, value_name = "TIME", value_parser = values::positive_duration)]
+    pub max_held: Option<Duration>,
 
     /// Decode every file and count its rows
     #[arg(long)]

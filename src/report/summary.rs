@@ -61,6 +61,8 @@ pub struct LocalFiles {
 pub struct DumperSummary {
     /// Its end.
     pub exit: DumperExit,
+    /// How long it was paused, in all.
+    pub held: Duration,
     /// What it was not asked for, where that is known.
     pub left_out: Option<Vec<LeftOut>>,
 }
@@ -91,10 +93,14 @@ impl Summary {
             let (bytes, directory) = (ByteSize(local.bytes).human(), escape(&local.directory));
             rows.push(("still local", format!("{} {files} ({bytes}) in '{directory}'", local.count)));
         }
-        if let Some(DumperSummary { exit, left_out }) = &self.dumper {
+        if let Some(DumperSummary { exit, held, left_out }) = &self.dumper {
             let status = if exit.status.is_some() { "exit status " } else { "" };
             let not_seen = if exit.status.or(exit.signal).is_none() { "exit status " } else { "" };
-            rows.push(("mydumper", format!("{status}{not_seen}{exit}")));
+            let paused = match held.is_zero() {
+                true => String::new(),
+                false => format!(", paused for {}", human_duration(*held)),
+            };
+            rows.push(("mydumper", format!("{status}{not_seen}{exit}{paused}")));
             rows.push(("left out", left_out.as_deref().map_or_else(|| "not known".to_owned(), or_nothing)));
         }
         if let Some(hash) = &self.manifest_sha256 {
@@ -140,6 +146,7 @@ impl Summary {
             ("peak_local_bytes", self.peak_local_bytes.into()),
             ("local_files", self.local.as_ref().map(|local| local.count).into()),
             ("local_bytes", self.local.as_ref().map(|local| local.bytes).into()),
+            ("mydumper_paused_seconds", self.dumper.as_ref().map(|dumper| dumper.held.as_secs_f64()).into()),
             ("mydumper_exit_status", exit.and_then(|exit| exit.status).into()),
             ("mydumper_signal", exit.and_then(|exit| exit.signal).into()),
             ("mydumper_exit_seen", serde_json::to_value(exit.map(|exit| exit.seen)).unwrap_or_default()),
@@ -169,7 +176,7 @@ mod tests {
     }
 
     fn of(exit: DumperExit) -> Option<DumperSummary> {
-        Some(DumperSummary { exit, left_out: Some(Vec::new()) })
+        Some(DumperSummary { exit, held: Duration::ZERO, left_out: Some(Vec::new()) })
     }
 
     fn complete() -> Summary {
@@ -265,11 +272,14 @@ hint: run the same command again without the part after --";
 
     #[test]
     fn what_was_left_out_is_said() {
-        let summary =
-            |left_out| Summary { dumper: Some(DumperSummary { exit: DumperExit::NOT_SEEN, left_out }), ..complete() };
+        let summary = |left_out| Summary {
+            dumper: Some(DumperSummary { exit: DumperExit::NOT_SEEN, held: Duration::from_secs(200), left_out }),
+            ..complete()
+        };
         let partial = summary(Some(vec![LeftOut::Triggers, LeftOut::Rows]));
         assert!(partial.text().contains("\n  left out         triggers, some rows\n"));
         assert_eq!(object(&partial)["left_out"], serde_json::json!(["triggers", "rows"]));
+        assert!(partial.text().contains("\n  mydumper         exit status not seen, paused for 3m 20s\n"));
         assert!(summary(None).text().contains("\n  left out         not known\n"));
         assert_eq!(object(&summary(None))["left_out"], Value::Null);
     }

@@ -220,6 +220,63 @@ fn on_a_disk_of<'a>(stage: &'a Stage, mib: u64, program: Program<'a>) -> Program
     program.wrapped_in(["unshare", "--mount", "sh", "-c", &mount, dir])
 }
 
+/// Without any option: a disk that is about to be full pauses mydumper, where it can be paused; and the summary says how
+/// long its snapshot was held.
+#[test]
+fn needs_root_a_disk_that_is_about_to_be_full_pauses_it_by_itself() {
+    let stage = Stage::new();
+    no_data(&stage);
+    let upload =
+        stage.upload_with_defaults().args(["--settle", "0.2", "--interval", "10", "--", "mydumper", "-B", "shop"]);
+    let mut run = on_a_disk_of(&stage, 100, upload).start();
+    let mut dumper = FakeDumper::accept(&stage.sandbox);
+    dumper.begin(Generation::V1_0);
+    run.wait_for_line("claimed");
+    // The twentieth part is free at the end, and was looked at before a look at the files was due.
+    for index in 0..96 {
+        if run.text_so_far().contains("mydumper is paused") {
+            break;
+        }
+        dumper.file(format!("shop.t.{index:05}.0.sql"), MIB);
+    }
+    run.wait_for_line("mydumper is paused");
+    stage.server.clear_faults();
+    run.wait_for_line("mydumper goes on");
+    dumper.finish_and_exit();
+    run.finish().assert_status(0).assert_says("exit status 0, paused for ");
+    assert_eq!(stage.files(&stage.prefix()), dumper.files());
+}
+
+/// "mydumper held so long without a byte going up is ended": its snapshot is open all the time.
+#[test]
+fn a_mydumper_that_is_held_in_vain_is_ended() {
+    let stage = Stage::new();
+    no_data(&stage);
+    let options = ["--max-local", "64KiB", "--max-pause", "0.5s", "--max-stall", "3s"];
+    let (mut dumper, run) = start(&stage, true, &options);
+    dumper.file("shop.t.00000.sql", 100_000);
+    let finished = run.finish().assert_status(1).assert_says("not a byte went up (--max-stall), so it was ended");
+    finished.assert_says("this one can never be whole").assert_says("still local");
+    dumper.wait_for_end();
+    assert!(!stage.has("metadata"));
+}
+
+/// The same for all pauses together; a mydumper that something else started goes on by itself.
+#[test]
+fn a_mydumper_that_is_held_for_longer_than_it_may_be_goes_on() {
+    let stage = Stage::new();
+    no_data(&stage);
+    let (mut dumper, run) = start(&stage, false, &["--max-local", "64KiB", "--max-held", "1s"]);
+    dumper.file("shop.t.00000.sql", 100_000);
+    let finished = run.finish().assert_status(1).assert_says("(--max-held)");
+    finished.assert_says("it goes on by itself now");
+    eventually("it goes on", || !is_stopped(dumper.pid()));
+    stage.server.clear_faults();
+    dumper.finish_and_exit();
+    stage.upload().run().assert_status(0);
+    stage.assert_whole(&dumper);
+}
+
 /// "A forecast in the status line and log", where mydumper writes and nothing is taken away; "none before a minute of
 /// data", and none while more than a quarter is free.
 #[test]

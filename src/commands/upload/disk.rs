@@ -2,7 +2,9 @@
 //! whether it ever was is found out by looks at the free space, each of which costs a microsecond or two.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
@@ -14,7 +16,7 @@ use crate::dump_dir::DumpDir;
 use crate::dumper::{Child, LivingDump, Reins, Team};
 use crate::exit_status::Failure;
 use crate::hint::hinted;
-use crate::model::brake::{Brake, Disk, Marks, Order};
+use crate::model::brake::{Brake, Disk, HeldTooLong, Marks, Order, default_min_free};
 use crate::model::disk_forecast::{Flow, MEASURED, forecast};
 use crate::model::dumper_version::survives_full_disk;
 use crate::model::file_kind::{FileKind, KnownNames, NameParts};
@@ -24,9 +26,12 @@ use crate::model::state::{DumpState, Scan};
 use crate::model::units::ByteSize;
 use crate::recorder::Recorder;
 use crate::report::RateMeter;
+use crate::s3::Store;
 
 /// How often free space is looked at, and while a mark is set the directory, too.
 pub const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Against a full disk.
+const WHAT_HELPS: &str = "smaller files go up sooner (mydumper's --chunk-filesize), and --max-local pauses it earlier";
 /// How often a forecast is logged at most.
 const FORECAST_EVERY: Duration = Duration::from_secs(60);
 
@@ -34,7 +39,11 @@ const FORECAST_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct DiskWatch {
     looks: Option<SpaceLooks>,
-    brake: Option<(Brake, Reins)>,
+    steering: Option<Steering>,
+    /// How long mydumper was held before it ended.
+    held: Duration,
+    /// Bytes that had gone up when the store last took any.
+    sent: u64,
     has_data: bool,
     /// Since when data comes, as the status saw it.
     flows_since: Option<Instant>,
@@ -44,7 +53,8 @@ pub struct DiskWatch {
 }
 
 impl DiskWatch {
-    /// Takes the reins if a mark is set; then mydumper must be ours, or visible and signallable.
+    /// Takes the reins if a mark is given; then mydumper must be ours, or visible and signallable. Without one the default
+    /// mark is in force where it can be, and the reins are taken when they are needed first.
     pub fn begin(
         args: &UploadArgs,
         child: Option<&Child>,
@@ -52,42 +62,83 @@ impl DiskWatch {
         directory: &Arc<DumpDir>,
         recorder: &Arc<Recorder>,
     ) -> Result<Self, Failure> {
-        let marks = Marks {
+        let given = Marks {
             max_local: args.dump.max_local.map(|size| size.0),
-            min_free: args.dump.min_free.map(|size| size.0),
+            min_free: args.dump.min_free.map(|size| size.0).filter(|size| *size > 0),
             max_pause: args.dump.max_pause,
+            max_stall: args.dump.max_stall,
+            max_held: args.dump.max_held,
         };
-        let wanted = marks.max_local.is_some() || marks.min_free.is_some();
-        let brake = if wanted {
-            let reins = Reins::take(team(child, dump)?, marks.max_pause).map_err(Failure::failed)?;
-            Some((Brake::new(marks), reins))
-        } else {
-            None
+        let team = team(child, dump);
+        // Where uploads free nothing a pause would not end.
+        let frees = !args.dump.keep && !args.destination.write_only;
+        let wants_default = frees && args.dump.min_free.is_none();
+        let space = directory.space().ok().filter(|_| wants_default);
+        let default = space.and_then(|space| default_min_free(space.free, space.total));
+        let marks = Marks { min_free: given.min_free.or(default), ..given };
+        let can_pause = team.is_ok();
+        let steering = match (team, given.max_local.or(given.min_free), default) {
+            (team, Some(_), _) => Some(Steering::given(team?, marks)?),
+            (Ok(team), None, Some(_)) => {
+                Some(Steering { brake: Brake::new(marks), reins: None, team, marks, is_given: false })
+            }
+            _ => None,
         };
-        let survives = survives_full_disk(dump.dumper_version.as_deref());
-        let looks = SpaceLooks::begin(Arc::clone(directory), Arc::clone(recorder), survives);
-        Ok(Self { looks: Some(looks), brake, ..Self::idle() })
+        let (directory, recorder) = (Arc::clone(directory), Arc::clone(recorder));
+        let looks = SpaceLooks::begin(SpaceWatch {
+            directory,
+            recorder,
+            survives: survives_full_disk(dump.dumper_version.as_deref()),
+            tight_below: default.map_or(0, |mark| 2 * mark),
+            can_pause,
+        });
+        Ok(Self { looks: Some(looks), steering, ..Self::idle() })
     }
 
     /// For a dump that has ended: there is nobody to pause.
     pub fn idle() -> Self {
         let (incoming, outgoing) = (RateMeter::over(MEASURED), RateMeter::over(MEASURED));
-        Self { looks: None, brake: None, has_data: false, flows_since: None, incoming, outgoing, logged: None }
+        let (looks, steering, held, sent) = (None, None, Duration::ZERO, 0);
+        Self { looks, steering, held, sent, has_data: false, flows_since: None, incoming, outgoing, logged: None }
     }
 
-    /// Whether a mark is set.
-    pub fn has_marks(&self) -> bool {
-        self.brake.is_some()
+    /// mydumper has ended.
+    pub fn let_go(&mut self) {
+        *self = Self { held: self.held(), ..Self::idle() };
+    }
+
+    /// How long mydumper was held in all.
+    pub fn held(&self) -> Duration {
+        self.held + self.steering.as_ref().map_or(Duration::ZERO, |steering| steering.brake.held(Instant::now()))
+    }
+
+    /// Whether the directory must be looked at as often as the free space: a mark is given, or the default one is near.
+    pub fn is_close(&self) -> bool {
+        let is_tight = || self.looks.as_ref().is_some_and(|looks| looks.seen.is_tight.load(Ordering::Relaxed));
+        self.steering.as_ref().is_some_and(|steering| steering.is_given || steering.brake.is_paused() || is_tight())
+    }
+
+    /// Resolves when the default mark comes near.
+    pub async fn comes_close(&self) {
+        match &self.looks {
+            Some(looks) => looks.seen.comes_close.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether the thread that looks at the free space ended before it was to.
+    pub fn has_died(&self) -> bool {
+        self.looks.as_ref().and_then(|looks| looks.thread.as_ref()).is_some_and(JoinHandle::is_finished)
     }
 
     /// Whether mydumper is held by us just now.
     pub fn is_paused(&self) -> bool {
-        self.brake.as_ref().is_some_and(|(brake, _)| brake.is_paused())
+        self.steering.as_ref().is_some_and(|steering| steering.brake.is_paused())
     }
 
     /// Told when the disk is found fuller than ever before.
     pub fn found_full(&self) -> Option<Arc<Notify>> {
-        self.looks.as_ref().map(|looks| Arc::clone(&looks.found_full))
+        self.looks.as_ref().map(|looks| Arc::clone(&looks.seen.found_full))
     }
 
     /// Takes a look at the directory in, before the state does.
@@ -100,24 +151,42 @@ impl DiskWatch {
         }
     }
 
-    /// Pauses mydumper or lets it go on.
-    pub fn steer(&mut self, state: &DumpState, directory: &DumpDir) {
-        let Some((brake, reins)) = &mut self.brake else { return };
-        // A busy machine may take its time: a run counts from its real start.
-        let Some(carried_out) = reins.carried_out() else { return };
-        brake.carried_out(carried_out);
+    /// Pauses mydumper or lets it go on; says if it was held for too long.
+    pub fn steer(&mut self, state: &DumpState, directory: &DumpDir, store: &Store) -> Option<HeldTooLong> {
+        let steering = self.steering.as_mut()?;
+        if let Some(reins) = &steering.reins {
+            // A busy machine may take its time: a run counts from its real start.
+            steering.brake.carried_out(reins.carried_out()?);
+        }
+        // What is sent to a store that answers with errors does not go up.
+        if store.down_for().is_none() {
+            self.sent = store.sent_bytes();
+        }
         let disk = Disk {
             waiting: state.waiting_bytes(),
             free: directory.space().ok().map(|space| space.free),
+            sent: self.sent,
             has_data: self.has_data,
         };
-        match brake.decide(disk, Instant::now()) {
-            Order::Keep => {}
+        let words = |what: &str| format!("mydumper {what}: {} wait for their upload", ByteSize(disk.waiting).human());
+        match steering.brake.decide(disk, Instant::now()) {
+            Order::Keep => None,
+            Order::GiveUp(held) => Some(held),
             Order::Pause => {
-                reins.pause(format!("mydumper is paused: {} wait for their upload", ByteSize(disk.waiting).human()));
+                match steering.reins() {
+                    Ok(reins) => reins.pause(words("is paused")),
+                    Err(error) => {
+                        warn!("mydumper cannot be paused: {error:#}");
+                        self.steering = None;
+                    }
+                }
+                None
             }
             Order::Resume => {
-                reins.resume(format!("mydumper goes on: {} wait for their upload", ByteSize(disk.waiting).human()));
+                if let Some(reins) = &steering.reins {
+                    reins.resume(words("goes on"));
+                }
+                None
             }
         }
     }
@@ -144,41 +213,106 @@ impl DiskWatch {
     }
 }
 
+/// Who decides, and who is held.
+#[derive(Debug)]
+struct Steering {
+    brake: Brake,
+    /// Taken when they are needed first.
+    reins: Option<Reins>,
+    team: Team,
+    marks: Marks,
+    /// Whether the user gave a mark.
+    is_given: bool,
+}
+
+impl Steering {
+    fn given(team: Team, marks: Marks) -> Result<Self, Failure> {
+        let mut steering = Self { brake: Brake::new(marks), reins: None, team, marks, is_given: true };
+        steering.reins().map_err(Failure::failed)?;
+        Ok(steering)
+    }
+
+    fn reins(&mut self) -> anyhow::Result<&Reins> {
+        let reins = match self.reins.take() {
+            Some(reins) => reins,
+            None => Reins::take(self.team.clone(), self.marks.max_pause)?,
+        };
+        Ok(self.reins.insert(reins))
+    }
+}
+
 /// Looks at the free space for as long as it lives, on a thread of its own: a filesystem may take its time to answer.
 #[derive(Debug)]
 struct SpaceLooks {
     directory: Arc<DumpDir>,
-    found_full: Arc<Notify>,
+    seen: Arc<SpaceSeen>,
+    thread: Option<JoinHandle<()>>,
     /// Dropped with this value, which ends the thread.
     _ends: mpsc::Sender<()>,
 }
 
+/// What the looks saw.
+#[derive(Debug, Default)]
+struct SpaceSeen {
+    /// Told when the disk is fuller than ever before.
+    found_full: Arc<Notify>,
+    /// Told when the default mark comes near.
+    comes_close: Notify,
+    is_tight: AtomicBool,
+}
+
+/// What the thread needs.
+struct SpaceWatch {
+    directory: Arc<DumpDir>,
+    recorder: Arc<Recorder>,
+    /// Whether mydumper does the right thing on a full disk.
+    survives: bool,
+    /// Below so many free bytes it gets tight.
+    tight_below: u64,
+    can_pause: bool,
+}
+
 impl SpaceLooks {
-    fn begin(directory: Arc<DumpDir>, recorder: Arc<Recorder>, survives: bool) -> Self {
-        directory.begin_looks(METADATA_PARTIAL);
+    fn begin(watch: SpaceWatch) -> Self {
+        watch.directory.begin_looks(METADATA_PARTIAL);
         let (ends, ended) = mpsc::channel();
-        let found_full = Arc::new(Notify::new());
-        let (there, found) = (Arc::clone(&directory), Arc::clone(&found_full));
+        let seen = Arc::new(SpaceSeen::default());
+        let (directory, told) = (Arc::clone(&watch.directory), Arc::clone(&seen));
         let look = move || {
             let mut known = None;
             loop {
-                let worst = there.look_at_space();
-                if let Some(worst) = worst.filter(|worst| known < Some(*worst)) {
-                    known = Some(worst);
-                    // Noted before it is said: whoever reads it and kills us finds it remembered.
-                    recorder.note(|record| record.full_disk = record.full_disk.max(Some(worst)));
-                    say_full(worst, survives);
-                    found.notify_one();
-                }
+                watch.look(&mut known, &told);
                 if ended.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout) {
                     return;
                 }
             }
         };
-        if let Err(error) = std::thread::Builder::new().name("disk".to_owned()).spawn(look) {
-            warn!("free space is not looked at: {error}");
+        let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(look);
+        let thread = thread.inspect_err(|error| warn!("free space is not looked at: {error}")).ok();
+        Self { directory, seen, thread, _ends: ends }
+    }
+}
+
+impl SpaceWatch {
+    fn look(&self, known: &mut Option<FullDisk>, seen: &SpaceSeen) {
+        let worst = self.directory.look_at_space();
+        if let Some(worst) = worst.filter(|worst| *known < Some(*worst)) {
+            *known = Some(worst);
+            // Noted before it is said: whoever reads it and kills us finds it remembered.
+            self.recorder.note(|record| record.full_disk = record.full_disk.max(Some(worst)));
+            say_full(worst, self.survives);
+            seen.found_full.notify_one();
         }
-        Self { directory, found_full, _ends: ends }
+        let Ok(space) = self.directory.space() else { return };
+        let is_tight = space.free < self.tight_below;
+        if is_tight && !seen.is_tight.swap(is_tight, Ordering::Relaxed) {
+            seen.comes_close.notify_one();
+            if !self.can_pause {
+                let free = ByteSize(space.free).human();
+                warn!("{free} are free on the dump's disk, and mydumper cannot be paused from here");
+            }
+        }
+        seen.is_tight.store(is_tight, Ordering::Relaxed);
     }
 }
 
@@ -192,11 +326,11 @@ impl Drop for SpaceLooks {
 
 fn say_full(full: FullDisk, survives: bool) {
     match (full, survives) {
-        (FullDisk::Was, true) => warn!("{full} while mydumper wrote"),
+        (FullDisk::Was, true) => warn!("{full} while mydumper wrote: {WHAT_HELPS}"),
         (FullDisk::MayHaveBeen, true) => debug!("{full} for a moment"),
         (_, false) => warn!(
             "{full} while mydumper wrote, and one before 0.20.1 then writes garbage and says nothing: the rows of what \
-             it writes are counted before the dump is committed"
+             it writes are counted before the dump is committed; {WHAT_HELPS}"
         ),
     }
 }

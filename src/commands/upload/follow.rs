@@ -12,6 +12,7 @@ use crate::claim::ClaimError;
 use crate::cli::UploadArgs;
 use crate::dump_dir::DumpDir;
 use crate::dumper::{Child, Life, LivingDump};
+use crate::model::brake::HeldTooLong;
 use crate::model::file_name::FileName;
 use crate::model::reminder::Reminder;
 use crate::model::state::{DumpState, Phase, Scan, UploadJob};
@@ -160,6 +161,8 @@ pub enum End {
     GaveUp(ClaimError),
     /// A worker panicked: what it had at hand will never end.
     Panicked(String),
+    /// mydumper was held for too long.
+    Held(HeldTooLong),
     /// Nothing has changed for so long that mydumper may have died unseen.
     Idle(Duration),
     /// A stop was asked for.
@@ -209,7 +212,7 @@ impl Watcher<'_> {
                         info!("the dump has ended");
                         (self.ended)();
                         // Nobody is left to be paused.
-                        self.disk = DiskWatch::idle();
+                        self.disk.let_go();
                         self.look.phase = Phase::Ended;
                         ending = Some(end);
                     }
@@ -236,7 +239,12 @@ impl Watcher<'_> {
                     {
                         warn!("{warning}");
                     }
-                    self.observe(scan, &mut backlog);
+                    if let Some(held) = self.observe(scan, &mut backlog) {
+                        return End::Held(held);
+                    }
+                    if self.disk.has_died() {
+                        return End::Panicked("the thread that looks at the free space".to_owned());
+                    }
                 }
                 (Err(error), None) => {
                     warn!("cannot look at '{}' (will be retried): {error}", self.directory.path().display())
@@ -291,14 +299,15 @@ impl Watcher<'_> {
         Ok(scan)
     }
 
-    fn observe(&mut self, scan: Scan, backlog: &mut VecDeque<Job>) {
+    fn observe(&mut self, scan: Scan, backlog: &mut VecDeque<Job>) -> Option<HeldTooLong> {
         let mut state = self.shared.state();
         self.disk.notice(&scan);
         let observed = state.observe(scan);
         self.shared.transfer.recorder.note_seen(state.seen());
-        if self.look.phase == Phase::Writing {
-            self.disk.steer(&state, &self.directory);
-        }
+        let held = match self.look.phase {
+            Phase::Writing => self.disk.steer(&state, &self.directory, &self.shared.transfer.store),
+            _ => None,
+        };
         if self.shown.is_none_or(|shown| shown.elapsed() >= SHOW_EVERY) {
             self.shown = Some(Instant::now());
             let note = self.disk.note(&state, &self.directory);
@@ -314,6 +323,7 @@ impl Watcher<'_> {
         } else {
             backlog.append(&mut jobs);
         }
+        held
     }
 
     fn is_drained(&self, backlog: &VecDeque<Job>) -> bool {
@@ -330,7 +340,7 @@ impl Watcher<'_> {
     ) -> Option<End> {
         let ended = ends.is_none();
         let interval = self.args.dump.interval;
-        let interval = if self.disk.has_marks() && !ended { interval.min(disk::LOOK_EVERY) } else { interval };
+        let interval = if self.disk.is_close() && !ended { interval.min(disk::LOOK_EVERY) } else { interval };
         let settling = ended && {
             let state = self.shared.state();
             state.outstanding() > state.counts().uploading
@@ -360,6 +370,7 @@ impl Watcher<'_> {
                 }
                 () = &mut next_look => return None,
                 () = self.child_ends(ends) => return None,
+                () = self.disk.comes_close() => return None,
                 signal = self.stop.wait() => return Some(End::Stopped(signal)),
             }
         }

@@ -56,6 +56,8 @@ pub(crate) struct Totals {
     sent: u64,
     /// The most bytes of the dump that were local at a time, as far as scans saw it.
     peak_local: u64,
+    /// How long mydumper was paused, in all.
+    held: Duration,
     /// How far it came with its dump.
     standing: Standing,
     dumper_exit: Option<DumperExit>,
@@ -90,6 +92,7 @@ impl Totals {
             bytes: 0,
             sent: 0,
             peak_local: 0,
+            held: Duration::ZERO,
             standing: Standing::Nothing,
             dumper_exit: None,
             full_disk: None,
@@ -152,7 +155,11 @@ impl Totals {
             duration,
             peak_local_bytes: Some(self.peak_local),
             local,
-            dumper: self.dumper_exit.map(|exit| DumperSummary { exit, left_out: self.left_out.clone() }),
+            dumper: self.dumper_exit.map(|exit| DumperSummary {
+                exit,
+                held: self.held,
+                left_out: self.left_out.clone(),
+            }),
             destination: self.destination.clone(),
             manifest_sha256: self.manifest_sha256.clone(),
             failed: self.failed.clone(),

@@ -25,6 +25,7 @@ use crate::dumper::{Child, ExitSources, ExitStatusFile, LivingDump, Role};
 use crate::exit_status::Failure;
 use crate::hasher::Hasher;
 use crate::hint::hinted;
+use crate::model::brake::HeldTooLong;
 use crate::model::dump_metadata::DumpMetadata;
 use crate::model::dumper_version::survives_full_disk;
 use crate::model::file_name::FileName;
@@ -313,6 +314,10 @@ impl<'a> Session<'a> {
                 drop(pool);
                 Err(Failure::failed(anyhow!("a fault of this program ended the upload of a file: {why}")))
             }
+            End::Held(held) => {
+                drop(pool);
+                Err(self.end_held(held).await)
+            }
             End::Idle(limit) => {
                 drop(pool);
                 let why = format!("nothing has changed for {} s, so mydumper may have died", limit.as_secs());
@@ -407,6 +412,8 @@ impl<'a> Session<'a> {
         };
         let end = watcher.follow(pool).await;
         self.strangers = watcher.strangers;
+        let held = watcher.disk.held();
+        self.totals.held += held;
         end
     }
 
@@ -422,6 +429,21 @@ impl<'a> Session<'a> {
         let failure = self.conclude_incomplete(why.to_owned(), DumperExit::NOT_SEEN, &metadata, text).await;
         self.totals.standing = standing;
         failure
+    }
+
+    /// mydumper was held for too long: its snapshot stays open, and its locks may. Only ours is ended by us.
+    async fn end_held(&mut self, held: HeldTooLong) -> Failure {
+        let Some(child) = self.child else {
+            let hint = "it goes on by itself now, and nobody looks after the disk; what is local is still there: when the \
+                        store takes files again, run the same command";
+            return Failure::failed(hinted(anyhow!("{held}"), hint));
+        };
+        if let Some(exit) = self.exit.take() {
+            // It would write the claim anew, without the mark.
+            exit.abort();
+        }
+        stop_child(child, self.args, &self.store, self.totals).await;
+        Failure::failed(anyhow!("{held}, so it was ended"))
     }
 
     /// Takes no new files, gives running requests their time, aborts what is not done.
