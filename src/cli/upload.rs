@@ -110,7 +110,7 @@ pub struct DumpArgs {
     #[arg(long, value_name = "SIZE", value_parser = values::positive_size)]
     pub max_local: Option<ByteSize>,
 
-    /// Pause mydumper while less disk is free [default: 5 % of it, at most 2 GiB; 0: never]
+    /// Pause it while less is free [5 %, at most 2 GiB]
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub min_free: Option<ByteSize>,
 
@@ -118,11 +118,11 @@ pub struct DumpArgs {
     #[arg(long, value_name = "TIME", default_value = "45s", value_parser = values::positive_duration)]
     pub max_pause: Duration,
 
-    /// Hold mydumper no longer when it was held for so long and not a byte went up
+    /// Longest hold while nothing goes up
     #[arg(long, value_name = "TIME", default_value = "2h", value_parser = values::positive_duration)]
     pub max_stall: Duration,
 
-    /// The same when all its pauses were so long
+    /// Longest of all pauses together
     #[arg(long, value_name = "TIME", value_parser = values::positive_duration)]
     pub max_held: Option<Duration>,
 
