@@ -110,7 +110,7 @@ pub struct DumpArgs {
     #[arg(long, value_name = "SIZE", value_parser = values::positive_size)]
     pub max_local: Option<ByteSize>,
 
-    /// Pause it while less is free [5 %, at most 2 GiB]
+    /// Pause it while less is free [5 %, <= 2 GiB]
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub min_free: Option<ByteSize>,
 
@@ -118,7 +118,7 @@ pub struct DumpArgs {
     #[arg(long, value_name = "TIME", default_value = "45s", value_parser = values::positive_duration)]
     pub max_pause: Duration,
 
-    /// Longest hold while nothing goes up
+    /// Longest hold without progress
     #[arg(long, value_name = "TIME", default_value = "2h", value_parser = values::positive_duration)]
     pub max_stall: Duration,
 
