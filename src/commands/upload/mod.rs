@@ -7,6 +7,7 @@ mod disk;
 mod dry_run;
 mod finish;
 mod follow;
+mod guard;
 mod last_manifest;
 mod place;
 mod session;

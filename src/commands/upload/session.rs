@@ -1,7 +1,7 @@
 //! The upload of one dump, from its claim to its end.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -43,8 +43,6 @@ use crate::transfer::{Sending, Transfer};
 
 /// Bytes of two notes that a status line has room for.
 const NOTES_MAX: usize = 44;
-/// How often it is looked whether the claim is to be renewed.
-const LOOK_AT_CLAIM: Duration = Duration::from_secs(60);
 /// How long unfinished multipart uploads may take to be aborted when we are told to stop.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -331,45 +329,6 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Waits until the claim may be believed, before the last manifest is written over it.
-    pub(super) async fn believe_claim(&self) -> Result<(), Failure> {
-        tokio::select! {
-            believed = believe(&self.claim, &self.shared.transfer, self.args.transfer.workers) => {
-                believed.map_err(|error| Failure::failed(anyhow::Error::new(error)))
-            }
-            signal = self.stop.wait() => Err(stopped(signal)),
-        }
-    }
-
-    /// Lets files be sent once the claim may be believed; and renews it while nothing is completed, or when the disk is
-    /// found full: a run after this one must know.
-    fn guard_claim(&self, found_full: Option<Arc<Notify>>) -> JoinHandle<()> {
-        let (claim, shared, workers) = (self.claim.clone(), Arc::clone(&self.shared), self.args.transfer.workers);
-        tokio::task::spawn_local(async move {
-            if let Err(error) = believe(&claim, &shared.transfer, workers).await {
-                return shared.give_up(error);
-            }
-            loop {
-                let is_full = async {
-                    match &found_full {
-                        Some(found_full) => found_full.notified().await,
-                        None => std::future::pending().await,
-                    }
-                };
-                let is_full = tokio::time::timeout(LOOK_AT_CLAIM, is_full).await.is_ok();
-                if !is_full && !claim.lock().await.is_due(shared.last_completed()) {
-                    continue;
-                }
-                let full_disk = shared.transfer.directory.full_disk();
-                match claim.note(move |header| header.full_disk = header.full_disk.max(full_disk)).await {
-                    Ok(()) => {}
-                    Err(error @ ClaimError::Lost(_)) => return shared.give_up(error),
-                    Err(error) => warn!("the claim cannot be renewed (will be retried): {error}"),
-                }
-            }
-        })
-    }
-
     async fn watch(&mut self, pool: &Pool<Job>, phase: Phase, disk: DiskWatch) -> End {
         let not_before = not_before(self.args, &self.dump, &self.header);
         let look = Look {
@@ -493,28 +452,6 @@ fn will_be_seen(args: &UploadArgs, dump: &LivingDump) -> bool {
         Role::Launcher => false,
     });
     of_writer || args.dump.exit_status_file.is_some()
-}
-
-/// Where the store knows no conditions a new claim may be believed only when no other can be under way any more. Nothing
-/// is sent before that.
-async fn believe(claim: &SharedClaim, transfer: &Transfer, workers: usize) -> Result<(), ClaimError> {
-    if transfer.may_send.load(Ordering::Relaxed) {
-        return Ok(());
-    }
-    let wait = claim.lock().await.wait_before_use().unwrap_or_default();
-    if !wait.is_zero() {
-        info!(
-            "the store knows no conditional writes: nothing is sent for {} s, in case another program claims the same \
-             prefix",
-            wait.as_secs()
-        );
-    }
-    tokio::time::sleep(wait).await;
-    claim.lock().await.check().await?;
-    if !transfer.may_send.swap(true, Ordering::Relaxed) {
-        transfer.requests.add_permits(workers);
-    }
-    Ok(())
 }
 
 /// By what a prefix is ours.
