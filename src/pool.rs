@@ -42,8 +42,8 @@ impl<J: 'static> Pool<J> {
                 (Arc::clone(&jobs), Arc::clone(&stopping), work.clone(), Rc::clone(&panicked));
             tasks.spawn_local(async move {
                 // Nothing of a job that panicked is looked at again.
-                if let Err(panic) = AssertUnwindSafe(run(jobs, stopping, work)).catch_unwind().await {
-                    panicked(words_of(panic.as_ref()));
+                if let Err(why) = caught(run(jobs, stopping, work)).await {
+                    panicked(why);
                 }
             });
         }
@@ -67,6 +67,11 @@ impl<J: 'static> Pool<J> {
         drop(queue);
         while workers.join_next().await.is_some() {}
     }
+}
+
+/// Does a task's work; where it panics, what it says. Nobody else would notice that it is gone.
+pub async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| words_of(panic.as_ref()))
 }
 
 /// What a panic says.

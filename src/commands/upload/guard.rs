@@ -8,10 +8,12 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use super::follow::End;
 use super::session::Session;
 use super::stopped;
 use crate::claim::{ClaimError, SharedClaim};
 use crate::exit_status::Failure;
+use crate::pool::caught;
 use crate::transfer::Transfer;
 
 /// How often it is looked whether the claim is to be renewed.
@@ -32,7 +34,8 @@ impl Session<'_> {
     /// found full: a run after this one must know.
     pub(super) fn guard_claim(&self, found_full: Option<Arc<Notify>>) -> JoinHandle<()> {
         let (claim, shared, workers) = (self.claim.clone(), Arc::clone(&self.shared), self.args.transfer.workers);
-        tokio::task::spawn_local(async move {
+        let watched = Arc::clone(&self.shared);
+        let guard = async move {
             if let Err(error) = believe(&claim, &shared.transfer, workers).await {
                 return shared.give_up(error);
             }
@@ -53,6 +56,11 @@ impl Session<'_> {
                     Err(error @ ClaimError::Lost(_)) => return shared.give_up(error),
                     Err(error) => warn!("the claim cannot be renewed (will be retried): {error}"),
                 }
+            }
+        };
+        tokio::task::spawn_local(async move {
+            if let Err(why) = caught(guard).await {
+                watched.end(End::Panicked(why));
             }
         })
     }

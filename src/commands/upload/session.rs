@@ -251,9 +251,9 @@ impl<'a> Session<'a> {
                 }
             };
             self.exit = None;
-            if let Ok(exit) = seen {
-                self.header.dumper_exit = exit;
-            }
+            self.header.dumper_exit = seen.map_err(|error| {
+                Failure::failed(anyhow!("a fault of this program ended the wait for mydumper's exit status: {error}"))
+            })?;
         }
         self.totals.dumper_exit = Some(self.header.dumper_exit);
         Ok(self.header.dumper_exit)
