@@ -78,15 +78,9 @@ impl Summary {
         if let Some(destination) = &self.destination {
             rows.push(("destination", escape(destination).into_owned()));
         }
-        rows.push(("files", self.files.to_string()));
-        rows.push(("bytes", format!("{} ({})", ByteSize(self.bytes).human(), self.bytes)));
-        let sent = match self.sent_bytes < self.bytes {
-            true => format!(" for the {} that this run sent", ByteSize(self.sent_bytes).human()),
-            false => String::new(),
-        };
-        rows.push(("duration", format!("{}, {}{sent}", human_duration(self.duration), self.rate().human())));
-        if let Some(peak) = self.peak_local_bytes {
-            rows.push(("peak local disk", ByteSize(peak).human()));
+        // Where no dump found its place there is nothing to count.
+        if self.destination.is_some() || self.files > 0 {
+            rows.extend(self.counted());
         }
         if let Some(local) = self.local.as_ref().filter(|local| local.count > 0) {
             let files = if local.count == 1 { "file" } else { "files" };
@@ -123,6 +117,20 @@ impl Summary {
             let _ = write!(text, "\nhint: {}", escape(hint));
         }
         text
+    }
+
+    fn counted(&self) -> Vec<(&'static str, String)> {
+        let sent = match self.sent_bytes < self.bytes {
+            true => format!(" for the {} that this run sent", ByteSize(self.sent_bytes).human()),
+            false => String::new(),
+        };
+        let mut rows = vec![
+            ("files", self.files.to_string()),
+            ("bytes", format!("{} ({})", ByteSize(self.bytes).human(), self.bytes)),
+            ("duration", format!("{}, {}{sent}", human_duration(self.duration), self.rate().human())),
+        ];
+        rows.extend(self.peak_local_bytes.map(|peak| ("peak local disk", ByteSize(peak).human())));
+        rows
     }
 
     /// For programs: one object, and the same names always.

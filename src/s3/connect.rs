@@ -11,6 +11,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
@@ -24,6 +25,7 @@ use tracing::warn;
 
 use super::answer::BoundedAnswers;
 use super::credentials::Trimmed;
+use super::error::{ErrorKind, StoreError, chain};
 use crate::hint::HintExt;
 use crate::model::destination::EndpointUrl;
 
@@ -91,13 +93,28 @@ pub(super) async fn check(settings: &ConnectionSettings, bucket: &str) -> anyhow
     let found = tokio::time::timeout(CREDENTIALS_TIMEOUT, provider.provide_credentials()).await;
     let why = match found {
         Ok(Ok(_)) => return Ok(endpoint),
+        Ok(Err(error)) if may_pass(&error) => away(chain(Some(&error))),
         Ok(Err(error)) => anyhow::Error::new(error),
-        Err(_) => anyhow!("no answer within {} s", CREDENTIALS_TIMEOUT.as_secs()),
+        Err(_) => away(format!("no answer within {} s", CREDENTIALS_TIMEOUT.as_secs())),
     };
     Err(why.context("cannot find credentials")).hint(
         "looked in: environment (AWS_ACCESS_KEY_ID), profile files (~/.aws, AWS_PROFILE), web identity \
          (AWS_WEB_IDENTITY_TOKEN_FILE), SSO, credential_process, container and instance metadata",
     )
+}
+
+/// Who tells the credentials of a role is away or busy: like a store that is, and no wrong setting.
+fn away(detail: String) -> anyhow::Error {
+    StoreError::of_answer(ErrorKind::Unavailable, "the request", "credentials", detail).into()
+}
+
+/// The SDK does not tell a source that is out of reach from one that refuses: its words must do.
+fn may_pass(error: &CredentialsError) -> bool {
+    let text = chain(Some(error)).to_ascii_lowercase();
+    let signs =
+        ["dispatch failure", "timed out", "timeout", "503", "502", "504", "500", "429", "throttl", "unavailable"];
+    matches!(error, CredentialsError::ProviderTimedOut(_))
+        || (matches!(error, CredentialsError::ProviderError(_)) && signs.iter().any(|sign| text.contains(sign)))
 }
 
 async fn load(settings: &ConnectionSettings) -> anyhow::Result<SdkConfig> {

@@ -5,8 +5,9 @@ use std::ffi::{OsStr, OsString};
 use crate::platform;
 
 /// Where a machine, a container or a pod asks for the credentials of its role. (AWS, "IMDS credential provider",
-/// "Container credential provider"; the last two are those of EKS.)
-const ROLE_CREDENTIALS: &str = "169.254.169.254,fd00:ec2::254,169.254.170.2,169.254.170.23,fd00:ec2::23";
+/// "Container credential provider"; those of EKS; and this machine, where an agent may tell them.)
+const ROLE_CREDENTIALS: &str =
+    "169.254.169.254,fd00:ec2::254,169.254.170.2,169.254.170.23,fd00:ec2::23,127.0.0.1,::1,localhost";
 const ENDPOINT: &str = "AWS_ENDPOINT_URL";
 const ENDPOINT_OF_S3: &str = "AWS_ENDPOINT_URL_S3";
 

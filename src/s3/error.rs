@@ -303,7 +303,7 @@ fn has_cause<T: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
 }
 
 /// An error and its causes in one line, each said once.
-fn chain(error: Option<&dyn StdError>) -> String {
+pub(super) fn chain(error: Option<&dyn StdError>) -> String {
     let mut text = String::new();
     let mut next = error;
     while let Some(error) = next {
