@@ -93,6 +93,8 @@ fn reserve(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     // Connections of the listener that was there before may still be closing.
     socket.set_reuseaddr(true)?;
+    // So that it can be had beside the listener that is about to go.
+    socket.set_reuseport(true)?;
     socket.bind(address)?;
     Ok(socket)
 }
@@ -134,8 +136,9 @@ impl Server {
     async fn obey(&mut self, command: Command, port: Port) -> io::Result<Port> {
         match (command, port) {
             (Command::Down, Port::Listening(listener)) => {
-                drop(listener);
+                // Before it is let go: another program may be looking for a port just now.
                 let socket = reserve(self.address)?;
+                drop(listener);
                 self.open.shutdown().await;
                 Ok(Port::Reserved(socket))
             }
