@@ -110,11 +110,17 @@ fn away(detail: String) -> anyhow::Error {
 
 /// The SDK does not tell a source that is out of reach from one that refuses: its words must do.
 fn may_pass(error: &CredentialsError) -> bool {
-    let text = chain(Some(error)).to_ascii_lowercase();
-    let signs =
-        ["dispatch failure", "timed out", "timeout", "503", "502", "504", "500", "429", "throttl", "unavailable"];
     matches!(error, CredentialsError::ProviderTimedOut(_))
-        || (matches!(error, CredentialsError::ProviderError(_)) && signs.iter().any(|sign| text.contains(sign)))
+        || (matches!(error, CredentialsError::ProviderError(_)) && are_of_an_outage(&chain(Some(error))))
+}
+
+/// Numbers count only as words of their own: an account's or a request's holds any digits.
+fn are_of_an_outage(words: &str) -> bool {
+    let words = words.to_ascii_lowercase();
+    let signs = ["dispatch failure", "timed out", "timeout", "throttl", "unavailable"];
+    let mut numbers = words.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-');
+    signs.iter().any(|sign| words.contains(sign))
+        || numbers.any(|number| ["429", "500", "502", "503", "504"].contains(&number))
 }
 
 async fn load(settings: &ConnectionSettings) -> anyhow::Result<SdkConfig> {
@@ -252,6 +258,18 @@ mod tests {
         assert_eq!(found("eu-central-1\n"), Ok(Some(Region::from_static("eu-central-1"))));
         assert_eq!(found(" "), Ok(None));
         assert_eq!(found("us east"), Err("'us east' cannot be a region".to_owned()));
+    }
+
+    #[test]
+    fn a_source_of_credentials_that_is_away_is_told_from_one_that_refuses() {
+        for words in ["dispatch failure: io error", "unexpected HTTP status: 503", "ServiceUnavailable", "timed out"] {
+            assert!(are_of_an_outage(words), "{words}");
+        }
+        for words in
+            ["AccessDenied: arn:aws:iam::500503429500:role/x (status 403, id 1503-500a)", "InvalidIdentityToken"]
+        {
+            assert!(!are_of_an_outage(words), "{words}");
+        }
     }
 
     #[test]

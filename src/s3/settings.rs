@@ -116,8 +116,14 @@ impl Store {
         }
         let request =
             async |client: aws_sdk_s3::Client| client.head_object().bucket(self.bucket()).key(key).send().await;
-        let Some(head) = unless_absent(self.persist("HeadObject", &self.uri(key), request).await)? else {
-            return Ok(found);
+        let head = match unless_absent(self.persist("HeadObject", &self.uri(key), request).await) {
+            Ok(Some(head)) => head,
+            Ok(None) => return Ok(found),
+            Err(error) if error.kind == ErrorKind::AccessDenied => {
+                found.unseen.push("encryption and storage class (the right s3:GetObject is missing)".to_owned());
+                return Ok(found);
+            }
+            Err(error) => return Err(error),
         };
         found.otherwise = settings.compare(Shown {
             encryption: head.server_side_encryption().map(|kind| kind.as_str()),

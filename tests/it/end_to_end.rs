@@ -303,7 +303,7 @@ fn kills_and_an_outage_amid_a_real_dump_lose_nothing() {
     let conditions: [(&str, &dyn Fn() -> bool); 3] = [
         ("the prefix is claimed", &|| !dumps_in(&story.bucket).is_empty()),
         ("a data file is there", &|| story.bucket.keys("").iter().any(|key| key.contains("/shop.small."))),
-        ("a file is on its way in parts", &|| !story.bucket.open_uploads().is_empty()),
+        ("a part of a file is there", &|| story.bucket.has_open_parts()),
     ];
     for (what, condition) in conditions {
         let mut run = upload().start();

@@ -302,16 +302,21 @@ fn what_the_store_does_not_do_is_said_before_anything_is_sent() {
     stage.upload().args(["--storage-class", "STANDARD"]).run().assert_status(0);
 }
 
-/// Who may not read tags is told that they were not looked at; that says nothing against them.
+/// Who may not look is told that it was not looked at; that says nothing against the store.
 #[test]
-fn tags_that_may_not_be_read_are_not_looked_at() {
-    let stage = Stage::new();
-    let dumper = dump_of(&stage, &[("shop.t.00000.sql", 1_000)]);
-    let denied = stage.server.inject(Fault::answer(403, "AccessDenied").on(Operation::GetObjectTagging));
-    let finished = stage.upload().args(["--tag", "job=nightly"]).run().assert_status(0);
-    finished.assert_says("s3:GetObjectTagging is missing");
-    assert!(denied.hits() > 0);
-    stage.assert_whole(&dumper);
+fn what_may_not_be_looked_at_is_no_difference() {
+    for (operation, after, asked, said) in [
+        // The first HEAD is the trial of the right itself.
+        (Operation::HeadObject, 1, ["--sse", "AES256"], "s3:GetObject is missing"),
+        (Operation::GetObjectTagging, 0, ["--tag", "job=nightly"], "s3:GetObjectTagging is missing"),
+    ] {
+        let stage = Stage::new();
+        let dumper = dump_of(&stage, &[("shop.t.00000.sql", 1_000)]);
+        let denied = stage.server.inject(Fault::answer(403, "AccessDenied").on(operation).after(after).once());
+        stage.upload().args(asked).run().assert_status(0).assert_says(said);
+        assert!(denied.hits() > 0);
+        stage.assert_whole(&dumper);
+    }
 }
 
 /// "With SSE-KMS (asked for, or the bucket's default, seen in the answer) the ETag is none: then Content-MD5 on every
@@ -637,4 +642,16 @@ fn role_credentials_are_asked_for_past_a_proxy_and_may_be_away() {
     upload.run().assert_status(1).assert_says("cannot find credentials").assert_says("nothing was begun");
     assert!(away.hits() > 0);
     assert_eq!(stage.sandbox.local_files(), local);
+}
+
+/// Without it no local file could be given up: said before anything is begun.
+#[test]
+fn who_may_not_read_objects_is_told_at_the_start() {
+    let stage = Stage::new();
+    small_dump(&stage);
+    let local = stage.sandbox.local_files();
+    stage.server.inject(Fault::answer(403, "AccessDenied").on(Operation::HeadObject));
+    let finished = stage.upload().run().assert_status(2);
+    finished.assert_says("the permission s3:GetObject").assert_says("--write-only");
+    assert_eq!((stage.sandbox.local_files(), stage.server.keys(BUCKET)), (local, Vec::new()));
 }

@@ -107,7 +107,7 @@ async fn try_rights(store: &Store, prefix: &Prefix) -> anyhow::Result<Vec<Right>
         begun => begun.context("cannot upload to the bucket")?.as_open(),
     };
     let missing = |answer: Result<(), StoreError>| answer.err().map(|error| error.to_string());
-    Ok(vec![
+    let rights = vec![
         Right {
             what: "abort uploads",
             missing: missing(store.abort_upload(&upload).await),
@@ -118,12 +118,15 @@ async fn try_rights(store: &Store, prefix: &Prefix) -> anyhow::Result<Vec<Right>
             missing: missing(store.open_uploads(&key).await.map(drop)),
             consequence: "parts that a killed run left behind stay, and are sent again",
         },
-        Right {
-            what: "read objects",
-            missing: missing(store.head(&key).await.map(drop)),
-            consequence: "an interrupted upload cannot be continued, nor a doubtful answer be checked",
-        },
-    ])
+    ];
+    match store.head(&key).await {
+        // Before a local file is given up it is looked at whether the prefix is still ours.
+        Err(error) if error.kind == ErrorKind::AccessDenied => Err(
+            anyhow::Error::new(error).context("cannot read objects in the bucket")
+        )
+        .hint("the credentials need the permission s3:GetObject; where only s3:PutObject is allowed, use --write-only"),
+        looked => looked.map(|_| rights).context("cannot read objects in the bucket"),
+    }
 }
 
 /// Where nothing but PutObject is allowed: a PUT whose Content-MD5 is wrong. Who may not put is told so; who may is told

@@ -126,6 +126,20 @@ impl Bucket {
         answer.uploads().iter().filter_map(|upload| upload.key().map(str::to_owned)).collect()
     }
 
+    /// Whether a part has come for any of them: then its id is written down at the uploader's.
+    #[track_caller]
+    pub fn has_open_parts(&self) -> bool {
+        let bucket = &self.endpoint.bucket;
+        let request = self.client.list_multipart_uploads().bucket(bucket);
+        let uploads = self.expect("list uploads", self.runtime.block_on(request.send()));
+        uploads.uploads().iter().any(|upload| {
+            let (key, id) = (upload.key().unwrap_or_default(), upload.upload_id().unwrap_or_default());
+            let request = self.client.list_parts().bucket(bucket).key(key).upload_id(id);
+            // It may be ended just now.
+            self.runtime.block_on(request.send()).is_ok_and(|parts| !parts.parts().is_empty())
+        })
+    }
+
     /// The objects directly in a prefix, by file name, as [`super::sandbox::Sandbox::local_files`] has them.
     #[track_caller]
     pub fn files(&self, prefix: &str) -> BTreeMap<String, Vec<u8>> {
