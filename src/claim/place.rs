@@ -9,6 +9,7 @@ use crate::bucket_manifest::read_manifest;
 use crate::cli::DestinationArgs;
 use crate::exit_status::Failure;
 use crate::hint::hinted;
+use crate::model::etag::ETag;
 use crate::model::file_kind::could_be_dump_file;
 use crate::model::file_name::METADATA;
 use crate::model::manifest::{ManifestFile, ManifestHeader};
@@ -26,66 +27,62 @@ const NAMED_MAX: usize = 5;
 /// Files that a manifest has and that a listing shows otherwise.
 #[derive(Default)]
 pub(super) struct Holes {
-    /// What differs, as far as it was kept.
-    kept: Vec<Hole>,
+    /// As far as they were kept.
+    kept: Vec<ManifestFile>,
     /// How many there are.
-    count: u64,
+    count: usize,
 }
 
-struct Hole {
-    file: ManifestFile,
-    is_listed: bool,
+/// Whether an object can be the one that the manifest means.
+fn can_be(file: &ManifestFile, size: u64, etag: Option<&ETag>) -> bool {
+    let etags = etag.zip(file.object.etag.as_ref());
+    size == file.object.size && etags.is_none_or(|(there, ours)| there == ours)
 }
 
 impl Holes {
     /// Compares one file.
     pub fn see(&mut self, listing: &Listing, file: ManifestFile) {
         let listed = listing.find(file.name.as_str());
-        let is_same = |there: &Listed| {
-            let etags = there.etag.as_ref().zip(file.object.etag.as_ref());
-            there.size == file.object.size && etags.is_none_or(|(there, ours)| there == ours)
-        };
-        if listed.is_some_and(is_same) {
+        if listed.is_some_and(|there| can_be(&file, there.size, there.etag.as_ref())) {
             return;
         }
         self.count += 1;
         if self.kept.len() < KEPT_MAX {
-            self.kept.push(Hole { is_listed: listed.is_some(), file });
+            self.kept.push(file);
         }
     }
 
-    /// A dump that was committed must be there still before it is called so. A listing may leave something out: what it
-    /// lacks is asked for, and returned.
+    /// A dump that was committed must be there still before it is called so. A listing may leave something out or lag
+    /// behind: the objects themselves are asked, and those that are right are returned.
     pub async fn check(self, store: &Store, prefix: &Prefix) -> Result<Vec<Listed>, Failure> {
-        let left_out = self.count - self.kept.len() as u64;
-        let (mut unlisted, mut differing) = (Vec::new(), Vec::new());
-        for Hole { file, is_listed } in self.kept {
+        let uri = store.uri(&prefix.directory());
+        let unasked = self.count - self.kept.len();
+        let (mut there, mut differing) = (Vec::new(), Vec::new());
+        for file in self.kept {
             let key = format!("{}{}", prefix.directory(), file.name);
-            let there = store.head(&key).await.map_err(Failure::failed)?;
-            match there {
+            match store.head(&key).await.map_err(Failure::failed)? {
                 None => differing.push(format!("'{}' is missing", file.name)),
-                Some(_) if is_listed => differing.push(format!("'{}' is another object", file.name)),
-                Some(head) if head.size != file.object.size => {
-                    differing.push(format!("'{}' has another size", file.name));
+                Some(head) if can_be(&file, head.size, head.etag.as_ref()) => {
+                    there.push(Listed::new(file.name, ListedObject::of_head(key, head)));
                 }
-                Some(head) => unlisted.push(Listed::new(file.name, ListedObject::of_head(key, head))),
+                Some(_) => differing.push(format!("'{}' is another object", file.name)),
             }
         }
-        if differing.is_empty() && left_out == 0 {
-            return Ok(unlisted);
+        if !differing.is_empty() {
+            let what = first_few(&differing, NAMED_MAX);
+            let error = anyhow!("the bucket had this dump as a whole, and has not any more: {what}");
+            let hint = format!(
+                "nothing was touched, here or there; `mydumper2s3 verify` tells all that differs at {uri}; where all files \
+                 of the dump are still here, they can go up under another --prefix"
+            );
+            return Err(Failure::incomplete(hinted(error, hint)));
         }
-        let uri = store.uri(&prefix.directory());
-        let what = if differing.is_empty() {
-            "the listing lacks most of it".to_owned()
-        } else {
-            first_few(&differing, NAMED_MAX)
-        };
-        let error = anyhow!("the bucket had this dump as a whole, and has not any more: {what}");
-        let hint = format!(
-            "nothing was touched, here or there; `mydumper2s3 verify` tells all that differs at {uri}; where all files of \
-             the dump are still here, they can go up under another --prefix"
-        );
-        Err(Failure::incomplete(hinted(error, hint)))
+        if unasked > 0 {
+            let error = anyhow!("a listing of {uri} leaves out {} files of the dump, or has others there", self.count);
+            let hint = "nothing was touched; `mydumper2s3 verify` tells whether they are there";
+            return Err(Failure::failed(hinted(error, hint)));
+        }
+        Ok(there)
     }
 }
 
@@ -98,8 +95,8 @@ pub(super) async fn check_settings(store: &Store, prefix: &Prefix) -> Result<(),
     if found.otherwise.is_empty() {
         return Ok(());
     }
-    let hint = "the store takes it and does not do it: leave it out, or ask for what the store has; nothing was uploaded \
-                or removed";
+    let hint = "the store takes it and does not do it: leave it out, or ask for what the store has; this run uploaded and \
+                removed nothing";
     Err(Failure::usage(hinted(anyhow!("{}", found.otherwise.join("; ")), hint)))
 }
 

@@ -7,6 +7,7 @@ mod answers;
 mod architecture;
 mod child_mode;
 mod completion;
+mod connection;
 mod content;
 mod costs;
 mod delete;

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::support::dir_watch::DirWatch;
 use crate::support::fake_dumper::{FakeDumper, Generation};
 use crate::support::s3_server::{BUCKET, Fault, Operation};
-use crate::support::sandbox::{Sandbox, eventually, eventually_some};
+use crate::support::sandbox::{Sandbox, eventually};
 use crate::support::stage::{MANIFEST, Stage};
 
 const NOTHING: [&str; 0] = [];
@@ -510,52 +510,6 @@ fn two_programs_never_work_on_one_directory() {
     stage.assert_whole(&dumper);
 }
 
-/// "128+n: ended by signal n, after an orderly stop", at whatever step: and the next run goes on.
-#[test]
-fn an_orderly_stop_loses_nothing() {
-    let ends_with = |end: &'static str| move |key: &str| key.ends_with(end);
-    let steps = [
-        Fault::hold().key_where(ends_with("/shop.t.00000.sql")),
-        Fault::hold().on(Operation::ListObjectsV2).after(2),
-        Fault::hold().key_where(ends_with("/metadata")),
-    ];
-    for fault in steps {
-        let stage = Stage::new();
-        let held = stage.server.inject(fault);
-        let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
-        let mut run = stage.upload().args(["--stop-timeout", "0.2"]).start();
-        run.wait_for_line("found a dump (running)");
-        dumper.file("shop.t.00000.sql", 1_000);
-        dumper.finish_and_exit();
-        held.wait_for_hits(1);
-        run.signal(Signal::TERM);
-        run.finish().assert_status(128 + 15).assert_says("hint: run the same command again");
-        held.clear();
-        assert!(stage.sandbox.dump_dir().join("metadata").exists());
-        stage.upload().run().assert_status(0);
-        stage.assert_whole(&dumper);
-    }
-}
-
-/// A script's exit status is waited for when the signal comes: the dump is no worse for it.
-#[test]
-fn a_stop_while_the_exit_status_is_waited_for_loses_nothing() {
-    let stage = Stage::new();
-    let status = stage.sandbox.path("status");
-    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
-    let upload = || stage.upload().args(["--stop-timeout", "0.2"]).arg("--exit-status-file").arg(&status);
-    let run = upload().start();
-    dumper.file("shop.t.00000.sql", 1_000);
-    dumper.finish_and_exit();
-    stage.wait_until_moved("shop.t.00000.sql");
-    run.signal(Signal::INT);
-    run.finish().assert_status(128 + 2);
-    stage.sandbox.assert_local_names(["metadata"]);
-    std::fs::write(&status, "0\n").expect("a status file");
-    upload().run().assert_status(0);
-    stage.assert_whole(&dumper);
-}
-
 /// The exit statuses in one place: 0 a whole dump, 1 a failure, 2 wrong usage or settings, 3 no whole dump, 128+n a
 /// signal. (4 is for `verify`.)
 #[test]
@@ -581,20 +535,4 @@ fn exit_statuses() {
     std::fs::remove_dir(stage.sandbox.dump_dir().join("shop.t.00000.sql")).expect("the directory");
     stage.upload().args(["--wait", "0"]).run().assert_status(3);
     stage.sandbox.assert_local_names(NOTHING);
-}
-
-/// The second signal ends it at once.
-#[test]
-fn a_second_signal_ends_it_at_once() {
-    let stage = Stage::new();
-    let held = stage.server.inject(Fault::hold().key_where(|key| key.ends_with("/shop.t.00000.sql")));
-    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
-    let mut run = stage.upload().args(["--stop-timeout", "1h"]).start();
-    dumper.file("shop.t.00000.sql", 1_000);
-    held.wait_for_hits(1);
-    run.signal(Signal::TERM);
-    run.wait_for_line("stopping");
-    run.signal(Signal::TERM);
-    run.finish().assert_status(128 + 15);
-    eventually_some("the file is still there", || stage.sandbox.local_files().remove("shop.t.00000.sql"));
 }
