@@ -7,6 +7,7 @@ use anyhow::anyhow;
 use jiff::Timestamp;
 
 use crate::hint::hinted;
+use crate::model::destination::is_archive;
 use crate::model::etag::ETag;
 use crate::model::file_kind::could_be_dump_file;
 use crate::model::file_name::{FileName, MANIFEST, METADATA};
@@ -42,12 +43,10 @@ impl Listed {
         Self { name, size, etag, modified, storage_class }
     }
 
-    /// Whether it must be brought back before it can be read.
-    ///
-    /// Glacier Instant Retrieval is read at once (AWS, "Understanding S3 Glacier storage classes"). What Intelligent-
-    /// Tiering has archived no listing shows; such a download fails and says so.
+    /// Whether it must be brought back before it can be read. What Intelligent-Tiering has archived no listing shows;
+    /// such a download fails and says so.
     pub fn is_archived(&self) -> bool {
-        matches!(self.storage_class.as_deref(), Some("GLACIER" | "DEEP_ARCHIVE"))
+        self.storage_class.as_deref().is_some_and(is_archive)
     }
 }
 

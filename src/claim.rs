@@ -20,7 +20,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tracing::{debug, info, warn};
 
 use self::digests::Digests;
-use self::place::{Holes, check_settings, clear, occupied, unclaimed};
+use self::place::{Holes, clear, occupied, unclaimed};
 pub use self::place::{check_free, may_clear};
 pub use self::writing::is_another;
 use self::writing::{Text, Unanswered};
@@ -28,13 +28,13 @@ use crate::bucket_dump::{Listed, Listing};
 use crate::bucket_manifest::read_current;
 use crate::cli::DestinationArgs;
 use crate::exit_status::Failure;
-use crate::hint::hinted;
 use crate::model::etag::ETag;
 use crate::model::file_name::FileName;
 use crate::model::manifest::{DumpStateWord, DumperExit, ManifestHeader, ObjectRecord};
 use crate::model::object_key::Prefix;
 use crate::s3::{Condition, ErrorKind, ListedObject, Store, StoreError};
 use crate::transfer::{TRIES, Transfer};
+use crate::trial::{check_settings, not_again};
 
 /// Where a store knows no conditions two dumps may claim one prefix at the same time, and both believe it. So long after
 /// our claim was written no claim can be under way any more whose writer saw the prefix free: the time a request may take.
@@ -278,7 +278,7 @@ impl Claim {
         let refused = |error: StoreError| {
             // Bytes that are damaged on their way again and again are no rule of the store's either.
             let is_refused = !error.is_outage() && error.kind != ErrorKind::BadDigest;
-            if is_refused { twice_refused(&uri, error) } else { Failure::failed(error) }
+            if is_refused { not_again(&uri, error) } else { Failure::failed(error) }
         };
         let text = Text::of(&self.header).map_err(|error| Failure::failed(self.unwritable(error)))?;
         let sent = ETag::of_single_put(text.md5);
@@ -314,13 +314,6 @@ impl Claimed {
 /// A store that does not know a condition refuses the request.
 fn is_unknown(error: &StoreError) -> bool {
     matches!(error.kind, ErrorKind::NotImplemented | ErrorKind::Invalid)
-}
-
-fn twice_refused(uri: &str, error: StoreError) -> Failure {
-    let error = anyhow::Error::new(error).context(format!("{uri} was written once, and cannot be written again"));
-    let hint = "the manifest is written first and last under one key, so the store and its rules must let an object be \
-                overwritten; nothing was uploaded or removed";
-    Failure::usage(hinted(error, hint))
 }
 
 /// Claims a prefix for a dump, or finds it claimed by an earlier run for the same dump. `header` is what to write, and
@@ -367,7 +360,7 @@ pub async fn claim(
             Err(error) => return Err(Failure::failed(error)),
         }
         claim.probe().await?;
-        if let Err(failure) = check_settings(store, prefix).await {
+        if let Err(failure) = check_settings(store, &prefix.manifest_key()).await {
             // Nothing of the dump is there; the prefix is left as it was found.
             if claim.check().await.is_ok()
                 && let Err(error) = store.delete(&prefix.manifest_key()).await
@@ -428,7 +421,7 @@ async fn claimed_before(
     } else {
         info!("going on at {}", store.uri(&prefix.directory()));
         claim.probe().await?;
-        check_settings(store, prefix).await?;
+        check_settings(store, &prefix.manifest_key()).await?;
     }
     Ok(Some(Claimed { claim, earlier, before: Some(header), is_complete }))
 }

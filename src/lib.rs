@@ -24,6 +24,7 @@
 //! catalog       the dumps in a bucket, and where each stands
 //! real_names    the names behind those that mydumper made up for files
 //! removal       takes one dump out of the bucket
+//! trial         what the store lets us do, tried before anything depends on it
 //!
 //! dump_dir      the dump directory; the only place that removes a dump's files
 //! recorder      the record of what is gone from a dump directory, beside the dump itself
@@ -68,4 +69,5 @@ pub mod s3;
 pub mod scan;
 pub mod stop;
 pub mod transfer;
+pub mod trial;
 pub mod writers;

@@ -86,20 +86,6 @@ impl Holes {
     }
 }
 
-/// The claim is the first object of the dump: what the store did not do for it, it does for no file.
-pub(super) async fn check_settings(store: &Store, prefix: &Prefix) -> Result<(), Failure> {
-    let found = store.is_as_asked(&prefix.manifest_key()).await.map_err(Failure::failed)?;
-    for unseen in found.unseen {
-        warn!("whether the store does it cannot be looked at: {unseen}");
-    }
-    if found.otherwise.is_empty() {
-        return Ok(());
-    }
-    let hint = "the store takes it and does not do it: leave it out, or ask for what the store has; this run uploaded and \
-                removed nothing";
-    Err(Failure::usage(hinted(anyhow!("{}", found.otherwise.join("; ")), hint)))
-}
-
 /// What stands there may be all that there is of those files, so no option clears it.
 pub(super) fn unclaimed(store: &Store, prefix: &Prefix, given_up: u64) -> Failure {
     let uri = store.uri(&prefix.directory());

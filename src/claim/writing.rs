@@ -7,7 +7,6 @@ use std::time::Instant;
 use super::{Claim, ClaimError};
 use crate::model::etag::{ETag, Md5Digest};
 use crate::model::manifest::{self, ManifestHeader};
-use crate::platform;
 use crate::s3::{Condition, ErrorKind, FileRange, ObjectHead, PutAnswer, StoreError};
 use crate::transfer::{DUMP_ID, TRIES};
 
@@ -53,10 +52,7 @@ impl Text {
     pub fn of(header: &ManifestHeader) -> std::io::Result<Self> {
         let mut text = Vec::new();
         manifest::write(&mut text, header, std::iter::empty())?;
-        let mut file = platform::memory_file("manifest")?;
-        std::io::Write::write_all(&mut file, &text)?;
-        let range = FileRange { file: file.into(), offset: 0, length: text.len() as u64, content: None };
-        Ok(Self { range, md5: Md5Digest::of(&text) })
+        Ok(Self { range: FileRange::in_memory("manifest", &text)?, md5: Md5Digest::of(&text) })
     }
 }
 

@@ -126,6 +126,13 @@ impl FromStr for EndpointUrl {
 pub struct StorageClass(String);
 text_type!(StorageClass);
 
+/// Whether objects of that class must be brought back before they can be read.
+///
+/// Glacier Instant Retrieval is read at once (AWS, "Understanding S3 Glacier storage classes").
+pub fn is_archive(storage_class: &str) -> bool {
+    matches!(storage_class, "GLACIER" | "DEEP_ARCHIVE")
+}
+
 impl FromStr for StorageClass {
     type Err = BadValue;
 

@@ -14,6 +14,9 @@ pub const KEY_LENGTH_MAX: usize = 1024;
 /// The default: one directory a host, and in it one a dump, so that a nightly job needs no `--prefix`.
 pub const DEFAULT_PREFIX: &str = "{host}/%Y-%m-%dT%H%M%SZ";
 
+/// Where a store is tried, below what the series has in common.
+const TRIAL: &str = "mydumper2s3-trial/object";
+
 /// What was typed as `--prefix`: text with `{host}` and strftime fields, checked but not yet expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrefixTemplate(String);
@@ -50,6 +53,15 @@ impl PrefixTemplate {
             .map_err(|error| self.bad(format!("has a time field that cannot be filled in: {error}")))?;
         // The host comes second: a % in its name is not a time field.
         with_time.replace("{host}", &host_segment(host)).parse()
+    }
+
+    /// The key of an object that a store may be tried with: where the series begins, in a directory of its own, so that it
+    /// is in no dump's way, should it stay.
+    pub fn trial_key(&self, host: &str) -> String {
+        let segments = self.0.trim_matches('/').split('/').take_while(|segment| !segment.is_empty());
+        let fixed = segments.take_while(|segment| !segment.replace("%%", "").contains('%'));
+        let fixed = fixed.map(|segment| segment.replace("%%", "%").replace("{host}", &host_segment(host)) + "/");
+        fixed.collect::<String>() + TRIAL
     }
 
     /// The series of the dumps that go there, where a time field tells the one from the other.
@@ -212,6 +224,20 @@ mod tests {
             ("100%%", None),
         ] {
             assert_eq!(series(template).as_deref(), expected, "{template}");
+        }
+    }
+
+    #[test]
+    fn what_a_store_is_tried_with_is_in_no_dumps_way() {
+        for (template, key) in [
+            ("", "mydumper2s3-trial/object"),
+            ("%Y-%m-%d", "mydumper2s3-trial/object"),
+            ("{host}/%Y-%m-%d", "db1/mydumper2s3-trial/object"),
+            ("backups/50%%/{host}-%Y", "backups/50%/mydumper2s3-trial/object"),
+            ("/backups/last/", "backups/last/mydumper2s3-trial/object"),
+        ] {
+            let template: PrefixTemplate = template.parse().expect("a template");
+            assert_eq!(template.trial_key("db1"), key, "{template}");
         }
     }
 

@@ -30,6 +30,15 @@ pub struct FileRange {
     pub content: Option<Bytes>,
 }
 
+impl FileRange {
+    /// All of a few bytes of ours, in a file in memory of that name.
+    pub fn in_memory(name: &str, bytes: &[u8]) -> io::Result<Self> {
+        let mut file = crate::platform::memory_file(name)?;
+        io::Write::write_all(&mut file, bytes)?;
+        Ok(Self { file: file.into(), offset: 0, length: bytes.len() as u64, content: None })
+    }
+}
+
 /// What all bodies to a store share.
 #[derive(Debug)]
 pub(super) struct Bodies {

@@ -8,6 +8,8 @@ use aws_sdk_s3::types::{ObjectCannedAcl, ServerSideEncryption, StorageClass};
 use super::error::{ErrorKind, StoreError};
 use super::objects::unless_absent;
 use super::store::Store;
+use crate::model::destination::is_archive;
+use crate::model::file_name::{MANIFEST, METADATA};
 
 /// What each object is to be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,8 +59,14 @@ impl ObjectSettings {
         (!tags.is_empty()).then(|| tags.join("&"))
     }
 
-    pub(super) fn storage_class(&self) -> Option<StorageClass> {
-        self.storage_class.as_deref().map(StorageClass::from)
+    /// Of an object with that key. What a restart, `list` and `verify` read is never archived.
+    fn class_of(&self, key: &str) -> Option<&str> {
+        let is_read = key.rsplit('/').next().is_some_and(|name| matches!(name, MANIFEST | METADATA));
+        self.storage_class.as_deref().filter(|class| !(is_read && is_archive(class)))
+    }
+
+    pub(super) fn storage_class(&self, key: &str) -> Option<StorageClass> {
+        self.class_of(key).map(StorageClass::from)
     }
 
     pub(super) fn encryption(&self) -> Option<ServerSideEncryption> {
@@ -69,7 +77,7 @@ impl ObjectSettings {
         self.acl.as_deref().map(ObjectCannedAcl::from)
     }
 
-    fn compare(&self, shown: Shown<'_>) -> Vec<String> {
+    fn compare(&self, key: &str, shown: Shown<'_>) -> Vec<String> {
         let mut otherwise = Vec::new();
         let mut see = |option: &str, asked: &str, shown: Option<&str>| {
             let shown = shown.map_or("nothing of it".to_owned(), |shown| format!("'{}'", shown.escape_debug()));
@@ -85,7 +93,7 @@ impl ObjectSettings {
         }
         // No header means STANDARD (AWS, "HeadObject", x-amz-storage-class).
         let class = shown.storage_class.unwrap_or("STANDARD");
-        if let Some(asked) = self.storage_class.as_deref().filter(|asked| *asked != class) {
+        if let Some(asked) = self.class_of(key).filter(|asked| *asked != class) {
             see("--storage-class", asked, Some(class));
         }
         otherwise
@@ -125,11 +133,14 @@ impl Store {
             }
             Err(error) => return Err(error),
         };
-        found.otherwise = settings.compare(Shown {
-            encryption: head.server_side_encryption().map(|kind| kind.as_str()),
-            kms_key_id: head.ssekms_key_id(),
-            storage_class: head.storage_class().map(|class| class.as_str()),
-        });
+        found.otherwise = settings.compare(
+            key,
+            Shown {
+                encryption: head.server_side_encryption().map(|kind| kind.as_str()),
+                kms_key_id: head.ssekms_key_id(),
+                storage_class: head.storage_class().map(|class| class.as_str()),
+            },
+        );
         if !settings.tags.is_empty() {
             self.compare_tags(key, &mut found).await?;
         }
@@ -164,7 +175,7 @@ mod tests {
     use super::*;
 
     fn otherwise(settings: &ObjectSettings, shown: Shown<'_>) -> String {
-        settings.compare(shown).join("; ")
+        settings.compare("a/shop.t.00000.sql", shown).join("; ")
     }
 
     #[test]

@@ -26,6 +26,7 @@ const FLOORS: [(&str, &[&str]); 4] = [
             "removal",
             "scan",
             "transfer",
+            "trial",
         ],
     ),
     ("commands", &["commands"]),

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::fake_dumper::{FakeDumper, Generation};
-use crate::support::s3_server::{ACCESS_KEY, AccessKey, BUCKET, Operation, Permission, SECRET_KEY};
+use crate::support::s3_server::{
+    ACCESS_KEY, AccessKey, BUCKET, Fault, Limits, Operation, Permission, S3Server, SECRET_KEY,
+};
 use crate::support::sandbox::{Finished, Program, eventually};
 use crate::support::stage::Stage;
 
@@ -18,7 +20,8 @@ fn refused(stage: &Stage, program: Program<'_>) -> Finished {
     let begun = Instant::now();
     let finished = program.run().assert_status(2).assert_does_not_say("started mydumper");
     assert!(begun.elapsed() < Duration::from_secs(10), "wrong settings fail within seconds");
-    assert!(stage.sandbox.local_names().is_empty() || stage.server.count(Operation::PutObject) == 0);
+    let is_of_a_dump = |key: &String| !key.ends_with("/mydumper2s3-trial/object");
+    assert!(stage.sandbox.local_names().is_empty() || !stage.server.keys(BUCKET).iter().any(is_of_a_dump));
     finished
 }
 
@@ -114,6 +117,43 @@ fn a_prefix_that_is_occupied_is_refused_before_the_start() {
 }
 
 /// "mydumper not found: status 2, showing PATH."
+/// What only an object tells is found out before mydumper is started, and without leaving one.
+#[test]
+fn what_the_store_does_not_do_is_said_before_the_start() {
+    let ignores = Limits { ignores_settings: true, ..Limits::default() };
+    let stage = Stage::with(S3Server::builder().limits(ignores).start());
+    let asked = ["--sse", "AES256", "--", "mydumper"];
+    refused(&stage, stage.upload().args(asked)).assert_says("the store shows nothing of it");
+    assert_eq!(stage.server.keys(BUCKET), NOTHING);
+
+    // What cannot be overwritten may not be removed either, and is in the way in the second night, too.
+    let forbids = Limits { overwrites: false, ..Limits::default() };
+    let stage = Stage::with(S3Server::builder().limits(forbids).start());
+    stage.server.inject(Fault::answer(403, "AccessDenied").on(Operation::DeleteObject));
+    for _ in 0..2 {
+        refused(&stage, stage.upload().args(["--", "mydumper"])).assert_says("cannot be written again");
+    }
+}
+
+/// The object that the store is tried with stays where nothing may be deleted, and no command takes it for a dump's.
+#[test]
+fn a_store_that_deletes_nothing_keeps_one_object_more() {
+    let stage = Stage::new();
+    stage.server.inject(Fault::answer(403, "AccessDenied").on(Operation::DeleteObject));
+    let run = stage.upload().args(["--", "mydumper"]).start();
+    let mut dumper = FakeDumper::accept(&stage.sandbox);
+    dumper.begin(Generation::V1_0);
+    dumper.file("shop.t.00000.sql", 10_000);
+    dumper.finish_and_exit();
+    run.finish().assert_status(0);
+    let is_trial = |key: &String| key.ends_with("/mydumper2s3-trial/object");
+    let (trial, dump): (Vec<_>, Vec<_>) = stage.server.keys(BUCKET).into_iter().partition(is_trial);
+    assert_eq!((trial.len(), dump.len()), (1, 3), "{trial:?} {dump:?}");
+    let listed = stage.command("list").arg("--json").run().assert_status(0).stdout;
+    assert_eq!(listed.matches("\"state\"").count(), 1, "{listed}");
+    stage.command("verify").args(["--prefix", &stage.prefix()]).run().assert_status(0);
+}
+
 #[test]
 fn a_command_that_is_not_there_shows_where_it_was_looked_for() {
     let stage = Stage::new();
@@ -234,7 +274,7 @@ fn a_child_that_leaves_no_dump_is_status_3() {
     dumper.exit(1);
     let finished = run.finish().assert_status(3).assert_says("ended with status 1 and left no dump");
     finished.assert_says("Error connecting to database");
-    assert_eq!(stage.server.count(Operation::PutObject), 0);
+    assert_eq!(stage.server.keys(BUCKET), NOTHING);
 }
 
 #[test]

@@ -248,6 +248,31 @@ fn what_the_store_does_not_do_is_said_before_anything_is_sent() {
     stage.upload().args(["--storage-class", "STANDARD"]).run().assert_status(0);
 }
 
+/// A restart, `list` and `verify` read the manifest and `metadata`, so these are never archived.
+#[test]
+fn an_archived_dump_is_found_again_and_continued() {
+    let stage = Stage::new();
+    let dumper = dump_of(&stage, &[("shop.t.00000.sql", 1_000), ("shop.u.00000.sql", 11 * MIB)]);
+    let options = ["--part-size", "5MiB", "--storage-class", "DEEP_ARCHIVE"];
+    let away = stage.server.inject(Fault::answer(500, "InternalError").on(Operation::UploadPart));
+    stage.upload().args(options).args(["--retry-for", "1s"]).run().assert_status(1);
+    away.clear();
+    stage.upload().args(options).run().assert_status(0);
+    for key in stage.server.keys(BUCKET) {
+        let object = stage.server.object(BUCKET, &key).expect("an object that was listed");
+        let archived = key.ends_with(".sql").then_some("DEEP_ARCHIVE");
+        assert_eq!(object.attributes.storage_class.as_deref(), archived, "{key}");
+    }
+    assert_eq!(stage.server.keys(BUCKET).len(), 4);
+    stage
+        .command("verify")
+        .args(["--prefix", &stage.prefix()])
+        .run()
+        .assert_status(0)
+        .assert_says("3 match, 0 mismatch, 0 missing, 0 extra");
+    drop(dumper);
+}
+
 /// Who may not look is told that it was not looked at; that says nothing against the store.
 #[test]
 fn what_may_not_be_looked_at_is_no_difference() {

@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use super::place::{self, not_before};
 use super::start::{self, Found};
-use super::store_check::{self, Right};
+use super::store_check;
 use crate::bucket_dump::Listing;
 use crate::bucket_manifest::read_manifest;
 use crate::claim;
@@ -21,6 +21,7 @@ use crate::model::units::ByteSize;
 use crate::report::{Align, Report, Table};
 use crate::s3::Store;
 use crate::scan::{Held, Look};
+use crate::trial::Right;
 
 /// Shows identity, verdict, prefix, method, rights, and the fate of each file.
 pub async fn run(args: &UploadArgs, report: &Report) -> Result<(), Failure> {

@@ -46,6 +46,11 @@ impl Stage {
         program.args(["--bucket", BUCKET]).connect_to(&self.endpoint())
     }
 
+    /// A subcommand on the bucket.
+    pub fn command(&self, name: &str) -> Program<'_> {
+        self.sandbox.mydumper2s3().args([name, "--bucket", BUCKET]).connect_to(&self.endpoint())
+    }
+
     /// The prefixes that somebody claimed, sorted.
     pub fn prefixes(&self) -> Vec<String> {
         let manifest = format!("/{MANIFEST}");

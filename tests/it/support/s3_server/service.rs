@@ -129,6 +129,9 @@ impl S3 for Service {
         Condition { if_match: input.if_match.clone(), if_none_match: input.if_none_match.clone() }
             .check_read(&object)?;
         object.attributes.encryption.check_reader(input.sse_customer_key_md5.as_deref())?;
+        if matches!(object.attributes.storage_class.as_deref(), Some("GLACIER" | "DEEP_ARCHIVE")) {
+            return Err(s3_error!(InvalidObjectState, "The operation is not valid for the object's storage class"));
+        }
         let range = selected(&object, input.range, input.part_number)?;
         let mut output = answers::get_object(&object, range, input.checksum_mode.is_some());
         output.parts_count = input.part_number.and(object.parts_count.map(|count| count as i32));
