@@ -278,23 +278,23 @@ impl Removed {
 /// they cannot be listed, that is no reason to keep the dump.
 async fn open_uploads(store: &Store, prefix: &Prefix, header: Option<&ManifestHeader>) -> Vec<OpenUpload> {
     let directory = prefix.directory();
-    let listed = match store.open_uploads(&directory).await {
+    let could_be_ours = |listed: &ListedUpload| {
+        let name = listed.upload.key.strip_prefix(&directory).and_then(|name| name.parse::<FileName>().ok());
+        name.is_some_and(|name| could_be_dump_file(name.as_str()))
+    };
+    let listed = match store.open_uploads(&directory, could_be_ours).await {
         Ok(uploads) => uploads,
         Err(error) => {
             info!("unfinished uploads are not looked for: {error}");
             return Vec::new();
         }
     };
-    let could_be_ours = |listed: &ListedUpload| {
-        let name = listed.upload.key.strip_prefix(&directory).and_then(|name| name.parse::<FileName>().ok());
-        name.is_some_and(|name| could_be_dump_file(name.as_str()))
-    };
     let is_ours = |listed: &ListedUpload| {
         header.zip(listed.begun).is_some_and(|(header, begun)| {
             begun >= header.started - CLOCK_SKEW && header.finished.is_none_or(|end| begun <= end + CLOCK_SKEW)
         })
     };
-    let (ours, others): (Vec<_>, Vec<_>) = listed.into_iter().filter(could_be_ours).partition(is_ours);
+    let (ours, others): (Vec<_>, Vec<_>) = listed.into_iter().partition(is_ours);
     if !others.is_empty() {
         let uri = store.uri(&directory);
         let count = others.len();

@@ -58,7 +58,10 @@ impl Store {
             Err(error) if matches!(error.kind, ErrorKind::NotImplemented | ErrorKind::Invalid) => {}
             Err(error) => return Err(error),
         }
-        Ok(self.open_uploads("").await?.is_empty())
+        let request =
+            async |client: Client| client.list_multipart_uploads().bucket(self.bucket()).max_uploads(1).send().await;
+        let page = self.persist("ListMultipartUploads", &self.uri(""), request).await?;
+        Ok(page.uploads().is_empty() && page.is_truncated() != Some(true))
     }
 
     /// Deletes the bucket. See [`Store::bucket_is_empty`].

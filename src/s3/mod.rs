@@ -14,6 +14,7 @@ mod environment;
 pub mod error;
 mod objects;
 mod outage;
+mod pages;
 mod settings;
 mod store;
 mod upload;

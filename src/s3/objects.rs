@@ -1,7 +1,5 @@
 //! What is in the bucket: list, look at, read small ones, delete.
 
-use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::ControlFlow;
 
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
@@ -10,6 +8,7 @@ use jiff::Timestamp;
 
 use super::download::Pace;
 use super::error::{ErrorKind, StoreError};
+use super::pages::Pages;
 use super::store::Store;
 use crate::model::etag::ETag;
 use crate::model::part_plan::PARTS_MAX;
@@ -125,6 +124,9 @@ impl StoredPart {
 
 /// Directories of one listing, which are held in memory.
 const DIRECTORIES_MAX: usize = 1_000_000;
+/// Unfinished uploads that are listed at most: a hundred requests. A program has as many as it has connections; more are
+/// somebody's heap of years.
+const UPLOADS_MAX: usize = 100_000;
 
 /// Keys that one `DeleteObjects` takes.
 pub const DELETE_BATCH: usize = 1000;
@@ -205,8 +207,7 @@ impl Store {
                 }
             }
             if directories.len() > DIRECTORIES_MAX {
-                let detail = format!("more than {DIRECTORIES_MAX} directories lie in it");
-                return Err(StoreError::of_answer(ErrorKind::TooLarge, "ListObjectsV2", &self.uri(directory), detail));
+                return Err(pages.too_many(format!("more than {DIRECTORIES_MAX} directories lie in it")));
             }
             let is_empty = page.contents().is_empty() && page.common_prefixes().is_empty();
             token = pages.next(page.is_truncated(), page.next_continuation_token().map(str::to_owned), is_empty)?;
@@ -324,7 +325,7 @@ impl Store {
 
     /// The parts that a multipart upload has.
     pub async fn list_parts(&self, upload: &OpenUpload) -> Result<Vec<StoredPart>, StoreError> {
-        let mut parts = Vec::new();
+        let (mut parts, mut count) = (Vec::new(), 0);
         let mut marker: Option<String> = None;
         let mut pages = Pages::of("ListParts", self.uri(&upload.key));
         loop {
@@ -346,7 +347,8 @@ impl Store {
                     given_etag: part.e_tag()?.to_owned(),
                 })
             }));
-            if parts.len() > PARTS_MAX as usize {
+            count += page.parts().len();
+            if count > PARTS_MAX as usize {
                 return Err(pages.wrong(format!("it lists more than {PARTS_MAX} parts")));
             }
             let next = page.next_part_number_marker().map(str::to_owned);
@@ -357,9 +359,13 @@ impl Store {
         }
     }
 
-    /// Multipart uploads that were begun under a prefix and not ended.
-    pub async fn open_uploads(&self, prefix: &str) -> Result<Vec<ListedUpload>, StoreError> {
-        let mut uploads = Vec::new();
+    /// Multipart uploads that were begun under a prefix and not ended, as far as they are wanted.
+    pub async fn open_uploads(
+        &self,
+        prefix: &str,
+        is_wanted: impl Fn(&ListedUpload) -> bool,
+    ) -> Result<Vec<ListedUpload>, StoreError> {
+        let (mut uploads, mut count) = (Vec::new(), 0);
         let (mut key_marker, mut id_marker): (Option<String>, Option<String>) = (None, None);
         let mut pages = Pages::of("ListMultipartUploads", self.uri(prefix));
         loop {
@@ -374,11 +380,16 @@ impl Store {
                     .await
             };
             let page = self.persist("ListMultipartUploads", &self.uri(prefix), request).await?;
-            uploads.extend(page.uploads().iter().filter_map(|upload| {
+            let listed = page.uploads().iter().filter_map(|upload| {
                 let open = OpenUpload { key: upload.key()?.to_owned(), id: upload.upload_id()?.to_owned() };
                 let begun = upload.initiated().and_then(|time| Timestamp::from_second(time.secs()).ok());
                 Some(ListedUpload { upload: open, begun })
-            }));
+            });
+            uploads.extend(listed.filter(&is_wanted));
+            count += page.uploads().len();
+            if count > UPLOADS_MAX {
+                return Err(pages.too_many(format!("more than {UPLOADS_MAX} unfinished uploads lie in it")));
+            }
             if let Some(other) =
                 page.uploads().iter().filter_map(|upload| upload.key()).find(|key| !key.starts_with(prefix))
             {
@@ -392,53 +403,6 @@ impl Store {
             }
             (key_marker, id_marker) = (key, id);
         }
-    }
-}
-
-/// The pages of a listing: each must say where the next one begins, at a place that was not there before.
-struct Pages {
-    operation: &'static str,
-    uri: String,
-    /// Hashes of the places that pages began at.
-    begun: HashSet<u64>,
-    /// Pages in a row that held nothing.
-    empty: u32,
-}
-
-/// Some stores answer with an empty page now and then, where deleted keys were; none with so many.
-const EMPTY_PAGES_MAX: u32 = 100;
-
-impl Pages {
-    fn of(operation: &'static str, uri: String) -> Self {
-        Self { operation, uri, begun: HashSet::new(), empty: 0 }
-    }
-
-    /// Where the next page begins, if there is one. "There is more" without a place to go on at is no end.
-    fn next(
-        &mut self,
-        is_truncated: Option<bool>,
-        place: Option<String>,
-        is_empty: bool,
-    ) -> Result<Option<String>, StoreError> {
-        if is_truncated != Some(true) {
-            return Ok(None);
-        }
-        self.empty = if is_empty { self.empty + 1 } else { 0 };
-        let Some(place) = place.filter(|place| !place.trim().is_empty()) else {
-            return Err(self.wrong("it says that there is more, and not where".to_owned()));
-        };
-        let mut hasher = DefaultHasher::new();
-        place.hash(&mut hasher);
-        if !self.begun.insert(hasher.finish()) || self.empty > EMPTY_PAGES_MAX {
-            return Err(self.wrong("its pages have no end".to_owned()));
-        }
-        Ok(Some(place))
-    }
-
-    /// What the store said is no listing of what was asked for.
-    fn wrong(&self, why: String) -> StoreError {
-        let detail = format!("the answer of the store is no listing of what was asked for: {why}");
-        StoreError::of_answer(ErrorKind::Invalid, self.operation, &self.uri, detail)
     }
 }
 
@@ -496,22 +460,5 @@ mod tests {
     fn keys_of_a_listing_are_decoded() {
         assert_eq!(url_decode("a%20b+c%2Fd%E2%82%AC%.sql", false), "a b c/d€%.sql");
         assert_eq!(url_decode("a%20b+c%2B.sql", true), "a b+c+.sql");
-    }
-
-    #[test]
-    fn pages_end_only_where_the_store_says_so() {
-        let pages = || Pages::of("ListObjectsV2", "s3://b/".into());
-        assert_eq!(pages().next(Some(false), None, false).expect("an end"), None);
-        assert_eq!(pages().next(None, Some("a".into()), false).expect("an end"), None);
-        assert!(pages().next(Some(true), None, false).is_err(), "more, and not where");
-        assert!(pages().next(Some(true), Some(String::new()), false).is_err(), "more, and not where");
-        let mut circle = pages();
-        for place in ["a", "b", "c"] {
-            assert_eq!(circle.next(Some(true), Some(place.into()), false).expect("a page").as_deref(), Some(place));
-        }
-        assert!(circle.next(Some(true), Some("a".into()), false).is_err(), "back at an earlier one");
-        let mut empty = pages();
-        let ends = (0..=EMPTY_PAGES_MAX).any(|page| empty.next(Some(true), Some(format!("{page}")), true).is_err());
-        assert!(ends, "pages without anything");
     }
 }

@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 
 use super::Transfer;
 use crate::model::file_kind::could_be_dump_file;
-use crate::s3::OpenUpload;
+use crate::s3::{ErrorKind, ListedUpload, OpenUpload};
 
 impl Transfer {
     /// Looks for uploads that an earlier run began and did not end. Returns how many others there are of names like
@@ -18,21 +18,25 @@ impl Transfer {
             return 0;
         }
         let directory = self.prefix.directory();
-        let listed = match self.store.open_uploads(&directory).await {
+        // Only keys directly under the prefix can be ours, and in the bucket's root not all of these.
+        let could_be_ours = |listed: &ListedUpload| {
+            let name = listed.upload.key.strip_prefix(&directory);
+            name.is_some_and(|name| !name.contains('/') && could_be_dump_file(name))
+        };
+        let listed = match self.store.open_uploads(&directory, could_be_ours).await {
             Ok(listed) => listed,
+            Err(error) if error.kind == ErrorKind::TooLarge => {
+                warn!("what an earlier run began and did not end is not looked for, and is sent anew: {error}");
+                return 0;
+            }
             // Said once, when the rights were tried.
             Err(error) => {
                 debug!("{error}");
                 return 0;
             }
         };
-        // Only keys directly under the prefix can be ours, and in the bucket's root not all of these.
-        let could_be_ours = |upload: &OpenUpload| {
-            upload.key.strip_prefix(&directory).is_some_and(|name| !name.contains('/') && could_be_dump_file(name))
-        };
-        let open: Vec<_> = listed.into_iter().map(|listed| listed.upload).filter(could_be_ours).collect();
         let (ours, others): (Vec<_>, Vec<_>) =
-            open.into_iter().partition(|upload| self.recorder.has_upload(upload.mark()));
+            listed.into_iter().map(|listed| listed.upload).partition(|upload| self.recorder.has_upload(upload.mark()));
         *self.left_uploads.lock().unwrap_or_else(PoisonError::into_inner) = ours;
         others.len()
     }

@@ -2,7 +2,7 @@
 //! like what is not there, so it would be called damaged, left behind, taken for the newest or uploaded anew.
 
 use crate::support::fake_dumper::{FakeDumper, Generation};
-use crate::support::s3_server::{BUCKET, Fault, Oddity};
+use crate::support::s3_server::{BUCKET, Fault, Oddity, Operation};
 use crate::support::sandbox::files_in;
 use crate::support::stage::Stage;
 use crate::support::stored_dump::{PREFIX, StoredDump};
@@ -75,6 +75,25 @@ fn a_restart_does_not_go_by_a_listing_that_may_leave_something_out() {
         stage.upload().run().assert_status(0);
         stage.assert_whole(&dumper);
     }
+}
+
+/// "Memory … bounded by the settings, … nor by what stands in the bucket": a heap of unfinished uploads has an end, and is no
+/// reason to lose a night or to keep a dump.
+#[test]
+fn more_unfinished_uploads_than_can_be_listed_are_said_and_keep_nothing() {
+    const SAID: &str = "more than 100000 unfinished uploads lie in it";
+    let mut dump = StoredDump::none();
+    dump.server.set_oddity(BUCKET, Some(Oddity::EndlessUploads));
+    dump.dump("shop.t.00000.sql", "INSERT INTO `t` VALUES (1);\n");
+    dump.dump("metadata", crate::support::stored_dump::METADATA);
+    dump.upload().assert_status(0).assert_says("is not looked for, and is sent anew").assert_says(SAID);
+    dump.server.set_oddity(BUCKET, None);
+    dump.command("verify").run().assert_status(0);
+    dump.server.set_oddity(BUCKET, Some(Oddity::EndlessUploads));
+    dump.command("delete").arg("--yes").run().assert_status(0).assert_says(SAID);
+    assert_eq!(dump.server.keys(BUCKET), [] as [String; 0]);
+    // None of them was aborted: that they are ours is not known.
+    assert_eq!(dump.server.count(Operation::AbortMultipartUpload), 1, "the trial's own");
 }
 
 /// `+` in a key, which most stores write as `%2B` and some leave as it is, where it would stand for a space.

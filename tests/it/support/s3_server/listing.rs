@@ -27,6 +27,8 @@ pub enum Oddity {
     OutsidePrefix,
     /// A plus stands for itself, though all else is encoded; a space is `%20`.
     RawPlus,
+    /// Unfinished uploads of a dump's files, a full page of new ones again and again.
+    EndlessUploads,
 }
 
 impl Oddity {
@@ -54,6 +56,7 @@ impl Oddity {
                 contents.push(Object { key: Some("elsewhere/metadata".into()), size: Some(1), ..Object::default() })
             }
             Self::OutsidePrefix => common.push(CommonPrefix { prefix: Some("elsewhere/deep/".into()) }),
+            Self::EndlessUploads => {}
             Self::RawPlus => {
                 for key in contents.iter_mut().filter_map(|object| object.key.as_mut()) {
                     *key = key.replace('+', "%20").replace("%2B", "+");
@@ -183,6 +186,9 @@ pub fn uploads(bucket: &Bucket, input: ListMultipartUploadsInput) -> S3Result<Li
     let prefix = input.prefix.as_deref().unwrap_or_default();
     let key_marker = input.key_marker.as_deref().unwrap_or_default();
     let max = page_size(input.max_uploads)?;
+    if bucket.oddity == Some(Oddity::EndlessUploads) {
+        return Ok(endless_uploads(&input, prefix, key_marker, max));
+    }
     // Without an upload id the marker stands for all uploads of its key.
     let passed = |key: &str, id: &str| match input.upload_id_marker.as_deref() {
         Some(id_marker) => (key, id) <= (key_marker, id_marker),
@@ -206,6 +212,35 @@ pub fn uploads(bucket: &Bucket, input: ListMultipartUploadsInput) -> S3Result<Li
         encoding_type: input.encoding_type.clone(),
         ..ListMultipartUploadsOutput::default()
     })
+}
+
+/// As if there were more of them than anybody can count.
+fn endless_uploads(
+    input: &ListMultipartUploadsInput,
+    prefix: &str,
+    after: &str,
+    max: usize,
+) -> ListMultipartUploadsOutput {
+    let last =
+        after.strip_prefix(prefix).and_then(|name| name.split('.').nth(2)).and_then(|number| number.parse().ok());
+    let first = last.map_or(0, |last: usize| last + 1);
+    let key = |number: usize| format!("{prefix}shop.t.{number:09}.sql");
+    let entry = |number| MultipartUpload {
+        key: Some(key(number)),
+        upload_id: Some(format!("endless-{number}")),
+        initiated: Some(std::time::SystemTime::now().into()),
+        ..MultipartUpload::default()
+    };
+    ListMultipartUploadsOutput {
+        bucket: Some(input.bucket.clone()),
+        prefix: Some(prefix.to_owned()),
+        max_uploads: Some(max as i32),
+        is_truncated: Some(true),
+        next_key_marker: Some(key(first + max - 1)),
+        next_upload_id_marker: Some(format!("endless-{}", first + max - 1)),
+        uploads: Some((first..first + max).map(entry).collect()),
+        ..ListMultipartUploadsOutput::default()
+    }
 }
 
 fn upload_entry(key: String, id: &str, upload: &Upload) -> MultipartUpload {
