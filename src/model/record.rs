@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::etag::{ETag, Md5Digest};
 use super::file_name::FileName;
 use super::full_disk::FullDisk;
+use super::left_out::LeftOut;
 use super::manifest::{DumperExit, ManifestHeader, ObjectRecord};
 
 /// The form that is written, and the newest that is read.
@@ -150,6 +151,47 @@ impl TryFrom<String> for UploadMark {
     }
 }
 
+/// What became known of mydumper, and what only the run can tell that saw it live.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DumperFacts {
+    /// Whether it was told to stop through us.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub told_to_stop: bool,
+    /// Its exit status, once it was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<DumperExit>,
+    /// How full the disk was at its fullest while it wrote, if it ever was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_disk: Option<FullDisk>,
+    /// Its version.
+    #[serde(rename = "dumper_version", default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// What it leaves out, where its command line told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<Vec<LeftOut>>,
+}
+
+impl DumperFacts {
+    /// What the header of this run tells beside what earlier ones wrote down.
+    pub fn take_in(&mut self, header: &ManifestHeader) {
+        let facts = self.clone();
+        *self = Self {
+            version: header.dumper_version.clone().or(facts.version),
+            left_out: header.left_out.clone().or(facts.left_out),
+            ..facts
+        };
+    }
+
+    /// Says in a header what was written down.
+    pub fn tell(&self, header: &mut ManifestHeader) {
+        header.told_to_stop |= self.told_to_stop;
+        header.dumper_exit = self.exit.unwrap_or(header.dumper_exit);
+        header.full_disk = header.full_disk.max(self.full_disk);
+        header.dumper_version = header.dumper_version.take().or_else(|| self.version.clone());
+        header.left_out = header.left_out.take().or_else(|| self.left_out.clone());
+    }
+}
+
 /// More uploads than this are not remembered: there are never so many at a time.
 const UPLOADS_MAX: usize = 512;
 
@@ -165,15 +207,9 @@ pub struct Record {
     pub host: String,
     /// Where the files went.
     pub to: Place,
-    /// Whether mydumper was told to stop through us.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub told_to_stop: bool,
-    /// mydumper's exit status, once it was seen.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exit: Option<DumperExit>,
-    /// How full the disk was at its fullest while mydumper wrote, if it ever was.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub full_disk: Option<FullDisk>,
+    /// What became known of mydumper.
+    #[serde(flatten)]
+    pub dumper: DumperFacts,
     /// Whether the dump is committed: what is left here only waits for its removal.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub committed: bool,
@@ -199,9 +235,7 @@ impl Record {
             dump: header.dump_id.clone(),
             host: header.identity.host.clone(),
             to,
-            told_to_stop: false,
-            exit: None,
-            full_disk: None,
+            dumper: DumperFacts::default(),
             committed: false,
             given: Objects::default(),
             seen: Seen::default(),
@@ -280,9 +314,12 @@ mod tests {
             dump: "d".repeat(32),
             host: "db1".into(),
             to: Place { endpoint: Some("http://127.0.0.1:9000".into()), uri: "s3://b/db1/2026-11-22T020001Z/".into() },
-            told_to_stop: false,
-            exit: None,
-            full_disk: Some(FullDisk::MayHaveBeen),
+            dumper: DumperFacts {
+                full_disk: Some(FullDisk::MayHaveBeen),
+                version: Some("0.21.4-5".into()),
+                left_out: Some(vec![LeftOut::Triggers, LeftOut::IgnoredErrors]),
+                ..DumperFacts::default()
+            },
             committed: false,
             given: Objects::one("a.sql", 3, None),
             seen: Seen { files: 4, last_born: Some(i64::MAX) },
@@ -294,7 +331,7 @@ mod tests {
     #[test]
     fn it_survives_being_written() {
         let text = record().to_text(960);
-        assert!(text.len() < 500, "{} bytes", text.len());
+        assert!(text.len() < 600, "{} bytes", text.len());
         assert_eq!(Record::read(&text), Ok(record()));
     }
 

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::dumper_facts::following;
 use crate::support::fake_dumper::{FakeDumper, Generation};
 use crate::support::s3_server::BUCKET;
+use crate::support::sandbox::eventually;
 use crate::support::sandbox::{Finished, Program};
 use crate::support::stage::Stage;
 
@@ -85,6 +86,33 @@ fn what_a_dumper_beside_us_leaves_out_is_read_from_its_arguments() {
     dumper.finish_and_exit();
     run.finish().assert_status(0).assert_says("left out         triggers, routines, events");
     assert_eq!(stage.manifest()["left_out"], json!(["triggers", "routines", "events"]));
+}
+
+/// "What an earlier run knew": after a kill nobody is left to be asked, and the claim may be pruned, or not be readable.
+#[test]
+fn what_was_left_out_is_remembered_by_the_run_after_a_kill() {
+    for (options, is_pruned) in [(&[][..], false), (&[], true), (&["--write-only"], false)] {
+        let stage = Stage::new();
+        let run = stage.upload().args(options).args(["--", "mydumper", "-B", "shop", "-G", "--no-views"]).start();
+        let mut dumper = FakeDumper::accept(&stage.sandbox);
+        dumper.begin(Generation::V1_0);
+        let lead = stage.sandbox.dump_dir().join("metadata.partial");
+        eventually("it is written down", || {
+            let (mut record, mut is_there) = (vec![0; 4096], false);
+            if let Ok(length) = rustix::fs::getxattr(&lead, "user.mydumper2s3", &mut record[..]) {
+                is_there = String::from_utf8_lossy(&record[..length]).contains("left_out");
+            }
+            is_there
+        });
+        run.kill();
+        dumper.file("shop.t.00000.sql", 1_000);
+        dumper.finish_and_exit();
+        if is_pruned {
+            stage.server.keys(BUCKET).iter().for_each(|key| stage.server.remove_directly(BUCKET, key));
+        }
+        stage.upload().args(options).run().assert_status(0).assert_says("left out         routines, events, views");
+        assert_eq!(stage.manifest()["left_out"], json!(["routines", "events", "views"]), "{options:?}");
+    }
 }
 
 #[test]

@@ -299,7 +299,7 @@ impl SpaceWatch {
         if let Some(worst) = worst.filter(|worst| *known < Some(*worst)) {
             *known = Some(worst);
             // Noted before it is said: whoever reads it and kills us finds it remembered.
-            self.recorder.note(|record| record.full_disk = record.full_disk.max(Some(worst)));
+            self.recorder.note(|record| record.dumper.full_disk = record.dumper.full_disk.max(Some(worst)));
             say_full(worst, self.survives);
             seen.found_full.notify_one();
         }

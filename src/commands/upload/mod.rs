@@ -408,7 +408,7 @@ pub(crate) struct Notes {
 impl Notes {
     /// Notes that mydumper was told to stop. Beside the dump first: that needs no network.
     async fn told_to_stop(&self, write_only: bool) {
-        let is_recorded = self.recorder.note(|record| record.told_to_stop = true);
+        let is_recorded = self.recorder.note(|record| record.dumper.told_to_stop = true);
         let note = async {
             match &self.claim {
                 Some(claim) => claim.note(|header| header.told_to_stop = true).await.is_ok(),

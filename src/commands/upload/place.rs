@@ -33,9 +33,7 @@ pub fn place(args: &UploadArgs, found: &Found) -> Result<(Prefix, ManifestHeader
     let mut header = header(&found.dump, &found.directory, started, found.seen_alive);
     header.series = Some(series(args, &header, &prefix).to_string());
     if let Some(record) = &found.dump.sighted.record {
-        header.told_to_stop = record.told_to_stop;
-        header.dumper_exit = record.exit.unwrap_or(header.dumper_exit);
-        header.full_disk = record.full_disk;
+        record.dumper.tell(&mut header);
     }
     Ok((prefix, header))
 }

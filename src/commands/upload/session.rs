@@ -111,6 +111,8 @@ impl<'a> Session<'a> {
         let Claimed { claim, earlier, before, is_complete } = claimed;
         let is_new = before.is_none() && !is_complete;
         let header = claim.header().clone();
+        // Where the claim is pruned, or may not be read, nothing else tells the next run what only this one can see.
+        recorder.note(|record| record.dumper.take_in(&header));
         totals.left_out.clone_from(&header.left_out);
         // Where all is there nothing is sent.
         let wait = claim.wait_before_use().filter(|_| !is_complete);
@@ -230,7 +232,7 @@ impl<'a> Session<'a> {
             if exit == DumperExit::NOT_SEEN || tells_less {
                 return known;
             }
-            recorder.note(|record| record.exit = Some(exit));
+            recorder.note(|record| record.dumper.exit = Some(exit));
             if let Err(error) = claim.note(move |header| header.dumper_exit = exit).await {
                 warn!("mydumper's exit status cannot be written into the claim: {error}");
             }
