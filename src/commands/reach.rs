@@ -6,7 +6,7 @@ use anyhow::anyhow;
 
 use crate::cli::ConnectionArgs;
 use crate::exit_status::{Failure, Status};
-use crate::hint::hinted;
+use crate::hint::{find, hinted};
 use crate::model::destination::BucketName;
 use crate::s3::{ConnectionSettings, ObjectSettings, Store, StoreError};
 
@@ -16,7 +16,18 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Finds the way to a bucket.
 pub async fn reach(connection: &ConnectionArgs, bucket: &BucketName) -> Result<Store, Failure> {
     let settings = ConnectionSettings::from(connection);
-    Store::connect(settings, bucket.as_str(), ObjectSettings::default(), None, 1).await.map_err(Failure::usage)
+    let connected = Store::connect(settings, bucket.as_str(), ObjectSettings::default(), None, 1).await;
+    let store = connected.map_err(Failure::usage)?;
+    store.find_credentials().await.map_err(usage_or_outage)?;
+    Ok(store)
+}
+
+/// An outage is never a wrong setting.
+pub fn usage_or_outage(error: anyhow::Error) -> Failure {
+    match find::<StoreError>(&error).is_some_and(StoreError::is_outage) {
+        true => Failure::failed(error),
+        false => Failure::usage(error),
+    }
 }
 
 /// The answer to the first request shows whether the settings are right; from then on outages are waited out.

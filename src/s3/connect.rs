@@ -11,8 +11,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_credential_types::provider::error::CredentialsError;
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
 use aws_smithy_http_client::proxy::ProxyConfig;
@@ -24,8 +23,8 @@ use aws_types::service_config::ServiceConfigKey;
 use tracing::warn;
 
 use super::answer::BoundedAnswers;
-use super::credentials::Trimmed;
-use super::error::{ErrorKind, StoreError, chain};
+use super::credentials::Sources;
+use super::route::{LastAsked, RoutedClient};
 use crate::hint::HintExt;
 use crate::model::destination::EndpointUrl;
 
@@ -48,21 +47,32 @@ pub struct ConnectionSettings {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Tries within one request, by the SDK: for a hiccup. Outages are waited out above it.
 pub(super) const TRIES: u32 = 3;
-/// How long resolving credentials at the start may take.
-const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(15);
 /// An endpoint of one's own has no region, but the signature needs one.
 const REGION_OF_OTHER_STORES: &str = "us-east-1";
 
-/// Makes a client; made again, it finds new credentials.
-pub(super) async fn connect(settings: &ConnectionSettings) -> anyhow::Result<Client> {
-    let shared = load(settings).await?;
+/// The way to the store.
+#[derive(Debug, Clone)]
+pub(super) struct Way {
+    /// Makes the requests.
+    pub client: Client,
+    /// Where the client finds its credentials.
+    pub credentials: SharedCredentialsProvider,
+    /// The store's, where it is not AWS's own.
+    pub endpoint: Option<String>,
+}
+
+/// Finds the way; found again, it has new credentials.
+pub(super) async fn connect(settings: &ConnectionSettings) -> anyhow::Result<Way> {
+    let (shared, http_client) = load(settings).await?;
     let endpoint = endpoint_of_s3(&shared);
+    let credentials = shared.credentials_provider().context("no credentials are configured")?;
     let mut config = aws_sdk_s3::config::Builder::from(&shared)
         // The default adds a CRC32 trailer in aws-chunked form, which several stores refuse; Content-MD5 and ETag do
         // more for us.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .interceptor(BoundedAnswers)
+        .http_client(http_client)
         .force_path_style(settings.path_style || endpoint.as_deref().is_some_and(needs_path_style));
     if let Some(endpoint) = &endpoint {
         // Without the slash the SDK glues the bucket to an endpoint's path.
@@ -74,58 +84,29 @@ pub(super) async fn connect(settings: &ConnectionSettings) -> anyhow::Result<Cli
         }
         config = config.region(Region::new(REGION_OF_OTHER_STORES));
     }
-    Ok(Client::from_conf(config.build()))
+    Ok(Way { client: Client::from_conf(config.build()), credentials, endpoint })
 }
 
-/// Looks once at what was found: credentials, so that a missing secret shows now and not at the first file; and an
-/// endpoint to which everything goes in the clear. Returns the endpoint, where it is not AWS's own.
-pub(super) async fn check(settings: &ConnectionSettings, bucket: &str) -> anyhow::Result<Option<String>> {
-    let shared = load(settings).await?;
-    let endpoint = endpoint_of_s3(&shared);
-    if endpoint.as_deref().is_some_and(is_unencrypted_remote) {
+/// Looks at the endpoint: everything may go to it in the clear, or the bucket may be in it already.
+pub(super) fn check(endpoint: Option<&str>, bucket: &str) -> anyhow::Result<()> {
+    if endpoint.is_some_and(is_unencrypted_remote) {
         warn!("the endpoint is http://: the dump crosses the network unencrypted; use https://");
     }
-    if let Some(without) = endpoint.as_deref().and_then(|endpoint| without_bucket(endpoint, bucket)) {
-        let error = anyhow!("the endpoint {} holds the bucket's name", endpoint.as_deref().unwrap_or_default());
+    if let Some(without) = endpoint.and_then(|endpoint| without_bucket(endpoint, bucket)) {
+        let error = anyhow!("the endpoint {} holds the bucket's name", endpoint.unwrap_or_default());
         return Err(error).hint(format!("leave the bucket out: {without}"));
     }
-    let provider = shared.credentials_provider().context("no credentials are configured")?;
-    let found = tokio::time::timeout(CREDENTIALS_TIMEOUT, provider.provide_credentials()).await;
-    let why = match found {
-        Ok(Ok(_)) => return Ok(endpoint),
-        Ok(Err(error)) if may_pass(&error) => away(chain(Some(&error))),
-        Ok(Err(error)) => anyhow::Error::new(error),
-        Err(_) => away(format!("no answer within {} s", CREDENTIALS_TIMEOUT.as_secs())),
-    };
-    Err(why.context("cannot find credentials")).hint(
-        "looked in: environment (AWS_ACCESS_KEY_ID), profile files (~/.aws, AWS_PROFILE), web identity \
-         (AWS_WEB_IDENTITY_TOKEN_FILE), SSO, credential_process, container and instance metadata",
-    )
+    Ok(())
 }
 
-/// Who tells the credentials of a role is away or busy: like a store that is, and no wrong setting.
-fn away(detail: String) -> anyhow::Error {
-    StoreError::of_answer(ErrorKind::Unavailable, "the request", "credentials", detail).into()
-}
-
-/// The SDK does not tell a source that is out of reach from one that refuses: its words must do.
-fn may_pass(error: &CredentialsError) -> bool {
-    matches!(error, CredentialsError::ProviderTimedOut(_))
-        || (matches!(error, CredentialsError::ProviderError(_)) && are_of_an_outage(&chain(Some(error))))
-}
-
-/// Numbers count only as words of their own: an account's or a request's holds any digits.
-fn are_of_an_outage(words: &str) -> bool {
-    let words = words.to_ascii_lowercase();
-    let signs = ["dispatch failure", "timed out", "timeout", "throttl", "unavailable"];
-    let mut numbers = words.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-');
-    signs.iter().any(|sign| words.contains(sign))
-        || numbers.any(|number| ["429", "500", "502", "503", "504"].contains(&number))
-}
-
-async fn load(settings: &ConnectionSettings) -> anyhow::Result<SdkConfig> {
+/// What is found by the SDK, and the HTTP client for the store.
+async fn load(settings: &ConnectionSettings) -> anyhow::Result<(SdkConfig, RoutedClient)> {
+    let tls = TlsContext::builder().with_trust_store(trust_store(settings)?).build().context("cannot set up TLS")?;
+    let as_set = http_client(tls.clone(), ProxyConfig::from_env());
+    let of_store = RoutedClient { as_set, direct: http_client(tls, ProxyConfig::disabled()), last: None };
+    let last = LastAsked::default();
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http_client(settings)?)
+        .http_client(RoutedClient { last: Some(last.clone()), ..of_store.clone() })
         .retry_config(RetryConfig::standard().with_max_attempts(TRIES))
         // How long a whole request may take depends on its body: `Store::persist` sees to it.
         .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
@@ -144,10 +125,11 @@ async fn load(settings: &ConnectionSettings) -> anyhow::Result<SdkConfig> {
     }
     let loaded = loader.load().await;
     let region = loaded.region().map(region_of).transpose()?.flatten();
-    let credentials = loaded.credentials_provider().map(|found| SharedCredentialsProvider::new(Trimmed(found)));
+    let credentials =
+        loaded.credentials_provider().map(|found| SharedCredentialsProvider::new(Sources { found, last }));
     let mut shared = loaded.into_builder();
     shared.set_region(region).set_credentials_provider(credentials);
-    Ok(shared.build())
+    Ok((shared.build(), of_store))
 }
 
 /// Like credentials it may come out of a file, with a line break. An empty one is none.
@@ -170,19 +152,17 @@ async fn region_of_other_store(settings: &ConnectionSettings) -> Option<Region> 
     chain.or_else(Region::from_static(REGION_OF_OTHER_STORES)).region().await
 }
 
-/// One HTTP client for S3 and for finding credentials. The SDK's own has no proxy.
-fn http_client(settings: &ConnectionSettings) -> anyhow::Result<SharedHttpClient> {
-    let trust = trust_store(settings)?;
-    let tls = TlsContext::builder().with_trust_store(trust).build().context("cannot set up TLS")?;
-    Ok(Builder::new().build_with_connector_fn(move |connection, runtime| {
+/// The SDK's own has no proxy.
+fn http_client(tls: TlsContext, proxy: ProxyConfig) -> SharedHttpClient {
+    Builder::new().build_with_connector_fn(move |connection, runtime| {
         let mut connector = Connector::builder()
-            .proxy_config(ProxyConfig::from_env())
+            .proxy_config(proxy.clone())
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .tls_context(tls.clone());
         connector.set_connector_settings(connection.cloned());
         connector.set_sleep_impl(runtime.and_then(|runtime| runtime.sleep_impl()));
         connector.build()
-    }))
+    })
 }
 
 fn trust_store(settings: &ConnectionSettings) -> anyhow::Result<TrustStore> {
@@ -258,18 +238,6 @@ mod tests {
         assert_eq!(found("eu-central-1\n"), Ok(Some(Region::from_static("eu-central-1"))));
         assert_eq!(found(" "), Ok(None));
         assert_eq!(found("us east"), Err("'us east' cannot be a region".to_owned()));
-    }
-
-    #[test]
-    fn a_source_of_credentials_that_is_away_is_told_from_one_that_refuses() {
-        for words in ["dispatch failure: io error", "unexpected HTTP status: 503", "ServiceUnavailable", "timed out"] {
-            assert!(are_of_an_outage(words), "{words}");
-        }
-        for words in
-            ["AccessDenied: arn:aws:iam::500503429500:role/x (status 403, id 1503-500a)", "InvalidIdentityToken"]
-        {
-            assert!(!are_of_an_outage(words), "{words}");
-        }
     }
 
     #[test]

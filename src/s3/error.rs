@@ -3,10 +3,12 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use super::answer::AnswerTooLarge;
+use super::credentials::Away;
 
 /// What is to be done about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub enum ErrorKind {
     NotImplemented,
     /// The store is busy, broken or out of reach: wait.
     Unavailable,
+    /// Who tells the credentials is: wait, too.
+    CredentialsAway,
     /// What was asked for cannot be done: waiting will not help.
     Invalid,
     /// There is more of it than this program takes.
@@ -63,6 +67,14 @@ impl StoreError {
         Self { kind, operation, object: object.to_owned(), detail: detail.into(), region: None }
     }
 
+    /// Sorts what kept credentials from being found.
+    pub(super) fn of_credentials(error: &CredentialsError) -> Self {
+        let away = find_cause::<Away>(error);
+        let kind = if away.is_some() { ErrorKind::CredentialsAway } else { ErrorKind::Credentials };
+        let detail = away.map_or_else(|| chain(Some(error)), ToString::to_string);
+        Self::of_answer(kind, "the request", "credentials", detail)
+    }
+
     /// Sorts an error of the SDK.
     pub(super) fn of_sdk<E>(operation: &'static str, object: &str, error: SdkError<E, HttpResponse>) -> Self
     where
@@ -73,9 +85,9 @@ impl StoreError {
         Self { kind, operation, object: object.to_owned(), detail: describe(&error), region }
     }
 
-    /// Whether waiting may help by itself: the store is busy, broken or out of reach.
+    /// Whether waiting may help by itself: the store, or who tells the credentials for it, is busy, broken or out of reach.
     pub fn is_outage(&self) -> bool {
-        self.kind == ErrorKind::Unavailable
+        matches!(self.kind, ErrorKind::Unavailable | ErrorKind::CredentialsAway)
     }
 
     /// Whether new credentials or rights may help.
@@ -191,8 +203,10 @@ where
                 _ => kind,
             }
         }
-        SdkError::ResponseError(_) if has_cause::<AnswerTooLarge>(error) => ErrorKind::Invalid,
+        SdkError::ResponseError(_) if find_cause::<AnswerTooLarge>(error).is_some() => ErrorKind::Invalid,
         SdkError::ResponseError(_) | SdkError::TimeoutError(_) => ErrorKind::Unavailable,
+        SdkError::DispatchFailure(_) if find_cause::<Away>(error).is_some() => ErrorKind::CredentialsAway,
+        SdkError::DispatchFailure(_) if find_cause::<CredentialsError>(error).is_some() => ErrorKind::Credentials,
         SdkError::DispatchFailure(failure) => {
             let text = chain(failure.as_connector_error().map(|error| error as &dyn StdError));
             classify_dispatch(&text)
@@ -241,7 +255,7 @@ fn classify_answer(status: u16, code: &str) -> ErrorKind {
     }
 }
 
-fn classify_status(status: u16) -> ErrorKind {
+pub(super) fn classify_status(status: u16) -> ErrorKind {
     match status {
         301 | 307 | 308 => ErrorKind::WrongRegion,
         401 | 403 => ErrorKind::AccessDenied,
@@ -255,7 +269,7 @@ fn classify_status(status: u16) -> ErrorKind {
 }
 
 /// The SDK has no type for a certificate that is not trusted: its connector's text must do.
-fn classify_dispatch(text: &str) -> ErrorKind {
+pub(super) fn classify_dispatch(text: &str) -> ErrorKind {
     let lower = text.to_ascii_lowercase();
     if lower.contains("certificate") {
         ErrorKind::Certificate
@@ -278,6 +292,9 @@ fn describe<E>(error: &SdkError<E, HttpResponse>) -> String
 where
     E: ProvideErrorMetadata + StdError + 'static,
 {
+    if let Some(away) = find_cause::<Away>(error) {
+        return format!("no credentials for the moment: {away}");
+    }
     match error {
         SdkError::ServiceError(service) => {
             let status = service.raw().status().as_u16();
@@ -298,8 +315,8 @@ where
     }
 }
 
-fn has_cause<T: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
-    error.is::<T>() || error.source().is_some_and(has_cause::<T>)
+fn find_cause<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+    error.downcast_ref::<T>().or_else(|| find_cause(error.source()?))
 }
 
 /// An error and its causes in one line, each said once.

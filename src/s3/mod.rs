@@ -15,6 +15,7 @@ pub mod error;
 mod objects;
 mod outage;
 mod pages;
+mod route;
 mod settings;
 mod store;
 mod upload;

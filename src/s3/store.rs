@@ -4,16 +4,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
+use aws_credential_types::provider::ProvideCredentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use tracing::{info, warn};
 
 use super::body::{Bodies, Progress, RateLimiter};
-use super::connect::{self, ConnectionSettings};
+use super::connect::{self, ConnectionSettings, Way};
 use super::error::{ErrorKind, StoreError};
 use super::outage::{Change, Gate, Patience};
 use super::settings::ObjectSettings;
+use crate::hint::HintExt;
 
 /// The slowest rate at which a request's bytes are waited for, in bytes a second: a slow link is healthy above it.
 const SLOWEST_RATE: u64 = 256 * 1024;
@@ -29,7 +32,6 @@ pub struct Store(pub(super) Arc<Inner>);
 #[derive(Debug)]
 pub(super) struct Inner {
     connection: ConnectionSettings,
-    endpoint: Option<String>,
     /// Whether a `+` in an encoded listing is one, once that is known.
     pub(super) plus_is_literal: OnceLock<bool>,
     pub(super) bucket: String,
@@ -38,8 +40,8 @@ pub(super) struct Inner {
     /// How many requests share the link.
     sharing: u64,
     /// Replaced as a whole when new credentials are needed.
-    client: Mutex<Client>,
-    /// When the client was last replaced, so that many workers do not replace it at once.
+    way: Mutex<Way>,
+    /// When it was last replaced, so that many workers do not replace it at once.
     refreshed: tokio::sync::Mutex<Instant>,
     gate: Gate,
     /// Whether a request that changes the bucket ever succeeded: then the settings are right, and what is refused
@@ -47,10 +49,12 @@ pub(super) struct Inner {
     proven: AtomicBool,
     /// Whether files wait for it locally, which is said of an outage.
     has_files: AtomicBool,
+    /// Whether the outage, if there is one, is one of who tells the credentials.
+    credentials_are_away: AtomicBool,
 }
 
 impl Store {
-    /// Finds the way to a bucket and credentials for it. No request is made to the bucket yet.
+    /// Finds the way to a bucket. No request is made yet.
     pub async fn connect(
         connection: ConnectionSettings,
         bucket: &str,
@@ -58,22 +62,36 @@ impl Store {
         limiter: Option<Arc<RateLimiter>>,
         requests_at_once: usize,
     ) -> anyhow::Result<Self> {
-        let client = connect::connect(&connection).await?;
-        let endpoint = connect::check(&connection, bucket).await?;
+        let way = connect::connect(&connection).await?;
+        connect::check(way.endpoint.as_deref(), bucket)?;
         Ok(Self(Arc::new(Inner {
             connection,
-            endpoint,
             plus_is_literal: OnceLock::new(),
             bucket: bucket.to_owned(),
             objects,
             bodies: Arc::new(Bodies::new(limiter)),
             sharing: requests_at_once as u64,
-            client: Mutex::new(client),
+            way: Mutex::new(way),
             refreshed: tokio::sync::Mutex::new(Instant::now()),
             gate: Gate::new(),
             proven: AtomicBool::new(false),
             has_files: AtomicBool::new(false),
+            credentials_are_away: AtomicBool::new(false),
         })))
+    }
+
+    /// Looks for credentials once, so that it shows now that there are none, and not at the first file.
+    pub async fn find_credentials(&self) -> anyhow::Result<()> {
+        let look = async |_, _| {
+            let found = self.way().credentials.provide_credentials().await;
+            found.map(drop).map_err(|error| StoreError::of_credentials(&error))
+        };
+        // Looking has a limit of its own.
+        let found = self.persist_until("the request", "credentials", async |_| std::future::pending().await, look);
+        found.await.context("cannot find credentials").hint(
+            "looked in: environment (AWS_ACCESS_KEY_ID), profile files (~/.aws, AWS_PROFILE), web identity \
+             (AWS_WEB_IDENTITY_TOKEN_FILE), SSO, credential_process, container and instance metadata",
+        )
     }
 
     /// The bucket's name.
@@ -107,8 +125,8 @@ impl Store {
     }
 
     /// The endpoint, where it is not AWS's own.
-    pub fn endpoint(&self) -> Option<&str> {
-        self.0.endpoint.as_deref()
+    pub fn endpoint(&self) -> Option<String> {
+        self.way().endpoint
     }
 
     /// The dump lives: outages are waited out for ever.
@@ -210,7 +228,7 @@ impl Store {
                 return Err(error);
             }
             self.log(pass.failed(), Some(&error));
-            if error.is_about_rights() {
+            if error.is_about_rights() || error.kind == ErrorKind::CredentialsAway {
                 self.refresh().await;
             }
             failing_since.get_or_insert_with(Instant::now);
@@ -229,12 +247,21 @@ impl Store {
     fn log(&self, change: Change, why: Option<&StoreError>) {
         match (change, why) {
             (Change::Down, Some(why)) => {
+                let files = if self.0.has_files.load(Ordering::Relaxed) { ", files wait locally" } else { "" };
+                let are_away = why.kind == ErrorKind::CredentialsAway;
+                self.0.credentials_are_away.store(are_away, Ordering::Relaxed);
+                if are_away {
+                    return warn!("credentials cannot be had for the moment{files} (will be retried): {why}");
+                }
                 let hint = why.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
                 let place = self.endpoint().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
-                let files = if self.0.has_files.load(Ordering::Relaxed) { ", files wait locally" } else { "" };
                 warn!("the store{place} cannot be used{files} (will be retried): {why}{hint}");
             }
-            (Change::Up(after), _) => info!("the store is back after {:.0} s", after.as_secs_f64()),
+            (Change::Up(after), _) => {
+                let were_away = self.0.credentials_are_away.load(Ordering::Relaxed);
+                let what = if were_away { "credentials can be had again" } else { "the store is back" };
+                info!("{what} after {:.0} s", after.as_secs_f64());
+            }
             (Change::None | Change::Down, _) => {}
         }
     }
@@ -245,17 +272,21 @@ impl Store {
     }
 
     pub(super) fn client(&self) -> Client {
-        self.0.client.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.way().client
     }
 
-    /// Makes the client anew, so that the credentials are looked for again: the SDK keeps those that have no known end.
+    fn way(&self) -> Way {
+        self.0.way.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Finds the way anew, so that the credentials are looked for again: the SDK keeps those that have no known end.
     async fn refresh(&self) {
         let mut refreshed = self.0.refreshed.lock().await;
         if refreshed.elapsed() < Duration::from_secs(1) {
             return;
         }
-        if let Ok(client) = connect::connect(&self.0.connection).await {
-            *self.0.client.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = client;
+        if let Ok(way) = connect::connect(&self.0.connection).await {
+            *self.0.way.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = way;
         }
         *refreshed = Instant::now();
     }

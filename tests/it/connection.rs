@@ -98,22 +98,6 @@ fn the_endpoint_of_s3_alone_is_taken() {
     finished.assert_status(1).assert_says("crosses the network unencrypted");
 }
 
-/// Who tells a role's credentials is asked past any proxy; and where it is away for the moment, that is no wrong setting.
-#[test]
-fn role_credentials_are_asked_for_past_a_proxy_and_may_be_away() {
-    let stage = Stage::new();
-    small_dump(&stage);
-    let local = stage.sandbox.local_files();
-    let agent = S3Server::start();
-    let away = agent.inject(Fault::answer(503, "ServiceUnavailable"));
-    let upload = stage.upload().without_env("AWS_ACCESS_KEY_ID").without_env("AWS_SECRET_ACCESS_KEY");
-    let upload = upload.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{}/role/creds", agent.endpoint()));
-    let upload = upload.env("HTTP_PROXY", "http://proxy.invalid:3128");
-    upload.run().assert_status(1).assert_says("cannot find credentials").assert_says("nothing was begun");
-    assert!(away.hits() > 0);
-    assert_eq!(stage.sandbox.local_files(), local);
-}
-
 /// Without it no local file could be given up: said before anything is begun.
 #[test]
 fn who_may_not_read_objects_is_told_at_the_start() {

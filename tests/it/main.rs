@@ -10,6 +10,7 @@ mod completion;
 mod connection;
 mod content;
 mod costs;
+mod credentials;
 mod delete;
 mod disk;
 mod dump_lives;

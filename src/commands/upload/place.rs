@@ -47,7 +47,7 @@ fn series(args: &UploadArgs, header: &ManifestHeader, prefix: &Prefix) -> Series
 
 /// A prefix as the record has it.
 pub fn place_of(store: &Store, prefix: &Prefix) -> Place {
-    Place { endpoint: store.endpoint().map(str::to_owned), uri: store.uri(&prefix.directory()) }
+    Place { endpoint: store.endpoint(), uri: store.uri(&prefix.directory()) }
 }
 
 /// The record of a dump: an earlier run's, or a new one.

@@ -9,20 +9,23 @@ use jiff::Timestamp;
 use tracing::{info, warn};
 
 use crate::cli::UploadArgs;
-use crate::exit_status::Failure;
-use crate::hint::{HintExt, find};
+use crate::commands::reach::usage_or_outage;
+use crate::exit_status::{Failure, Status};
+use crate::hint::HintExt;
 use crate::model::destination::is_archive;
 use crate::platform;
-use crate::s3::{ConnectionSettings, ErrorKind, ObjectSettings, RateLimiter, Store, StoreError};
+use crate::s3::{ConnectionSettings, ErrorKind, ObjectSettings, RateLimiter, Store};
 use crate::trial::{self, Right};
 
 /// Finds the way to the bucket and tries everything that an upload needs. A wrong setting fails at once; a store that is
 /// away is waited for like later, since one night's hiccup must not cost the night.
 pub async fn connect(args: &UploadArgs) -> Result<(Store, Vec<Right>), Failure> {
-    let is_outage = |error: &anyhow::Error| find::<StoreError>(error).is_some_and(StoreError::is_outage);
-    connect_and_try(args).await.map_err(|error| match is_outage(&error) {
-        true => Failure::failed(error.context("nothing was begun")),
-        false => Failure::usage(error),
+    connect_and_try(args).await.map_err(|error| {
+        let mut failure = usage_or_outage(error);
+        if failure.status == Status::Failure {
+            failure.error = failure.error.context("nothing was begun");
+        }
+        failure
     })
 }
 
@@ -41,6 +44,7 @@ async fn connect_and_try(args: &UploadArgs) -> anyhow::Result<(Store, Vec<Right>
     if !args.dry_run {
         store.wait_for(Instant::now(), args.transfer.retry_for);
     }
+    store.find_credentials().await?;
     // Any prefix of ours will do, so let it be the one that a dump of this second would get.
     let prefix = destination.prefix.expand(&platform::host_name(), Timestamp::now())?;
     let rights = if destination.write_only {

@@ -11,6 +11,7 @@ pub mod dump_objects;
 pub mod fake_dumper;
 pub mod mariadb;
 pub mod peak_memory;
+pub mod role_agent;
 pub mod run;
 pub mod s3_server;
 pub mod sandbox;
