@@ -10,13 +10,16 @@ use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use md5_lanes::{Block, Implementation, Lanes, Message};
-use mydumper2s3::model::etag::Md5Digest;
+use mydumper2s3::model::etag::{ETag, Md5Digest};
+use mydumper2s3::model::file_name::FileName;
 use mydumper2s3::model::identity::FileIdentity;
 use mydumper2s3::model::listing::Listing;
-use mydumper2s3::model::manifest::{ContentHash, ObjectRecord, Proof};
+use mydumper2s3::model::manifest::{self, ContentHash, ObjectRecord, Proof};
 use mydumper2s3::model::part_plan::{MIB, PARTS_MAX, PartPlan};
+use mydumper2s3::model::record::{Objects, Place, Record};
 use mydumper2s3::model::row_count::RowCounter;
 use mydumper2s3::model::state::{DumpState, Local, Phase, Probe, Scan, UploadJob, Uploaded, Writers};
+use mydumper2s3::recorder::Recorder;
 
 /// As much of each message as the hasher reads at a time.
 const PIECE: usize = 64 * 1024;
@@ -96,6 +99,29 @@ fn row_count(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// What the record of what is gone costs for each file that is removed: one write of an attribute, by the kernel, too. In the
+/// build's directory, so that the filesystem is one of a disk.
+fn record(criterion: &mut Criterion) {
+    let lead = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR")).expect("a file");
+    let text = r#"{"format":1,"state":"uploading","dump_id":"4bb2a0f2-7d2f-4d5a-9d4f-0a4f5f2f1c55","version":"0.1.0",
+        "identity":{"host":"h","started":"s","inode":1},"started":"2026-11-22T02:00:00Z",
+        "dumper_exit":{"seen":"not-seen"},"directory":"/d","closed_by":"lease","files":[]}"#;
+    let header = manifest::read(text.as_bytes(), drop).expect("a header");
+    let place = Place { endpoint: None, uri: "s3://backups/db1.example.com/2026-11-22T020000Z/".into() };
+    let recorder = Recorder::new(lead, Record::new(&header, place));
+    let names: Vec<FileName> =
+        (0..1_000).map(|number| format!("shop.order_items.{number:05}.sql.zst").parse().expect("a name")).collect();
+    let etag = Some(ETag::of_single_put(Md5Digest::of(b"x")));
+    let mut next = names.iter().cycle();
+    criterion.bench_function("record/a file is removed", |bencher| {
+        bencher.iter(|| {
+            let name = next.next().expect("a cycle");
+            recorder.begin_removal(name, Objects::one(name.as_str(), 1_000_000, etag.as_ref()));
+            recorder.end_removal(name, true);
+        });
+    });
+}
+
 /// What [`mydumper2s3::scan::Look`] does with the state, apart from asking the kernel.
 fn look(state: &mut DumpState, listing: Listing) -> Vec<UploadJob> {
     let probe = |name| (name, Probe { identity: identity(FILES), born: None, writers: Writers::None });
@@ -146,5 +172,5 @@ fn identity(inode: u64) -> FileIdentity {
     FileIdentity { device: 1, inode, size: 1, modified: 0, changed: 0 }
 }
 
-criterion_group!(benches, md5, state, part_plan, row_count);
+criterion_group!(benches, md5, state, part_plan, row_count, record);
 criterion_main!(benches);

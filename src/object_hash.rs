@@ -9,11 +9,12 @@ use crate::hasher::Hasher;
 use crate::model::content_hash::ComputedHash;
 use crate::model::etag::ETag;
 use crate::model::manifest::{ContentHash, ObjectRecord};
-use crate::model::part_plan::{CutInto, PartPlan};
+use crate::model::part_plan::CutInto;
 use crate::model::part_size_guess::part_sizes_of;
+use crate::model::part_sizes::PartSizes;
+use crate::model::user_metadata::told_part_sizes;
 use crate::page_cache::Footprint;
-use crate::s3::{ObjectHead, Store, StoreError};
-use crate::transfer::PART_SIZE;
+use crate::s3::{Store, StoreError};
 
 /// What is known of an object's hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +32,7 @@ impl KnownHash {
     pub fn of_record(record: &ObjectRecord, size: u64) -> Option<Self> {
         let is_known = match &record.hash {
             ContentHash::Whole { .. } => true,
-            ContentHash::Parts { part_size, .. } if !PartPlan::is_possible(size, *part_size) => false,
+            ContentHash::Parts { sizes, .. } if !sizes.is_possible(size) => false,
             ContentHash::Parts { part_md5s, .. } => !part_md5s.is_empty() || record.etag.is_some(),
             ContentHash::Unknown {} => false,
         };
@@ -62,41 +63,28 @@ impl KnownHash {
         let Some(count) = tag.part_count() else {
             return Ok(known(ContentHash::Unknown {}, false));
         };
-        let fits = |part_size: &u64| {
-            PartPlan::is_possible(listed.size, *part_size) && listed.size.div_ceil(*part_size) == u64::from(count)
-        };
-        let parts = |part_size| ContentHash::Parts { part_size, part_md5s: Vec::new() };
+        let fits = |sizes: &PartSizes| sizes.is_possible(listed.size) && sizes.count(listed.size) == Some(count);
+        let parts = |sizes: PartSizes| ContentHash::Parts { sizes, part_md5s: Vec::new() };
         let head = store.head(key).await?.unwrap_or_default();
-        if let Some(part_size) = told_part_size(&head).filter(fits) {
-            return Ok(known(parts(part_size), !head.etag_is_no_md5));
+        if let Some(sizes) = told_part_sizes(&head.metadata).filter(fits) {
+            return Ok(known(parts(sizes), !head.etag_is_no_md5));
         }
-        if let Some(part_size) = store.first_part_size(key).await?.filter(fits) {
-            return Ok(known(parts(part_size), !head.etag_is_no_md5));
+        if let Some(sizes) = store.first_part_size(key).await?.map(PartSizes::equal).filter(fits) {
+            return Ok(known(parts(sizes), !head.etag_is_no_md5));
         }
         let guess = part_sizes_of(listed.size, tag).into_iter().find_map(|cut| match cut {
-            CutInto::Parts(part_size) => Some(part_size).filter(fits),
+            CutInto::Parts(sizes) => Some(sizes).filter(fits),
             CutInto::OnePut => None,
         });
         Ok(known(guess.map_or(ContentHash::Unknown {}, parts), false))
     }
 }
 
-/// The part size that our uploads write into an object's user metadata.
-fn told_part_size(head: &ObjectHead) -> Option<u64> {
-    head.metadata.get(PART_SIZE)?.parse().ok()
-}
-
 /// Hashes a local file like its object: parts side by side, and nothing of it in memory.
 pub async fn hash_local(hasher: &Hasher, file: File, like: &ContentHash) -> io::Result<ComputedHash> {
     let size = file.metadata()?.len();
     let cut = match like {
-        // A manifest may say anything, and each part's hash is kept.
-        ContentHash::Parts { part_size, .. } if !PartPlan::is_possible(size, *part_size) => {
-            return Err(io::Error::other(format!(
-                "its manifest cuts it into parts of {part_size} bytes, which no upload does"
-            )));
-        }
-        ContentHash::Parts { part_size, .. } => CutInto::Parts(*part_size),
+        ContentHash::Parts { sizes, .. } => CutInto::Parts(*sizes),
         ContentHash::Whole { .. } | ContentHash::Unknown {} => CutInto::OnePut,
     };
     let hash = hasher.hash_file(&Footprint::begin(Arc::new(file), size), cut).await?;

@@ -16,9 +16,9 @@ use crate::model::file_name::{FileName, METADATA};
 use crate::model::manifest::ManifestHeader;
 use crate::model::object_key::Prefix;
 use crate::model::standing::may_be_alive;
+use crate::model::user_metadata::DUMP_ID;
 use crate::report::escape;
 use crate::s3::{DELETE_BATCH, ErrorKind, ListedUpload, OpenUpload, Store, StoreError};
-use crate::transfer::DUMP_ID;
 
 /// Names that a message has at most.
 const NAMED_MAX: usize = 5;

@@ -7,8 +7,9 @@ use std::time::Instant;
 use super::{Claim, ClaimError};
 use crate::model::etag::{ETag, Md5Digest};
 use crate::model::manifest::{self, ManifestHeader};
+use crate::model::user_metadata::DUMP_ID;
 use crate::s3::{Condition, ErrorKind, FileRange, ObjectHead, PutAnswer, StoreError};
-use crate::transfer::{DUMP_ID, TRIES};
+use crate::transfer::TRIES;
 
 /// A claim is no larger, in bytes: it names no file.
 const CLAIM_MAX: u64 = 1 << 20;

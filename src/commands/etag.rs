@@ -85,10 +85,10 @@ async fn line(args: &EtagArgs, hasher: &Hasher, wanted: Option<&ETag>, path: &Pa
     let text = match found {
         None => "no part size gives this ETag: other bytes, or an unusual part size".to_owned(),
         Some(CutInto::OnePut) => "uploaded by one PUT".to_owned(),
-        Some(CutInto::Parts(part_size)) if part_size >= source.size() => {
+        Some(CutInto::Parts(sizes)) if sizes.first() >= source.size() => {
             "uploaded in parts, of which there is one".to_owned()
         }
-        Some(CutInto::Parts(part_size)) => format!("uploaded in parts of {}", ByteSize(part_size)),
+        Some(CutInto::Parts(sizes)) => format!("uploaded in parts of {}", ByteSize(sizes.first())),
     };
     Ok((format!("{}: {text}", escape(&name)), found.is_some()))
 }

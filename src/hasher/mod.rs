@@ -131,18 +131,22 @@ impl Hasher {
     /// Hashes a whole file as an object is that was uploaded so; it is not going to be sent.
     pub async fn hash_file(&self, source: &Footprint, cut: CutInto) -> io::Result<ContentHash> {
         let turn = self.turn();
-        let CutInto::Parts(part_size) = cut else {
+        let CutInto::Parts(sizes) = cut else {
             let hashed = self.hash(turn, source.file(), 0, source.size()).await?;
             return Ok(ContentHash::Whole { md5: hashed.md5 });
         };
-        let hashes =
-            futures_util::stream::iter(PartPlan::of_part_size(source.size(), part_size).parts()).map(async |part| {
-                let hashed = self.hash(turn, source.file(), part.offset, part.length).await?;
-                source.leave(part.offset, part.length);
-                io::Result::Ok(hashed.md5)
-            });
+        let Some(plan) = PartPlan::of_object(source.size(), sizes) else {
+            // A manifest may say anything, and each part's hash is kept.
+            let why = format!("it was cut into parts of {} bytes, which no upload does", sizes.first());
+            return Err(io::Error::other(why));
+        };
+        let hashes = futures_util::stream::iter(plan.parts()).map(async |part| {
+            let hashed = self.hash(turn, source.file(), part.offset, part.length).await?;
+            source.leave(part.offset, part.length);
+            io::Result::Ok(hashed.md5)
+        });
         let part_md5s = hashes.buffered(self.side_by_side()).try_collect().await?;
-        Ok(ContentHash::Parts { part_size, part_md5s })
+        Ok(ContentHash::Parts { sizes, part_md5s })
     }
 }
 
@@ -270,6 +274,7 @@ mod tests {
     use md5::{Digest, Md5};
 
     use super::*;
+    use crate::model::part_sizes::PartSizes;
 
     fn file(bytes: &[u8]) -> Arc<File> {
         let mut file = crate::platform::memory_file("test").expect("a file");
@@ -295,9 +300,10 @@ mod tests {
         let source = Footprint::begin(file(&bytes), 3_000_017);
         for hasher in hashers(4) {
             for part_size in [70_000, 131_072, 1_000_000, 3_000_017] {
-                let made = hasher.hash_file(&source, CutInto::Parts(part_size)).await.expect("hashed");
+                let sizes = PartSizes::equal(part_size as u64);
+                let made = hasher.hash_file(&source, CutInto::Parts(sizes)).await.expect("hashed");
                 let part_md5s: Vec<_> = bytes.chunks(part_size as usize).map(md5).collect();
-                assert_eq!(made, ContentHash::Parts { part_size, part_md5s }, "{hasher:?}");
+                assert_eq!(made, ContentHash::Parts { sizes, part_md5s }, "{hasher:?}");
             }
             for length in [1, 65_536, 65_537, 131_072, 300_001] {
                 let made = hasher.hash_again(source.file(), 5, length).await.expect("hashed");

@@ -5,11 +5,12 @@ use sha2::Sha256;
 
 use super::etag::{ETag, Md5Digest};
 use super::manifest::ContentHash;
+use super::part_sizes::PartSizes;
 
-/// Hashes bytes as they come: whole or in parts of one size, and SHA-256 beside it where it is wanted.
+/// Hashes bytes as they come: whole or in parts, and SHA-256 beside it where it is wanted.
 #[derive(Debug, Clone)]
 pub struct ContentHasher {
-    part_size: Option<u64>,
+    sizes: Option<PartSizes>,
     left_in_part: u64,
     part: Md5,
     parts: Vec<Md5Digest>,
@@ -31,13 +32,13 @@ pub struct ComputedHash {
 impl ContentHasher {
     /// Hashes as a file with that hash was hashed.
     pub fn like(hash: &ContentHash, with_sha256: bool) -> Self {
-        let part_size = match hash {
-            ContentHash::Parts { part_size, .. } => Some((*part_size).max(1)),
+        let sizes = match hash {
+            ContentHash::Parts { sizes, .. } => Some(*sizes),
             ContentHash::Whole { .. } | ContentHash::Unknown {} => None,
         };
         Self {
-            part_size,
-            left_in_part: part_size.unwrap_or(u64::MAX),
+            sizes,
+            left_in_part: length_of(sizes, 1),
             part: Md5::new(),
             parts: Vec::new(),
             sha256: with_sha256.then(Sha256::new),
@@ -67,19 +68,24 @@ impl ContentHasher {
     fn close_part(&mut self) {
         let part = std::mem::replace(&mut self.part, Md5::new());
         self.parts.push(Md5Digest(part.finalize().into()));
-        self.left_in_part = self.part_size.unwrap_or(u64::MAX);
+        self.left_in_part = length_of(self.sizes, self.parts.len() as u32 + 1);
     }
 
     /// The hashes of all that came.
     pub fn finish(mut self) -> ComputedHash {
         self.close_part();
-        let hash = match self.part_size {
-            Some(part_size) => ContentHash::Parts { part_size, part_md5s: self.parts },
+        let hash = match self.sizes {
+            Some(sizes) => ContentHash::Parts { sizes, part_md5s: self.parts },
             None => ContentHash::Whole { md5: self.parts[0] },
         };
         let sha256 = self.sha256.map(|sha256| sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
         ComputedHash { size: self.size, hash, sha256 }
     }
+}
+
+/// How long a part is; what goes beyond all parts that there may be is one more, and no such object exists.
+fn length_of(sizes: Option<PartSizes>, number: u32) -> u64 {
+    sizes.and_then(|sizes| sizes.part(number)).map_or(u64::MAX, |part| part.length.max(1))
 }
 
 /// What hashes say of bytes.
@@ -160,7 +166,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn parts(part_size: u64, part_md5s: Vec<Md5Digest>) -> ContentHash {
-        ContentHash::Parts { part_size, part_md5s }
+        ContentHash::Parts { sizes: PartSizes::equal(part_size), part_md5s }
     }
 
     fn computed(hash: &ContentHash, bytes: &[u8]) -> ComputedHash {

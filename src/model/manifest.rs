@@ -18,9 +18,12 @@ use super::file_name::FileName;
 use super::full_disk::FullDisk;
 use super::identity::DumpIdentity;
 use super::left_out::LeftOut;
+use super::part_sizes::PartSizes;
 
-/// The format that this program writes, and the newest that it reads.
-pub const FORMAT: u32 = 1;
+/// The newest format that is read. It is written only where a file needs it: see [`ContentHash::format`].
+pub const FORMAT: u32 = 2;
+/// The format of a directory of files in equal parts, which every version of this program reads.
+pub const FORMAT_OF_EQUAL_PARTS: u32 = 1;
 
 /// The largest manifest that is read, in bytes. A file takes some 250 of them, and 35 more for each part.
 pub const SIZE_MAX: u64 = 512 * 1024 * 1024;
@@ -118,7 +121,7 @@ impl fmt::Display for DumperExit {
 /// Everything but the files.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ManifestHeader {
-    /// [`FORMAT`].
+    /// The format: as old as what is in it allows, since an older program calls what it cannot read damaged.
     pub format: u32,
     /// Where the dump stands.
     pub state: DumpStateWord,
@@ -210,8 +213,9 @@ pub enum ContentHash {
     },
     /// Of a file that went up in parts.
     Parts {
-        /// Size of every part but the last, in bytes.
-        part_size: u64,
+        /// The sizes of the parts.
+        #[serde(flatten)]
+        sizes: PartSizes,
         /// MD5 of each part. Empty where an earlier run uploaded the file: then the ETag and the part size tell.
         #[serde(default)]
         part_md5s: Vec<Md5Digest>,
@@ -221,6 +225,14 @@ pub enum ContentHash {
 }
 
 impl ContentHash {
+    /// The least format that can say this: an older program would take growing parts for equal ones.
+    pub fn format(&self) -> u32 {
+        match self {
+            Self::Parts { sizes, .. } if sizes.max_parts().is_some() => 2,
+            Self::Parts { .. } | Self::Whole { .. } | Self::Unknown {} => FORMAT_OF_EQUAL_PARTS,
+        }
+    }
+
     /// The ETag that a store must give to these bytes, where it gives MD5s at all.
     pub fn etag(&self) -> Option<ETag> {
         match self {

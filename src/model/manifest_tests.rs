@@ -51,7 +51,10 @@ fn files() -> Vec<ManifestFile> {
     };
     vec![
         file("a\"b.sql", object(ContentHash::Whole { md5 }, Proof::EtagMd5)),
-        file("c.sql", object(ContentHash::Parts { part_size: 5, part_md5s: vec![md5, md5] }, Proof::EtagComposite)),
+        file(
+            "c.sql",
+            object(ContentHash::Parts { sizes: PartSizes::equal(5), part_md5s: vec![md5, md5] }, Proof::EtagComposite),
+        ),
         file("d.sql", object(ContentHash::Unknown {}, Proof::ContentMd5)),
     ]
 }
@@ -66,6 +69,21 @@ fn read_all(text: &[u8]) -> Result<(ManifestHeader, Vec<ManifestFile>), BadManif
     let mut files = Vec::new();
     let header = read(text, |file| files.push(file))?;
     Ok((header, files))
+}
+
+/// A program of version 0.1 refuses what it would misread, and reads the rest.
+#[test]
+fn growing_parts_need_the_second_format() {
+    let of = |sizes| ContentHash::Parts { sizes, part_md5s: Vec::new() }.format();
+    let growing = PartSizes::growing(5 << 20, 10);
+    assert_eq!((of(PartSizes::equal(5)), of(growing), of(growing.of_object(25 << 20))), (1, 2, 1));
+    assert_eq!(ContentHash::Unknown {}.format(), FORMAT_OF_EQUAL_PARTS);
+    let text = serde_json::to_string(&ContentHash::Parts { sizes: growing, part_md5s: Vec::new() }).expect("JSON");
+    assert_eq!(text, r#"{"part_size":5242880,"max_parts":10,"part_md5s":[]}"#);
+    assert_eq!(
+        serde_json::from_str::<ContentHash>(&text).expect("a hash"),
+        ContentHash::Parts { sizes: growing, part_md5s: Vec::new() }
+    );
 }
 
 #[test]
@@ -93,10 +111,10 @@ fn unknown_fields_are_ignored() {
 fn a_newer_format_is_refused_by_name() {
     let text = String::from_utf8(written())
         .expect("text")
-        .replace("\"format\": 1", "\"format\": 2")
+        .replace("\"format\": 2", "\"format\": 3")
         .replace("\"kind\"", "\"sort\"");
     let error = read_all(text.as_bytes()).expect_err("newer");
-    assert!(matches!(error, BadManifest::Newer(2)), "{error}");
+    assert!(matches!(error, BadManifest::Newer(3)), "{error}");
     assert!(error.to_string().contains("newer mydumper2s3"));
 }
 

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::part_sizes::PartSizes;
+
 /// One mebibyte.
 pub const MIB: u64 = 1024 * 1024;
 /// The least that S3 takes as a part that is not the last.
@@ -25,13 +27,13 @@ pub struct Part {
     pub length: u64,
 }
 
-/// How one file is uploaded: in one PUT, or in parts of one size (the last one shorter).
+/// How one file is uploaded: in one PUT, or in parts.
 ///
 /// Parts are made one by one from their number, so that nothing needs all of them at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartPlan {
     size: u64,
-    part_size: u64,
+    sizes: PartSizes,
 }
 
 /// How an object was uploaded.
@@ -39,8 +41,8 @@ pub struct PartPlan {
 pub enum CutInto {
     /// One PUT.
     OnePut,
-    /// A multipart upload with parts of so many bytes.
-    Parts(u64),
+    /// A multipart upload.
+    Parts(PartSizes),
 }
 
 /// The file is larger than this many parts of the largest size.
@@ -71,18 +73,12 @@ impl PartPlan {
         if grown > PART_SIZE_MAX {
             return Err(TooLarge { size, max_parts });
         }
-        Ok(Self { size, part_size: grown.max(1) })
+        Ok(Self { size, sizes: PartSizes::equal(grown.max(1)) })
     }
 
-    /// Whether an upload can have cut a file so. Manifests and objects say anything: by a part size of 1 each byte would be
-    /// a request, and a hash to be kept.
-    pub fn is_possible(size: u64, part_size: u64) -> bool {
-        part_size > 0 && size.div_ceil(part_size) <= u64::from(PARTS_MAX)
-    }
-
-    /// How a file was cut that is in the bucket already, whatever the limits.
-    pub fn of_part_size(size: u64, part_size: u64) -> Self {
-        Self { size, part_size: part_size.max(1) }
+    /// How a file was cut that is in the bucket already, if an upload can have done so.
+    pub fn of_object(size: u64, sizes: PartSizes) -> Option<Self> {
+        sizes.is_possible(size).then_some(Self { size, sizes })
     }
 
     /// The file's size in bytes.
@@ -90,31 +86,31 @@ impl PartPlan {
         self.size
     }
 
-    /// The size of every part but the last, in bytes.
-    pub fn part_size(&self) -> u64 {
-        self.part_size
+    /// The sizes of its parts.
+    pub fn sizes(&self) -> PartSizes {
+        self.sizes
     }
 
     /// Whether the file travels as a multipart upload.
     pub fn is_multipart(&self) -> bool {
-        self.size > self.part_size
+        self.size > self.sizes.first()
     }
 
     /// The same in a word.
     pub fn cut(&self) -> CutInto {
-        if self.is_multipart() { CutInto::Parts(self.part_size) } else { CutInto::OnePut }
+        if self.is_multipart() { CutInto::Parts(self.sizes) } else { CutInto::OnePut }
     }
 
     /// The number of requests that carry bytes; an empty file needs one too.
     pub fn count(&self) -> u32 {
-        // `new` kept this within max_parts, a u32; of what is in the bucket already, callers have looked.
-        self.size.div_ceil(self.part_size).max(1) as u32
+        // Both makers have seen that the bytes fit.
+        self.sizes.count(self.size).unwrap_or(1)
     }
 
     /// The part of that number, if the file has so many.
     pub fn part(self, number: u32) -> Option<Part> {
-        let offset = u64::from(number.checked_sub(1)?) * self.part_size;
-        (number <= self.count()).then(|| Part { number, offset, length: self.part_size.min(self.size - offset) })
+        let part = self.sizes.part(number).filter(|_| number <= self.count())?;
+        Some(Part { length: part.length.min(self.size - part.offset), ..part })
     }
 
     /// The parts in order. A single PUT is one part with the number 1.
@@ -129,13 +125,6 @@ mod tests {
     use proptest::prelude::*;
 
     const SIZE: u64 = 16 * MIB;
-
-    #[test]
-    fn no_upload_has_more_parts_than_s3_takes() {
-        assert!(PartPlan::is_possible(12 * MIB, 5 * MIB) && PartPlan::is_possible(0, 1));
-        assert!(PartPlan::is_possible(10_000, 1) && !PartPlan::is_possible(10_001, 1));
-        assert!(!PartPlan::is_possible(1, 0) && !PartPlan::is_possible(u64::MAX, 1));
-    }
 
     #[test]
     fn a_file_up_to_the_part_size_is_one_put() {
@@ -157,9 +146,9 @@ mod tests {
     fn the_part_size_grows_so_that_the_parts_are_enough() {
         let plan = PartPlan::new(5 * 1024 * 1024 * MIB, SIZE, PARTS_MAX).expect("5 TiB fit");
         assert!(plan.count() <= PARTS_MAX);
-        assert_eq!(plan.part_size() % MIB, 0);
+        assert_eq!(plan.sizes().first() % MIB, 0);
         let capped = PartPlan::new(100 * SIZE, SIZE, 10).expect("a plan");
-        assert_eq!((capped.count(), capped.part_size()), (10, 10 * SIZE));
+        assert_eq!((capped.count(), capped.sizes().first()), (10, 10 * SIZE));
         assert!(PartPlan::new(u64::MAX, SIZE, PARTS_MAX).is_err());
     }
 

@@ -5,6 +5,7 @@
 
 use super::etag::ETag;
 use super::part_plan::{CutInto, MIB, PART_SIZE_MAX, PARTS_MAX};
+use super::part_sizes::PartSizes;
 
 /// Part sizes that tools use when nobody tells them otherwise, in MiB; the most likely first.
 ///
@@ -24,7 +25,7 @@ pub fn part_sizes_of(size: u64, etag: &ETag) -> Vec<CutInto> {
     let count = u64::from(count);
     if count == 1 || size == 0 {
         // One part holds everything, whatever its size could have been. No bytes make at most one part.
-        return if count == 1 { vec![CutInto::Parts(size.max(1))] } else { Vec::new() };
+        return if count == 1 { vec![CutInto::Parts(PartSizes::equal(size.max(1)))] } else { Vec::new() };
     }
     let fits = |part_size: u64| part_size > 0 && size.div_ceil(part_size) == count;
     let even = [size.div_ceil(count), size.div_ceil(u64::from(PARTS_MAX))];
@@ -39,7 +40,7 @@ pub fn part_sizes_of(size: u64, etag: &ETag) -> Vec<CutInto> {
             fitting.push(part_size);
         }
     }
-    fitting.into_iter().map(CutInto::Parts).collect()
+    fitting.into_iter().map(|part_size| CutInto::Parts(PartSizes::equal(part_size))).collect()
 }
 
 #[cfg(test)]
@@ -50,7 +51,7 @@ mod tests {
     fn sizes(size: u64, count: u32) -> Vec<u64> {
         let etag = ETag::from_store(&format!("{}-{count}", "0".repeat(32))).expect("an etag");
         let parts = part_sizes_of(size, &etag).into_iter().map(|candidate| match candidate {
-            CutInto::Parts(part_size) => part_size,
+            CutInto::Parts(sizes) => sizes.first(),
             CutInto::OnePut => panic!("the ETag has parts"),
         });
         parts.collect()

@@ -257,7 +257,7 @@ mod tests {
         let now = at("2026-11-22T04:00:00Z");
         assert_eq!(standing(None, WHOLE, now).to_string(), "no manifest");
         assert_eq!(standing(None, Seen::default(), now).to_string(), "no manifest, no metadata");
-        let newer = standing(Some(&read(&br#"{"format":2}"#[..], drop)), WHOLE, now);
+        let newer = standing(Some(&read(&br#"{"format":3}"#[..], drop)), WHOLE, now);
         assert_eq!(newer.word(), StandingWord::Unknown);
         let larger = standing(Some(&Err(BadManifest::TooLarge("the whole of it"))), WHOLE, now);
         assert_eq!(larger.word(), StandingWord::Unknown);

@@ -30,4 +30,4 @@ pub use error::{ErrorKind, StoreError};
 pub use objects::{DELETE_BATCH, ListedObject, ListedUpload, ObjectHead, OpenUpload, StoredPart};
 pub use settings::ObjectSettings;
 pub use store::Store;
-pub use upload::{Condition, PartAnswer, PutAnswer, Upload, UserMetadata};
+pub use upload::{Condition, PartAnswer, PutAnswer, Upload};

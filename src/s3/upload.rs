@@ -12,6 +12,7 @@ use super::objects::OpenUpload;
 use super::store::Store;
 use crate::model::etag::{ETag, Md5Digest};
 use crate::model::part_plan::Part;
+use crate::model::user_metadata::UserMetadata;
 
 /// What the store says of an object that it took.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,9 +66,6 @@ impl Condition {
         }
     }
 }
-
-/// What is sent with the first request of an object.
-pub type UserMetadata = std::collections::HashMap<String, String>;
 
 /// A multipart upload.
 #[derive(Debug, Clone)]

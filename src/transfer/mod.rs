@@ -32,10 +32,12 @@ use crate::model::identity::FileIdentity;
 use crate::model::manifest::{ContentHash, ObjectRecord, Proof};
 use crate::model::object_key::Prefix;
 use crate::model::part_plan::{CutInto, PartPlan};
+use crate::model::part_sizes::PartSizes;
 use crate::model::state::{UploadJob, Uploaded};
+use crate::model::user_metadata::{BROKEN, DUMP_ID, MTIME, ROWS, SHA256, UserMetadata, told_part_sizes};
 use crate::page_cache::Footprint;
 use crate::recorder::Recorder;
-use crate::s3::{Condition, ErrorKind, FileRange, OpenUpload, Store, StoreError, UserMetadata};
+use crate::s3::{Condition, ErrorKind, FileRange, OpenUpload, Store, StoreError};
 
 /// How often damaged bytes, a wrong ETag or a lost upload id make one job begin its file anew.
 pub const TRIES: u32 = 4;
@@ -388,12 +390,10 @@ impl Transfer {
             None => return Ok(None),
             Some(count) => {
                 let head = self.store.head(key).await?;
-                let part_size = head.and_then(|head| head.metadata.get(PART_SIZE)?.parse().ok());
-                let fits = |size_of_one: &u64| {
-                    PartPlan::is_possible(size, *size_of_one) && size.div_ceil(*size_of_one) == u64::from(count)
-                };
-                match part_size.filter(fits) {
-                    Some(part_size) => CutInto::Parts(part_size),
+                let told = head.and_then(|head| told_part_sizes(&head.metadata));
+                let fits = |sizes: &PartSizes| sizes.is_possible(size) && sizes.count(size) == Some(count);
+                match told.filter(fits) {
+                    Some(sizes) => CutInto::Parts(sizes),
                     None => return Ok(None),
                 }
             }
@@ -480,21 +480,6 @@ fn user_metadata(dump_id: &str, job: &UploadJob, content: &Content) -> UserMetad
     }
     metadata
 }
-
-/// User metadata: which dump an object belongs to.
-pub const DUMP_ID: &str = "dump-id";
-/// User metadata: why the file's content is broken. A later run finds it there when the file itself is gone.
-pub const BROKEN: &str = "broken";
-/// User metadata: the rows in a data file, where they were counted; in the form of [`FileRows`].
-///
-/// [`FileRows`]: crate::model::row_count::FileRows
-pub const ROWS: &str = "rows";
-/// User metadata: SHA-256 of the file, with `--sha256`.
-pub const SHA256: &str = "sha256";
-/// User metadata: size of every part but the last, in bytes.
-pub const PART_SIZE: &str = "part-size";
-/// User metadata: the file's modification time, seconds since 1970.
-pub const MTIME: &str = "mtime";
 
 impl Passage<'_> {
     /// The last file must be what the dump was judged by.

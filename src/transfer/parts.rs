@@ -10,11 +10,12 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use tracing::{debug, info, trace, warn};
 
 use super::proof::Evidence;
-use super::{DUMP_ID, PART_SIZE, Passage, Source, TRIES, Transfer, Trouble};
+use super::{Passage, Source, TRIES, Transfer, Trouble};
 use crate::hasher::Hashed;
 use crate::model::etag::{ETag, Md5Digest};
 use crate::model::manifest::{ContentHash, ObjectRecord};
 use crate::model::part_plan::{Part, PartPlan};
+use crate::model::user_metadata::{DUMP_ID, tell_part_sizes};
 use crate::s3::{Completed, ErrorKind, FileRange, ObjectHead, PutAnswer, StoreError, StoredPart, Upload};
 
 /// A part that the store took.
@@ -48,7 +49,7 @@ impl Transfer {
             Some(left) => left,
             None => {
                 let mut metadata = passage.metadata.clone();
-                metadata.insert(PART_SIZE.to_owned(), plan.part_size().to_string());
+                tell_part_sizes(&mut metadata, plan.sizes());
                 (self.store.begin_upload(key, &metadata).await?, HashMap::new())
             }
         };
@@ -79,7 +80,7 @@ impl Transfer {
         let part_md5s: Vec<_> = sent.iter().map(|sent| sent.md5).collect();
         let are_parts_proved = sent.iter().all(|sent| sent.is_proved);
         let etags: Vec<_> = sent.into_iter().map(|sent| (sent.number, sent.given_etag)).collect();
-        let hash = ContentHash::Parts { part_size: plan.part_size(), part_md5s };
+        let hash = ContentHash::Parts { sizes: plan.sizes(), part_md5s };
         if let Err(trouble) = passage.check_expected(&hash) {
             self.abort(upload.as_open()).await;
             return Err(trouble);

@@ -21,7 +21,8 @@ use crate::model::content_hash::{Agreement, ComputedHash, ContentHasher};
 use crate::model::etag::Md5Digest;
 use crate::model::manifest::ContentHash;
 use crate::model::object_key::Prefix;
-use crate::model::part_plan::{MIB, Part, PartPlan};
+use crate::model::part_plan::{MIB, PARTS_MAX, Part, PartPlan};
+use crate::model::part_sizes::PartSizes;
 use crate::object_hash::{KnownHash, hash_local};
 use crate::report::Progress;
 use crate::s3::{ObjectRef, Store, StoreError};
@@ -143,19 +144,20 @@ impl Bring<'_> {
         let listed = &wanted.listed;
         let object = ObjectRef { key: self.key(wanted), size: listed.size, etag: listed.etag.clone() };
         let file = temporary.file();
-        let part_size = match &known.hash {
+        let sizes = match &known.hash {
             // SHA-256 is over the whole, and in order.
             _ if with_sha256 => None,
-            ContentHash::Parts { part_size, .. } => Some((*part_size).max(1)),
-            ContentHash::Unknown {} => Some(RANGE),
+            ContentHash::Parts { sizes, .. } => Some(*sizes),
+            // No upload need have cut it so: what is made of it is compared with nothing.
+            ContentHash::Unknown {} => Some(PartSizes::equal(RANGE.max(listed.size.div_ceil(PARTS_MAX.into())))),
             ContentHash::Whole { .. } => None,
         };
-        let Some(part_size) = part_size.filter(|part_size| *part_size < listed.size) else {
+        let plan = sizes.and_then(|sizes| PartPlan::of_object(listed.size, sizes));
+        let Some(plan) = plan.filter(PartPlan::is_multipart) else {
             let hasher = ContentHasher::like(&known.hash, with_sha256);
             let whole = Whole { file: Arc::clone(file), at: 0, hasher };
             return Ok(self.stretch(&object, 0..listed.size, whole).await?.hasher.finish());
         };
-        let plan = PartPlan::new(listed.size, part_size, u32::MAX)?;
         let expected = match &known.hash {
             ContentHash::Parts { part_md5s, .. } => part_md5s.as_slice(),
             _ => &[],
@@ -165,7 +167,11 @@ impl Bring<'_> {
             self.part(&object, file, part, expected).await
         });
         let part_md5s = parts.buffered(self.workers).try_collect().await?;
-        Ok(ComputedHash { size: listed.size, hash: ContentHash::Parts { part_size, part_md5s }, sha256: None })
+        Ok(ComputedHash {
+            size: listed.size,
+            hash: ContentHash::Parts { sizes: plan.sizes(), part_md5s },
+            sha256: None,
+        })
     }
 
     /// Fetches one part to its place in the file. Where its hash is known, a wrong one is fetched again by itself.

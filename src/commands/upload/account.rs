@@ -10,13 +10,12 @@ use super::session::Session;
 use crate::model::etag::ETag;
 use crate::model::file_name::FileName;
 use crate::model::manifest::{ContentHash, ObjectRecord, Proof};
-use crate::model::part_plan::PartPlan;
 use crate::model::record::{Objects, Record};
 use crate::model::state::{Local, Uploaded};
 use crate::model::taken_back::renamed_to;
 use crate::model::units::ByteSize;
+use crate::model::user_metadata::{BROKEN, DUMP_ID, ROWS, SHA256, told_part_sizes};
 use crate::s3::ObjectHead;
-use crate::transfer::{BROKEN, DUMP_ID, PART_SIZE, ROWS, SHA256};
 
 /// What earlier runs left to be accounted for.
 #[derive(Debug, Default)]
@@ -147,12 +146,11 @@ fn total<'a>(objects: impl Iterator<Item = &'a Objects>) -> Objects {
 
 /// What is known of an object that an earlier run proved. Its parts' hashes are gone, but ETag and part size are not.
 fn record_of(head: ObjectHead, has_opaque_etags: bool) -> ObjectRecord {
-    let part_size = head.metadata.get(PART_SIZE).and_then(|text| text.parse().ok());
-    let part_size = part_size.filter(|part_size| PartPlan::is_possible(head.size, *part_size));
-    let (hash, proof) = match (head.etag.as_ref().and_then(ETag::as_md5), part_size) {
+    let sizes = told_part_sizes(&head.metadata).filter(|sizes| sizes.is_possible(head.size));
+    let (hash, proof) = match (head.etag.as_ref().and_then(ETag::as_md5), sizes) {
         _ if head.etag_is_no_md5 || has_opaque_etags => (ContentHash::Unknown {}, Proof::ContentMd5),
         (Some(md5), _) => (ContentHash::Whole { md5 }, Proof::EtagMd5),
-        (None, Some(part_size)) => (ContentHash::Parts { part_size, part_md5s: Vec::new() }, Proof::EtagComposite),
+        (None, Some(sizes)) => (ContentHash::Parts { sizes, part_md5s: Vec::new() }, Proof::EtagComposite),
         (None, None) => (ContentHash::Unknown {}, Proof::ContentMd5),
     };
     let sha256 = head.metadata.get(SHA256).cloned();

@@ -65,6 +65,7 @@ impl Session<'_> {
         let withdrawn = self.shared.transfer.withdrawn.lock().unwrap_or_else(PoisonError::into_inner);
         header.withdrawn =
             withdrawn.iter().filter(|name| state.find_uploaded(name.as_str()).is_none()).cloned().collect();
+        header.format = objects.iter().map(|(_, object)| object.hash.format()).fold(header.format, u32::max);
         header.total_files = objects.len() as u64;
         header.total_bytes = objects.iter().map(|(_, object)| object.size).sum();
         let describe = Describe::new(metadata, real_names, objects.iter().map(|(name, _)| name.as_str()));

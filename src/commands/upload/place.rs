@@ -16,7 +16,7 @@ use crate::exit_status::Failure;
 use crate::hint::{find, hinted};
 use crate::model::file_name::FileName;
 use crate::model::identity::WIDEST_ZONE;
-use crate::model::manifest::{DumpStateWord, DumperExit, FORMAT, ManifestHeader};
+use crate::model::manifest::{DumpStateWord, DumperExit, FORMAT_OF_EQUAL_PARTS, ManifestHeader};
 use crate::model::object_key::Prefix;
 use crate::model::record::{Place, Record};
 use crate::model::series::Series;
@@ -112,7 +112,7 @@ fn started_at(dump: &LivingDump) -> Timestamp {
 fn header(dump: &LivingDump, directory: &DumpDir, started: Timestamp, seen_alive: bool) -> ManifestHeader {
     let identity = dump.sighted.identity.clone();
     ManifestHeader {
-        format: FORMAT,
+        format: FORMAT_OF_EQUAL_PARTS,
         state: DumpStateWord::Uploading,
         reason: None,
         dump_id: identity.id(),

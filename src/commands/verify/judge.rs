@@ -157,9 +157,9 @@ impl Judge<'_> {
         if (there.as_md5().is_some(), there.part_count()) != (then.as_md5().is_some(), then.part_count()) {
             return Ok(true);
         }
-        let ContentHash::Parts { part_size, .. } = record.hash else { return Ok(false) };
+        let ContentHash::Parts { sizes, .. } = record.hash else { return Ok(false) };
         // As many parts may still be other ones. Where nothing tells their size, nothing is known.
-        Ok(self.store.first_part_size(key).await? != Some(part_size.min(record.size)))
+        Ok(self.store.first_part_size(key).await? != Some(sizes.first().min(record.size)))
     }
 
     /// Where its ETag proves nothing its bytes do.
