@@ -7,7 +7,7 @@ use std::process::Command;
 
 use clap::error::ErrorKind;
 use mydumper2s3::cli;
-use mydumper2s3::model::manifest::{self, FORMAT, ManifestFile, ManifestHeader};
+use mydumper2s3::model::manifest::{self, FORMAT_OF_EQUAL_PARTS, ManifestFile, ManifestHeader};
 use serde_json::Value;
 
 use crate::support::fake_dumper::{CONTROL_VARIABLE, SCRIPT_VARIABLE};
@@ -239,10 +239,10 @@ fn the_manifests_page_describes_every_field_and_its_example_is_one() {
     let example = page.split("```").nth(1).and_then(|block| block.strip_prefix("json")).expect("an example");
     let mut read = 0;
     let header = manifest::read(example.as_bytes(), |_| read += 1).expect("the example is a manifest");
-    assert_eq!((header.format, header.total_files), (FORMAT, read));
+    assert_eq!((header.format, header.total_files), (FORMAT_OF_EQUAL_PARTS, read));
     let file: ManifestFile = serde_json::from_value(serde_json::json!({
         "name": "shop.t.sql", "kind": "data", "database": "shop", "table": "t", "rows": 1, "size": 1,
-        "part_size": 1, "part_md5s": [], "etag": "e", "version_id": "v", "sha256": "s", "proof": "etag-composite",
+        "part_size": 1, "max_parts": 2, "part_md5s": [], "etag": "e", "version_id": "v", "sha256": "s", "proof": "etag-composite",
     }))
     .expect("a file with every field");
     // Every field that this program writes, and some that the example lacks.
