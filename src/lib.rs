@@ -30,6 +30,7 @@
 //! recorder      the record of what is gone from a dump directory, beside the dump itself
 //! writers       who writes: how a file is known to be closed
 //! dumper        the dump's life: metadata.partial, the process, our child, its exit status
+//! program       a program that we start
 //! s3            the store; the only place that names the SDK
 //! page_cache    what our reading leaves in the page cache, and takes out again
 //! report        the only place that prints: log, status line, summary, metrics
@@ -61,6 +62,7 @@ pub mod object_hash;
 pub mod page_cache;
 pub mod platform;
 pub mod pool;
+pub mod program;
 pub mod real_names;
 pub mod recorder;
 pub mod removal;

@@ -18,7 +18,7 @@ use std::io::{self, Read};
 use anyhow::{Context, anyhow};
 
 pub use arguments::left_out_by_command;
-pub use child::{Child, ChildLine, Start};
+pub use child::{Child, Start};
 pub use exit_status::{ExitSources, ExitStatusFile};
 pub use kinship::ancestors;
 pub use life::{Life, LivingDump};

@@ -17,10 +17,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal};
 use tracing::info;
 
-use super::child::{Child, without_secrets};
+use super::child::Child;
 use super::kinship::{ancestors, descendants};
 use super::writer::Writer;
 use crate::platform;
+use crate::program::without_secrets;
 
 /// The first argument that makes this program the helper; the second one is a number of seconds.
 pub const HELPER_ARGUMENT: &str = "--wake-when-the-pipe-breaks";

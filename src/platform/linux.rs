@@ -113,6 +113,21 @@ pub fn own_session(command: &mut tokio::process::Command) {
     }
 }
 
+/// Has a child of ours killed when we die. It does not reach what the child starts, and it comes when the thread ends that
+/// started the child: so that must be one that lives as long as we do.
+#[allow(unsafe_code, reason = "the only way to act between fork and exec")]
+pub fn die_with_us(command: &mut tokio::process::Command) {
+    let parent = rustix::process::getpid();
+    // SAFETY: prctl(2) and getppid(2) are plain system calls, and nothing else is done between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+            // We may have died before.
+            if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(rustix::io::Errno::SRCH.into()) }
+        });
+    }
+}
+
 /// Lets a child of ours go on when the pipe that takes its output breaks: SIGPIPE would end it. What is ignored stays
 /// ignored across exec.
 #[allow(unsafe_code, reason = "the only way to act between fork and exec")]

@@ -39,6 +39,9 @@ pub fn own_session(command: &mut tokio::process::Command) {
     command.process_group(0);
 }
 
+/// Left as it is: nothing tells it.
+pub fn die_with_us(_command: &mut tokio::process::Command) {}
+
 /// Left as it is.
 pub fn ignore_broken_pipes(_command: &mut tokio::process::Command) {}
 

@@ -37,8 +37,8 @@ pub use status_line::Status;
 pub use summary::{DumperSummary, LocalFiles, Summary};
 pub use table::{Align, Table};
 
-use crate::dumper::ChildLine;
 use crate::hint::{HintExt, hint_of, hinted};
+use crate::program::OnLine;
 use json::Fields;
 use logging::{LineStyle, LogLayer, Threshold};
 use outlet::{Outlet, Outputs, WRITER, Weight};
@@ -182,10 +182,10 @@ impl Report {
 
     /// What takes mydumper's lines, where they must pass through here: above a live line, as JSON, or kept back.
     /// Elsewhere mydumper had better write by itself.
-    pub fn child_output_wanted(&self) -> Option<ChildLine> {
+    pub fn child_output_wanted(&self) -> Option<OnLine> {
         let wanted = self.has_live_line || self.style == LineStyle::Json || self.sink().is_quiet();
         let report = self.clone();
-        wanted.then(|| -> ChildLine {
+        wanted.then(|| -> OnLine {
             Arc::new(move |line, is_stderr| {
                 report.child_output(line, if is_stderr { Stream::Stderr } else { Stream::Stdout });
             })

@@ -8,7 +8,22 @@ const ARCHITECTURE: &str = include_str!("../../ARCHITECTURE.md");
 /// Each module's floor. Arrows go down or stay: a module uses none that stands on a higher floor.
 const FLOORS: [(&str, &[&str]); 4] = [
     ("model", &["model", "exit_status"]),
-    ("edges", &["dump_dir", "dumper", "hint", "page_cache", "platform", "recorder", "report", "s3", "stop", "writers"]),
+    (
+        "edges",
+        &[
+            "dump_dir",
+            "dumper",
+            "hint",
+            "page_cache",
+            "platform",
+            "program",
+            "recorder",
+            "report",
+            "s3",
+            "stop",
+            "writers",
+        ],
+    ),
     (
         "lives",
         &[
