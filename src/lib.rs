@@ -17,6 +17,7 @@
 //! fetch         objects on their way back, to be hashed, decoded or written
 //! hasher        MD5 of many stretches of files side by side, ahead of their sending
 //! pool          the bounded queue and its workers
+//! retrieval     the way back: which files of a dump, fetched, proved and placed
 //! scan          one look at the directory, in the order that matters
 //! bucket_dump   a dump as it lies in the bucket: its listing
 //! bucket_manifest  the one reader of manifests
@@ -67,6 +68,7 @@ pub mod real_names;
 pub mod recorder;
 pub mod removal;
 pub mod report;
+pub mod retrieval;
 pub mod s3;
 pub mod scan;
 pub mod stop;

@@ -39,6 +39,7 @@ const FLOORS: [(&str, &[&str]); 4] = [
             "pool",
             "real_names",
             "removal",
+            "retrieval",
             "scan",
             "transfer",
             "trial",

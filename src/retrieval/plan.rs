@@ -7,10 +7,9 @@ use futures_util::StreamExt;
 use tracing::{info, warn};
 
 use super::NAMED_MAX;
+use super::directory::is_temporary;
 use crate::bucket_dump::{Listed, Listing, no_dump};
 use crate::bucket_manifest::{Fetched, Spooled};
-use crate::cli::RestoreArgs;
-use crate::commands::reach::first_answer;
 use crate::exit_status::{Failure, Status};
 use crate::hint::hinted;
 use crate::model::dump_metadata::{DumpMetadata, Generation};
@@ -18,6 +17,7 @@ use crate::model::file_kind::{FileKind, KnownNames, NameParts, could_be_dump_fil
 use crate::model::file_name::{FileName, MANIFEST, METADATA};
 use crate::model::manifest::{DumpStateWord, ManifestFile, ManifestHeader, ObjectRecord};
 use crate::model::object_key::Prefix;
+use crate::model::selection::TablePattern;
 use crate::model::table_choice::TableChoice;
 use crate::model::units::first_few;
 use crate::real_names::RealNames;
@@ -50,6 +50,15 @@ impl DumpFile {
     }
 }
 
+/// What was asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Selection<'a> {
+    /// Only these; all, where there are none.
+    pub tables: &'a [TablePattern],
+    /// Also of a dump that is not whole.
+    pub incomplete: bool,
+}
+
 /// What is to be fetched of which dump.
 #[derive(Debug)]
 pub struct Plan {
@@ -64,9 +73,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Looks at the dump and chooses.
-    pub async fn make(args: &RestoreArgs, store: &Store, prefix: &Prefix) -> Result<Self, Failure> {
-        let mut listing = first_answer(store, Listing::of(store, prefix).await)?;
+    /// Looks at the dump, of which this is the listing, and chooses.
+    pub async fn make(
+        selection: &Selection<'_>,
+        store: &Store,
+        prefix: &Prefix,
+        mut listing: Listing,
+    ) -> Result<Self, Failure> {
         let manifest = match Spooled::fetch(store, listing.manifest.as_ref()).await.map_err(Failure::failed)? {
             Fetched::Read(manifest) => Some(manifest),
             Fetched::Absent => None,
@@ -85,19 +98,19 @@ impl Plan {
             return Err(Failure::incomplete(no_dump(store, prefix)));
         }
         let incomplete = why_incomplete(header.as_ref(), &listing, metadata.as_ref());
-        if let Some(why) = incomplete.as_ref().filter(|_| !args.incomplete) {
+        if let Some(why) = incomplete.as_ref().filter(|_| !selection.incomplete) {
             let error = anyhow!("{} is no whole dump: {why}", store.uri(&prefix.directory()));
             return Err(Failure::incomplete(hinted(error, "--incomplete takes what there is")));
         }
         let of_dump = files.iter().map(|file| file.name.clone()).collect();
         let mut files = files;
-        if !args.tables.is_empty() {
+        if !selection.tables.is_empty() {
             name_really(&mut files, store, prefix, metadata.as_ref()).await;
         }
-        let chosen = choose(args, files)?;
+        let chosen = choose(selection.tables, files)?;
         let mut plan = Self { wanted: Vec::new(), of_dump, header, metadata, incomplete };
         let damage = plan.take(chosen, &mut listing);
-        plan.check_damage(args, store, prefix, damage)?;
+        plan.check_damage(selection.incomplete, store, prefix, damage)?;
         Ok(plan)
     }
 
@@ -121,7 +134,7 @@ impl Plan {
 
     fn check_damage(
         &mut self,
-        args: &RestoreArgs,
+        incomplete: bool,
         store: &Store,
         prefix: &Prefix,
         damage: Vec<String>,
@@ -130,7 +143,7 @@ impl Plan {
             return Ok(());
         }
         let why = format!("{} of its files are missing or changed: {}", damage.len(), first_few(&damage, NAMED_MAX));
-        if !args.incomplete {
+        if !incomplete {
             let error = anyhow!("{} is damaged: {why}", store.uri(&prefix.directory()));
             let error = hinted(error, "`mydumper2s3 verify` names all of them; --incomplete takes the others");
             return Err(Failure { status: Status::Difference, error });
@@ -270,11 +283,11 @@ async fn name_really(files: &mut [DumpFile], store: &Store, prefix: &Prefix, met
 
 /// Names that would do harm in a directory that myloader reads, or that mean something to us.
 fn is_refused(name: &FileName) -> bool {
-    is_never_data(name.as_str()) || name.as_str() == MANIFEST || super::directory::is_temporary(name.as_str())
+    is_never_data(name.as_str()) || name.as_str() == MANIFEST || is_temporary(name.as_str())
 }
 
-fn choose(args: &RestoreArgs, files: Vec<DumpFile>) -> Result<Vec<DumpFile>, Failure> {
-    let mut choice = TableChoice::new(&args.tables);
+fn choose(tables: &[TablePattern], files: Vec<DumpFile>) -> Result<Vec<DumpFile>, Failure> {
+    let mut choice = TableChoice::new(tables);
     files.iter().for_each(|file| choice.see(file.kind, file.database.as_deref(), file.table.as_deref()));
     if let Some(pattern) = choice.unmet() {
         let error = anyhow!("the dump has no table '{}.{}'", pattern.database, pattern.table);

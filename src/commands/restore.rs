@@ -1,10 +1,5 @@
 //! A dump back out of the bucket: each file is proved before it appears, `metadata` comes last.
 
-mod bring;
-mod directory;
-mod myloader;
-mod plan;
-
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,22 +8,22 @@ use futures_util::StreamExt;
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
-use self::bring::{Bring, Proved};
-use self::directory::{Local, RestoreDir};
-use self::plan::{Plan, Wanted};
 use super::choose::chosen;
-use super::reach::{reach, stopped};
+use super::reach::{first_answer, reach, stopped};
+use crate::bucket_dump::Listing;
 use crate::cli::RestoreArgs;
 use crate::exit_status::{Failure, Status};
 use crate::hasher::Hasher;
 use crate::hint::hinted;
 use crate::model::units::{ByteSize, Rate, first_few, human_duration};
 use crate::report::Report;
+use crate::retrieval::NAMED_MAX;
+use crate::retrieval::bring::{self, Bring, Proved};
+use crate::retrieval::directory::{Local, RestoreDir};
+use crate::retrieval::myloader;
+use crate::retrieval::plan::{Plan, Selection, Wanted};
 use crate::s3::StoreError;
 use crate::stop::Stop;
-
-/// Files that are named in a message at most.
-const NAMED_MAX: usize = 5;
 
 /// Restores a dump and says how to load it.
 pub async fn run(args: &RestoreArgs, report: &Report, stop: &Stop) -> Status {
@@ -43,7 +38,9 @@ async fn restore(args: &RestoreArgs, report: &Report) -> Result<Status, Failure>
     let began = Instant::now();
     let store = reach(&args.connection, &args.dump.bucket).await?;
     let prefix = chosen(&args.dump, &store).await?;
-    let plan = Plan::make(args, &store, &prefix).await?;
+    let listing = first_answer(&store, Listing::of(&store, &prefix).await)?;
+    let selection = Selection { tables: &args.tables, incomplete: args.incomplete };
+    let plan = Plan::make(&selection, &store, &prefix, listing).await?;
     let path = args.dir.clone();
     // On a thread of its own: what a killed run left behind may be large.
     let directory = tokio::task::spawn_blocking(move || RestoreDir::open(&path)).await.map_err(Failure::failed)?;

@@ -1,0 +1,158 @@
+//! FIFOs in place of data files, and which of them somebody opens to read.
+//!
+//! A FIFO cannot be opened for writing without waiting before somebody reads it (ENXIO): that tells which file is wanted
+//! now. 100,000 such questions take 0.36 s, so those that are likely are asked often, and all of them every two seconds.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::fs::{CWD, Mode, OFlags, mkfifoat, openat};
+use rustix::io::Errno;
+use tokio::sync::mpsc;
+
+/// Between two rounds of questions.
+const ROUND: Duration = Duration::from_millis(5);
+/// Rounds in which every FIFO is asked once.
+const SWEEP_ROUNDS: usize = 400;
+/// So many of those that were opened last are remembered.
+const RECENT_MAX: usize = 32;
+/// So many behind each of them are likely to be next.
+const LIKELY: usize = 4;
+/// What a pipe holds, in bytes, where the kernel allows it: the fewer times a reader waits, the better.
+const CAPACITY: usize = 1024 * 1024;
+
+/// FIFOs of a private directory, each under its number.
+#[derive(Debug)]
+pub struct Pipes {
+    directory: OwnedFd,
+    count: usize,
+}
+
+/// A FIFO that somebody reads.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its number.
+    pub number: usize,
+    /// Its writing end. Closing it says that all was written.
+    pub writer: OwnedFd,
+}
+
+/// The questions, on a thread of their own; they end when it is dropped.
+#[derive(Debug)]
+pub struct Watch {
+    is_over: Arc<AtomicBool>,
+    opened: mpsc::Receiver<io::Result<Opened>>,
+}
+
+/// What a FIFO of that number is called.
+pub fn name_of(number: usize) -> String {
+    format!("{number:06}")
+}
+
+impl Pipes {
+    /// Makes so many FIFOs in an empty directory.
+    pub fn make(directory: &Path, count: usize) -> io::Result<Self> {
+        let directory = openat(CWD, directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        for number in 0..count {
+            mkfifoat(&directory, name_of(number), Mode::RUSR | Mode::WUSR)?;
+        }
+        Ok(Self { directory, count })
+    }
+
+    /// Asks from now on which of them are read.
+    pub fn watch(self) -> io::Result<Watch> {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (sender, opened) = mpsc::channel(RECENT_MAX);
+        let mut asking = Asking::new(self, Arc::clone(&is_over), sender);
+        std::thread::Builder::new().name("pipes".to_owned()).spawn(move || asking.run())?;
+        Ok(Watch { is_over, opened })
+    }
+}
+
+impl Watch {
+    /// The next one that somebody reads; `None` when all were.
+    pub async fn next(&mut self) -> Option<io::Result<Opened>> {
+        self.opened.recv().await
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Asking {
+    pipes: Pipes,
+    is_over: Arc<AtomicBool>,
+    sender: mpsc::Sender<io::Result<Opened>>,
+    /// Whether each was opened.
+    is_opened: Vec<bool>,
+    left: usize,
+    recent: VecDeque<usize>,
+    /// Where the sweep goes on.
+    sweep: usize,
+}
+
+impl Asking {
+    fn new(pipes: Pipes, is_over: Arc<AtomicBool>, sender: mpsc::Sender<io::Result<Opened>>) -> Self {
+        let (is_opened, left) = (vec![false; pipes.count], pipes.count);
+        Self { pipes, is_over, sender, is_opened, left, recent: VecDeque::new(), sweep: 0 }
+    }
+
+    fn run(&mut self) {
+        while self.left > 0 && !self.is_over.load(Ordering::Relaxed) {
+            match self.round() {
+                Ok(0) => std::thread::sleep(ROUND),
+                // Whoever opened one may be about to open the next.
+                Ok(_) => {}
+                Err(error) => {
+                    let _ = self.sender.blocking_send(Err(error));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Asks the likely ones, and some of all; returns how many were opened.
+    fn round(&mut self) -> io::Result<usize> {
+        let count = self.pipes.count;
+        let likely: Vec<usize> = self.recent.iter().flat_map(|last| self.behind(*last)).collect();
+        let some = (0..count.div_ceil(SWEEP_ROUNDS).max(LIKELY).min(count)).map(|step| (self.sweep + step) % count);
+        let some: Vec<usize> = some.collect();
+        self.sweep = (self.sweep + some.len()) % count.max(1);
+        let mut opened = 0;
+        for number in likely.into_iter().chain(some) {
+            opened += usize::from(!self.is_opened[number] && self.ask(number)?);
+        }
+        Ok(opened)
+    }
+
+    fn behind(&self, last: usize) -> impl Iterator<Item = usize> + '_ {
+        (last + 1..self.pipes.count).filter(|number| !self.is_opened[*number]).take(LIKELY)
+    }
+
+    fn ask(&mut self, number: usize) -> io::Result<bool> {
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let writer = match openat(&self.pipes.directory, name_of(number), flags, Mode::empty()) {
+            Ok(writer) => writer,
+            Err(Errno::NXIO | Errno::INTR) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        let _ = rustix::pipe::fcntl_setpipe_size(&writer, CAPACITY);
+        self.is_opened[number] = true;
+        self.left -= 1;
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(number);
+        // Nobody takes it where all is over: then it is closed, and whoever reads it is dead.
+        let _ = self.sender.blocking_send(Ok(Opened { number, writer }));
+        Ok(true)
+    }
+}
