@@ -20,7 +20,7 @@ use std::path::Path;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, FromArgMatches, Subcommand};
 
-pub use after::{Choice, ChoiceArgs, DeleteArgs, EtagArgs, ListArgs, PruneArgs, RestoreArgs, VerifyArgs};
+pub use after::{Choice, ChoiceArgs, DeleteArgs, EtagArgs, ListArgs, LoadArgs, PruneArgs, RestoreArgs, VerifyArgs};
 pub use shared::{ConnectionArgs, LogFormat, OutputArgs};
 pub use upload::{DestinationArgs, DumpArgs, TransferArgs, UploadArgs};
 
@@ -66,6 +66,8 @@ pub enum Command {
     List(ListArgs),
     /// Download a dump, each file proved before it appears
     Restore(RestoreArgs),
+    /// Load a dump into a server with myloader, without a disk that holds it
+    Load(LoadArgs),
     /// Remove one dump from the bucket
     Delete(DeleteArgs),
     /// Remove old dumps by rules like --keep-daily 7
@@ -82,6 +84,7 @@ impl Command {
             Self::Verify(args) => &args.output,
             Self::List(args) => &args.output,
             Self::Restore(args) => &args.output,
+            Self::Load(args) => &args.output,
             Self::Delete(args) => &args.output,
             Self::Prune(args) => &args.output,
             Self::Etag(args) => &args.output,

@@ -1,5 +1,6 @@
 //! The options of what is done with a dump in the bucket.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -148,6 +149,45 @@ pub struct RestoreArgs {
     /// Files in transfer at once
     #[arg(long, value_name = "N", default_value = "4", value_parser = values::workers)]
     pub workers: usize,
+
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct LoadArgs {
+    #[command(flatten)]
+    pub dump: ChoiceArgs,
+
+    /// Only these, by their real names, with the schemas that they need: shop.orders, crm.*, `odd.db`.orders
+    #[arg(long, value_name = "DB.TABLE,...", value_delimiter = ',')]
+    pub tables: Vec<TablePattern>,
+
+    /// Load a dump that was never completed, too
+    #[arg(long)]
+    pub incomplete: bool,
+
+    /// Load what no known hash can prove, too
+    #[arg(long)]
+    pub unproved: bool,
+
+    /// Memory for what is fetched ahead
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    pub max_memory: ByteSize,
+
+    /// Requests at once
+    #[arg(long, value_name = "N", default_value = "8", value_parser = values::workers)]
+    pub workers: usize,
+
+    /// How long a store that is away is waited for
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = values::duration)]
+    pub retry_for: Duration,
+
+    /// myloader and its arguments, without -d
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
 
     #[command(flatten)]
     pub connection: ConnectionArgs,

@@ -4,6 +4,7 @@ pub mod choose;
 pub mod delete;
 pub mod etag;
 pub mod list;
+pub mod load;
 pub mod prune;
 pub mod reach;
 pub mod restore;
@@ -25,6 +26,7 @@ pub async fn run(command: &Command, report: &Report, stop: &Stop) -> Status {
         Command::Delete(args) => delete::run(args, report, stop).await,
         Command::Prune(args) => prune::run(args, report, stop).await,
         Command::Etag(args) => etag::run(args, report, stop).await,
+        Command::Load(args) => Box::pin(load::run(args, report, stop)).await,
         Command::Restore(args) => restore::run(args, report, stop).await,
     }
 }

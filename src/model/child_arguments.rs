@@ -16,7 +16,7 @@ use super::usage_error::UsageError;
 /// know the directory by itself.
 pub fn check_child_arguments(dir: &Path, command: &[OsString], current: &Path) -> Result<Vec<OsString>, UsageError> {
     let mut command = command.to_vec();
-    let Some(program) = position_of_mydumper(&command) else {
+    let Some(program) = position_of("mydumper", &command) else {
         return Ok(command);
     };
     let options = Options::read(&command[program + 1..]);
@@ -57,21 +57,26 @@ pub fn absolute(current: &Path, path: &Path) -> PathBuf {
 
 /// The mydumper in a command, wrappers looked through, and its arguments.
 pub fn mydumper_in(command: &[OsString]) -> Option<(&OsStr, &[OsString])> {
-    let program = position_of_mydumper(command)?;
+    program_in("mydumper", command)
+}
+
+/// A program in a command, wrappers looked through, and its arguments.
+pub fn program_in<'a>(name: &str, command: &'a [OsString]) -> Option<(&'a OsStr, &'a [OsString])> {
+    let program = position_of(name, command)?;
     Some((&command[program], &command[program + 1..]))
 }
 
 /// The program itself, or what a wrapper starts: the first `mydumper` that is followed by an option or by nothing.
 /// In `sudo -u mydumper mydumper -B shop` that is the second one.
-fn position_of_mydumper(command: &[OsString]) -> Option<usize> {
+pub(super) fn position_of(name: &str, command: &[OsString]) -> Option<usize> {
     let is_followed_by_options = |at: usize| command.get(at + 1).is_none_or(|next| next.as_bytes().starts_with(b"-"));
-    (0..command.len()).find(|at| is_mydumper(&command[*at]) && (*at == 0 || is_followed_by_options(*at)))
+    (0..command.len()).find(|at| is_called(name, &command[*at]) && (*at == 0 || is_followed_by_options(*at)))
 }
 
 /// `mydumper`, `/opt/mydumper/bin/mydumper`, `mydumper-1.0.1`; not `mydumper.sh`, whose arguments may mean anything.
-fn is_mydumper(argument: &OsStr) -> bool {
+fn is_called(program: &str, argument: &OsStr) -> bool {
     let name = Path::new(argument).file_name().map(OsStr::as_bytes).unwrap_or_default();
-    match name.strip_prefix(b"mydumper") {
+    match name.strip_prefix(program.as_bytes()) {
         Some(rest) => rest.iter().all(|byte| byte.is_ascii_digit() || b"-_.".contains(byte)),
         None => false,
     }

@@ -110,8 +110,27 @@ pub struct GivenOption<'a> {
     pub is_attached: bool,
 }
 
+/// How a program's options are written. GLib reads those of myloader, too.
+#[derive(Debug, Clone, Copy)]
+pub struct Syntax {
+    /// Letters that take the next argument as their value.
+    pub short_with_value: &'static [u8],
+    /// Long names that do.
+    pub long_with_value: &'static [&'static str],
+    /// The long names of the letters that are asked for.
+    pub long_names: &'static [(u8, &'static [u8])],
+}
+
+const MYDUMPER: Syntax =
+    Syntax { short_with_value: SHORT_WITH_VALUE, long_with_value: LONG_WITH_VALUE, long_names: &LONG_NAMES };
+
 /// The options among mydumper's arguments.
 pub fn options(arguments: &[OsString]) -> Vec<GivenOption<'_>> {
+    options_of(arguments, &MYDUMPER)
+}
+
+/// The options among the arguments of a program with that syntax.
+pub fn options_of<'a>(arguments: &'a [OsString], syntax: &Syntax) -> Vec<GivenOption<'a>> {
     let mut options = Vec::new();
     let mut rest = arguments.iter().map(OsString::as_os_str);
     while let Some(argument) = rest.next() {
@@ -120,13 +139,13 @@ pub fn options(arguments: &[OsString]) -> Vec<GivenOption<'_>> {
             break;
         }
         if let Some(long) = bytes.strip_prefix(b"--") {
-            options.push(long_option(argument, long, &mut rest));
+            options.push(long_option(argument, long, syntax, &mut rest));
         } else if let Some(letters) = bytes.strip_prefix(b"-") {
             // At most one of them can take a value, and it is always the next argument.
-            let takes_value = |letter: &u8| SHORT_WITH_VALUE.contains(letter);
+            let takes_value = |letter: &u8| syntax.short_with_value.contains(letter);
             let value = if letters.iter().any(takes_value) { rest.next() } else { None };
             options.extend(letters.iter().enumerate().map(|(at, letter)| GivenOption {
-                name: LONG_NAMES.iter().find(|(known, _)| known == letter).map_or(b"", |(_, name)| *name),
+                name: syntax.long_names.iter().find(|(known, _)| known == letter).map_or(b"", |(_, name)| *name),
                 value: value.filter(|_| takes_value(letter)),
                 argument,
                 is_attached: at == 0 && letters.len() > 1,
@@ -139,13 +158,14 @@ pub fn options(arguments: &[OsString]) -> Vec<GivenOption<'_>> {
 fn long_option<'a>(
     argument: &'a OsStr,
     option: &'a [u8],
+    syntax: &Syntax,
     rest: &mut impl Iterator<Item = &'a OsStr>,
 ) -> GivenOption<'a> {
     let (name, value) = match option.iter().position(|byte| *byte == b'=') {
         Some(at) => (&option[..at], Some(OsStr::from_bytes(&option[at + 1..]))),
         None => (option, None),
     };
-    let takes_next = value.is_none() && LONG_WITH_VALUE.iter().any(|known| known.as_bytes() == name);
+    let takes_next = value.is_none() && syntax.long_with_value.iter().any(|known| known.as_bytes() == name);
     let value = if takes_next { rest.next() } else { value };
     GivenOption { name, value, argument, is_attached: false }
 }

@@ -42,6 +42,8 @@ pub enum Local {
 pub struct RestoreDir {
     directory: Arc<DumpDir>,
     next: AtomicU64,
+    /// Whether it is to last through a power cut.
+    lasts: bool,
 }
 
 /// A file that is not proved yet. Dropped, it is gone.
@@ -74,9 +76,14 @@ impl RestoreDir {
             return Err(anyhow!("another mydumper2s3 works in '{}'", path.display()))
                 .hint("wait for it, or choose another directory");
         }
-        let directory = Self { directory: Arc::new(directory), next: AtomicU64::new(0) };
+        let directory = Self { directory: Arc::new(directory), next: AtomicU64::new(0), lasts: true };
         directory.remove_temporaries().context("cannot remove what a killed run left behind")?;
         Ok(directory)
+    }
+
+    /// The same for a directory that goes when we do: nothing need reach a disk.
+    pub fn open_private(path: &Path) -> anyhow::Result<Self> {
+        Ok(Self { lasts: false, ..Self::open(path)? })
     }
 
     pub fn path(&self) -> &Path {
@@ -163,7 +170,8 @@ impl RestoreDir {
     /// time, and so does what a large file leaves free that another one replaces.
     pub async fn accept(&self, temporary: Temporary, name: &FileName, overwrite: bool) -> io::Result<()> {
         let name = name.clone();
-        let accept = move || temporary.accept(name.as_str(), overwrite);
+        let lasts = self.lasts;
+        let accept = move || temporary.accept(name.as_str(), overwrite, lasts);
         tokio::task::spawn_blocking(accept).await.map_err(io::Error::other)?
     }
 
@@ -214,8 +222,10 @@ impl Temporary {
         self.file.as_ref().expect("it is there until this is dropped")
     }
 
-    fn accept(&self, name: &str, overwrite: bool) -> io::Result<()> {
-        self.file().sync_all()?;
+    fn accept(&self, name: &str, overwrite: bool, lasts: bool) -> io::Result<()> {
+        if lasts {
+            self.file().sync_all()?;
+        }
         let (directory, from) = (self.directory.descriptor(), self.name.as_str());
         if overwrite {
             return Ok(rustix::fs::renameat(&directory, from, &directory, name)?);

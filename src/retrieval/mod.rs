@@ -2,7 +2,10 @@
 
 pub mod bring;
 pub mod directory;
+pub mod memory;
 pub mod myloader;
+pub mod pieces;
+pub mod pipes;
 pub mod plan;
 
 /// Files that are named in a message at most.

@@ -129,7 +129,7 @@ impl Pieces {
                 _ => None,
             };
             let piece = piece(Arc::clone(&self.supply), Arc::clone(&self.object), part, expected, held);
-            self.coming.push_back(Coming(tokio::spawn(piece)));
+            self.coming.push_back(Coming(tokio::task::spawn_local(piece)));
             self.fetched += 1;
         }
     }

@@ -33,6 +33,25 @@ pub struct Wanted {
     pub listed: Listed,
     /// What the manifest says of it.
     pub record: Option<ObjectRecord>,
+    /// What it holds.
+    pub kind: FileKind,
+    /// Of which database and table, by their real names as far as these are known.
+    pub of: (Option<String>, Option<String>),
+}
+
+impl Wanted {
+    /// Whether it holds rows: then its place may be taken by a pipe.
+    pub fn is_data(&self) -> bool {
+        matches!(self.kind, FileKind::Data | FileKind::DataText)
+    }
+
+    /// `shop.orders`, or the file's own name where that is not known.
+    pub fn table(&self) -> String {
+        match &self.of {
+            (Some(database), Some(table)) => format!("{database}.{table}"),
+            _ => self.listed.name.to_string(),
+        }
+    }
 }
 
 /// A file of the dump, with its real names.
@@ -117,7 +136,7 @@ impl Plan {
     /// Finds the chosen files among the objects; returns what is wrong with those that cannot be had.
     fn take(&mut self, chosen: Vec<DumpFile>, listing: &mut Listing) -> Vec<String> {
         let mut damage = Vec::new();
-        for DumpFile { name, record, .. } in chosen {
+        for DumpFile { name, kind, database, table, record } in chosen {
             match listing.take(&name) {
                 // Of an incomplete dump there is none, and that was said already.
                 None if name.is_metadata() && self.incomplete.is_some() => {}
@@ -125,7 +144,7 @@ impl Plan {
                 Some(listed) if record.as_ref().is_some_and(|record| record.size != listed.size) => {
                     damage.push(format!("'{name}' has another size than at its upload"));
                 }
-                Some(listed) => self.wanted.push(Wanted { listed, record }),
+                Some(listed) => self.wanted.push(Wanted { listed, record, kind, of: (database, table) }),
             }
         }
         damage.sort();

@@ -24,6 +24,7 @@ mod large;
 mod left_out;
 mod list;
 mod listings;
+mod load;
 mod memory;
 mod outage;
 mod output;

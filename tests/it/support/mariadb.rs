@@ -46,6 +46,12 @@ impl MariaDb {
         SERVER.get_or_init(MariaDb::start)
     }
 
+    /// A second server, for what is loaded back: empty, and gone with the test process.
+    pub fn second() -> &'static MariaDb {
+        static SERVER: OnceLock<MariaDb> = OnceLock::new();
+        SERVER.get_or_init(MariaDb::start)
+    }
+
     /// A database that has one of everything, among it names that are hard on file names and keys, and a
     /// table `big` of about 260 bytes a row.
     #[track_caller]
@@ -98,6 +104,13 @@ impl MariaDb {
         // a job (seen in 3 of 250 runs without anything beside it).
         arguments.extend(["-t", "1", "-B", database, "-G", "-E", "-R"].map(OsString::from));
         arguments
+    }
+
+    /// A command line of myloader for this server.
+    pub fn myloader(&self) -> Vec<OsString> {
+        let mut line = vec![find_program("myloader", "MYLOADER").into_os_string()];
+        line.extend(self.connection());
+        line
     }
 
     /// Loads a dump into a database that need not exist yet.

@@ -1,0 +1,168 @@
+//! Feeds myloader: each file that it opens gets its bytes, and its end when all of them were proved and written.
+//!
+//! The end of a pipe says that the file is whole. So a pipe is closed only when it is; and whatever fails, myloader is
+//! killed and awaited first, and all pipes are closed after that.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::unix::pipe;
+use tokio::task::JoinSet;
+use tracing::debug;
+
+use crate::platform::Exit;
+use crate::program::Program;
+use crate::report::Progress;
+use crate::retrieval::pieces::{NoPiece, Pieces};
+use crate::retrieval::pipes::{Opened, Watch};
+use crate::s3::StoreError;
+use crate::stop::Stop;
+
+/// How long myloader may take to end by itself, and to say why, after it closed a file too early.
+const OWN_END: Duration = Duration::from_secs(10);
+/// How long what is left may take once myloader has ended: nobody reads any more.
+const AFTERWARDS: Duration = Duration::from_secs(5);
+
+/// Why a load failed; numbers are those of the files.
+#[derive(Debug)]
+pub enum Trouble {
+    /// We were told to stop.
+    Stopped(i32),
+    /// The store did not give a file.
+    Store(usize, StoreError),
+    /// A file in the bucket has other bytes.
+    Different(usize),
+    /// myloader closed a file before its end, and went on.
+    Unread(usize),
+    /// Something failed here.
+    Local(usize, io::Error),
+}
+
+/// What came of it.
+pub struct Fed {
+    /// How myloader ended, if that was its own doing.
+    pub end: Result<Exit, Trouble>,
+    /// Whether each file was written to its end.
+    pub is_done: Vec<bool>,
+}
+
+/// A load that is under way.
+pub struct Feeding {
+    program: Program,
+    watch: Watch,
+    /// Of each file, until it is opened.
+    pieces: Vec<Option<Pieces>>,
+    progress: Arc<Progress>,
+    /// A second hold on the pipe of each file that is being written: whatever becomes of its writer, it does not end.
+    open: Vec<Option<OwnedFd>>,
+    is_done: Vec<bool>,
+    writers: JoinSet<(usize, Result<(), Trouble>)>,
+}
+
+impl Feeding {
+    /// Begins with nothing opened.
+    pub fn new(program: Program, watch: Watch, pieces: Vec<Pieces>, progress: Arc<Progress>) -> Self {
+        let count = pieces.len();
+        Self {
+            program,
+            watch,
+            pieces: pieces.into_iter().map(Some).collect(),
+            progress,
+            open: (0..count).map(|_| None).collect(),
+            is_done: vec![false; count],
+            writers: JoinSet::new(),
+        }
+    }
+
+    /// Feeds until myloader ends, or something fails.
+    pub async fn run(mut self, stop: &Stop) -> Fed {
+        let end = match self.feed(stop).await {
+            Ok(exit) => Ok(exit),
+            Err(trouble) => self.end_loader(trouble).await,
+        };
+        // Here nobody reads any more: now pipes may close.
+        Fed { end, is_done: self.is_done }
+    }
+
+    async fn feed(&mut self, stop: &Stop) -> Result<Exit, Trouble> {
+        let mut all_opened = false;
+        let exit = loop {
+            tokio::select! {
+                opened = self.watch.next(), if !all_opened => match opened {
+                    Some(Ok(opened)) => self.begin(opened)?,
+                    Some(Err(error)) => return Err(Trouble::Local(usize::MAX, error)),
+                    None => all_opened = true,
+                },
+                Some(written) = self.writers.join_next() => self.end(written)?,
+                exit = self.program.wait() => break exit,
+                signal = stop.wait() => return Err(Trouble::Stopped(signal)),
+            }
+        };
+        // What was written last may not have been noted yet.
+        let rest = async {
+            while let Some(written) = self.writers.join_next().await {
+                if self.end(written).is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(AFTERWARDS, rest).await;
+        Ok(exit)
+    }
+
+    /// A file was opened: it gets its bytes from now on.
+    fn begin(&mut self, opened: Opened) -> Result<(), Trouble> {
+        let Opened { number, writer } = opened;
+        let Some(pieces) = self.pieces[number].take() else { return Ok(()) };
+        debug!(number, "a file was opened");
+        let held = writer.try_clone().map_err(|error| Trouble::Local(number, error))?;
+        self.open[number] = Some(held);
+        let progress = Arc::clone(&self.progress);
+        self.writers.spawn_local(async move { (number, write(number, writer, pieces, &progress).await) });
+        Ok(())
+    }
+
+    /// A writer has ended. Only after success is its pipe closed.
+    fn end(&mut self, written: Result<(usize, Result<(), Trouble>), tokio::task::JoinError>) -> Result<(), Trouble> {
+        let (number, result) = written.map_err(|error| Trouble::Local(usize::MAX, io::Error::other(error)))?;
+        result?;
+        self.open[number] = None;
+        self.is_done[number] = true;
+        self.progress.advance(1, 0);
+        Ok(())
+    }
+
+    /// Ends myloader before any pipe is closed. If it is ending by itself its own end tells more.
+    async fn end_loader(&mut self, trouble: Trouble) -> Result<Exit, Trouble> {
+        if matches!(trouble, Trouble::Unread(_))
+            && let Ok(exit) = tokio::time::timeout(OWN_END, self.program.wait()).await
+            && exit != Exit::Status(0)
+        {
+            return Ok(exit);
+        }
+        self.program.kill();
+        self.program.wait().await;
+        Err(trouble)
+    }
+}
+
+async fn write(number: usize, writer: OwnedFd, mut pieces: Pieces, progress: &Progress) -> Result<(), Trouble> {
+    let mut writer = pipe::Sender::from_owned_fd(writer).map_err(|error| Trouble::Local(number, error))?;
+    loop {
+        let piece = match pieces.next().await {
+            Ok(Some(piece)) => piece,
+            Ok(None) => return Ok(()),
+            Err(NoPiece::Store(error)) => return Err(Trouble::Store(number, error)),
+            Err(NoPiece::Different) => return Err(Trouble::Different(number)),
+            Err(NoPiece::Local(error)) => return Err(Trouble::Local(number, error)),
+        };
+        match writer.write_all(&piece.bytes).await {
+            Ok(()) => progress.advance(0, piece.bytes.len() as u64),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(Trouble::Unread(number)),
+            Err(error) => return Err(Trouble::Local(number, error)),
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! A dump into a server, without a disk that holds it: myloader reads each data file out of a pipe, and what goes in is
+//! proved before.
+
+mod feed;
+mod stage;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, anyhow};
+use futures_util::{StreamExt, TryStreamExt};
+use tokio::sync::Semaphore;
+use tracing::info;
+
+use self::feed::{Fed, Feeding, Trouble};
+use self::stage::Stage;
+use super::choose::chosen;
+use super::reach::{first_answer, reach, stopped};
+use crate::bucket_dump::Listing;
+use crate::cli::LoadArgs;
+use crate::exit_status::{Failure, Status};
+use crate::hasher::Hasher;
+use crate::hint::hinted;
+use crate::model::loader_command::LoaderCommand;
+use crate::model::object_key::Prefix;
+use crate::model::units::{ByteSize, Rate, first_few, human_duration};
+use crate::object_hash::KnownHash;
+use crate::platform::Exit;
+use crate::program::{AfterUs, Launch};
+use crate::report::Report;
+use crate::retrieval::NAMED_MAX;
+use crate::retrieval::bring::Bring;
+use crate::retrieval::memory::Memory;
+use crate::retrieval::pieces::{Pieces, Supply};
+use crate::retrieval::plan::{Plan, Selection, Wanted};
+use crate::s3::{ObjectRef, Store};
+use crate::stop::Stop;
+
+/// Loads a dump and says how that went.
+pub async fn run(args: &LoadArgs, report: &Report, stop: &Stop) -> Status {
+    load(args, report, stop).await.unwrap_or_else(|failure| super::fail(report, &failure))
+}
+
+async fn load(args: &LoadArgs, report: &Report, stop: &Stop) -> Result<Status, Failure> {
+    let began = Instant::now();
+    let command = LoaderCommand::parse(&args.command).map_err(|error| {
+        let hint = error.hint().to_owned();
+        Failure::usage(hinted(anyhow!("{error}"), hint))
+    })?;
+    let prepared = tokio::select! {
+        prepared = prepare(args, report) => prepared?,
+        signal = stop.wait() => return Err(stopped(signal, "nothing was loaded")),
+    };
+    let Prepared { plan, stage, supply, pieces } = prepared;
+    let data: Vec<&Wanted> = plan.wanted.iter().filter(|wanted| wanted.is_data()).collect();
+    let bytes: u64 = data.iter().map(|wanted| wanted.listed.size).sum();
+    let line = command.with_directory(&stage.dump());
+    let launch = Launch {
+        line: &line,
+        keep_aws_environment: false,
+        on_line: report.child_output_wanted(),
+        after_us: AfterUs::Dies,
+    };
+    let watch = stage.watch().map_err(|error| Failure::failed(anyhow!(error).context("cannot watch the pipes")))?;
+    let program = launch.start().map_err(Failure::usage)?.watch(|| ());
+    info!(pid = program.pid(), "started {}", args.command[0].to_string_lossy());
+    let progress = Arc::new(report.progress("loading", data.len(), bytes));
+    let fed = Feeding::new(program, watch, pieces, progress).run(stop).await;
+    drop(supply);
+    conclude(&data, fed)?;
+    let took = began.elapsed();
+    info!(
+        "loaded {} data files, {} in {}, {}",
+        data.len(),
+        ByteSize(bytes).human(),
+        human_duration(took),
+        Rate::of(bytes, took).human(),
+    );
+    plan.conclude()
+}
+
+/// All that can be done before myloader is started.
+struct Prepared {
+    plan: Plan,
+    stage: Stage,
+    supply: Arc<Supply>,
+    /// Of each data file, in the order of the pipes.
+    pieces: Vec<Pieces>,
+}
+
+async fn prepare(args: &LoadArgs, report: &Report) -> Result<Prepared, Failure> {
+    let store = reach(&args.connection, &args.dump.bucket).await?;
+    let prefix = chosen(&args.dump, &store).await?;
+    let listing = first_answer(&store, Listing::of(&store, &prefix).await)?;
+    store.wait_for(Instant::now(), args.retry_for);
+    let selection = Selection { tables: &args.tables, incomplete: args.incomplete };
+    let mut plan = Plan::make(&selection, &store, &prefix, listing).await?;
+    plan.wanted.sort_by(|one, other| one.listed.name.cmp(&other.listed.name));
+    let all: Vec<&Wanted> = plan.wanted.iter().collect();
+    plan.check_archived(&store, &prefix, &all, args.workers).await?;
+    let (data, files): (Vec<&Wanted>, Vec<&Wanted>) = all.into_iter().partition(|wanted| wanted.is_data());
+    let supply = Arc::new(Supply {
+        store: store.clone(),
+        memory: Memory::new(args.max_memory.0),
+        requests: Semaphore::new(args.workers),
+    });
+    let pieces = all_pieces(args, &supply, &prefix, &data).await?;
+    let stage = Stage::make(&data).map_err(Failure::failed)?;
+    place(args, report, &store, &prefix, &stage, &files, &plan).await?;
+    Ok(Prepared { plan, stage, supply, pieces })
+}
+
+/// How each data file will be proved. What cannot be is said now.
+async fn all_pieces(
+    args: &LoadArgs,
+    supply: &Arc<Supply>,
+    prefix: &Prefix,
+    data: &[&Wanted],
+) -> Result<Vec<Pieces>, Failure> {
+    let pieces = futures_util::stream::iter(data).map(async |wanted| {
+        let listed = &wanted.listed;
+        let key = format!("{}{}", prefix.directory(), listed.name);
+        let known = match wanted.record.as_ref().and_then(|record| KnownHash::of_record(record, listed.size)) {
+            Some(known) => known,
+            None => KnownHash::of_object(&supply.store, &key, listed).await?,
+        };
+        let object = ObjectRef { key, size: listed.size, etag: listed.etag.clone() };
+        Ok::<_, crate::s3::StoreError>((&listed.name, Pieces::of(supply, object, &known, args.unproved)))
+    });
+    let pieces: Vec<_> = pieces.buffered(args.workers).try_collect().await.map_err(Failure::failed)?;
+    let unproved: Vec<_> =
+        pieces.iter().filter(|(_, pieces)| pieces.is_none()).map(|(name, _)| format!("'{name}'")).collect();
+    if !unproved.is_empty() {
+        let count = unproved.len();
+        let error = anyhow!("{count} files have no hash that could prove them: {}", first_few(&unproved, NAMED_MAX));
+        return Err(Failure::failed(hinted(error, "--unproved loads them as they are")));
+    }
+    Ok(pieces.into_iter().filter_map(|(_, pieces)| pieces).collect())
+}
+
+/// Schema files and `metadata` are real files: they are small, and myloader reads them more than once.
+async fn place(
+    args: &LoadArgs,
+    report: &Report,
+    store: &Store,
+    prefix: &Prefix,
+    stage: &Stage,
+    files: &[&Wanted],
+    plan: &Plan,
+) -> Result<(), Failure> {
+    let directory = stage.directory().map_err(Failure::failed)?;
+    let bytes = files.iter().map(|wanted| wanted.listed.size).sum();
+    let bring = Bring {
+        store,
+        prefix,
+        directory: &directory,
+        workers: args.workers,
+        hasher: Hasher::new(args.workers),
+        requests: Semaphore::new(args.workers),
+        progress: Some(report.progress("fetching schemas", files.len(), bytes)),
+    };
+    let brought = futures_util::stream::iter(files).map(async |wanted| {
+        bring.bring(wanted).await.with_context(|| format!("cannot fetch '{}'", wanted.listed.name))
+    });
+    let () = brought.buffer_unordered(args.workers).try_for_each(async |_| Ok(())).await.map_err(Failure::failed)?;
+    if let Some(text) = plan.salvaged_metadata() {
+        directory.write_metadata(text.as_bytes()).context("cannot write metadata").map_err(Failure::failed)?;
+    }
+    Ok(())
+}
+
+/// Whether all of it is in the server; else why not, and what is incomplete there.
+fn conclude(data: &[&Wanted], fed: Fed) -> Result<(), Failure> {
+    let unread: Vec<_> = data.iter().zip(&fed.is_done).filter(|(_, done)| !**done).map(|(wanted, _)| *wanted).collect();
+    let name = |number: usize| data.get(number).map_or_else(String::new, |wanted| wanted.listed.name.to_string());
+    let (status, error) = match fed.end {
+        Ok(Exit::Status(0)) if unread.is_empty() => return Ok(()),
+        Ok(Exit::Status(0)) => {
+            let names: Vec<_> = unread.iter().map(|wanted| format!("'{}'", wanted.listed.name)).collect();
+            let error = anyhow!(
+                "myloader ended with status 0 and left {} files unread: {}",
+                names.len(),
+                first_few(&names, NAMED_MAX)
+            );
+            (Status::Failure, error)
+        }
+        Ok(Exit::Status(status)) => (Status::Failure, anyhow!("myloader ended with status {status}")),
+        Ok(Exit::Signal(signal)) => (Status::Failure, anyhow!("myloader was ended by signal {signal}")),
+        Err(Trouble::Stopped(signal)) => (Status::Signal(signal), anyhow!("stopped by signal {signal}")),
+        Err(Trouble::Different(number)) => {
+            let error = anyhow!("'{}' in the bucket is not what was uploaded", name(number));
+            (Status::Difference, error)
+        }
+        Err(Trouble::Store(number, error)) => {
+            (Status::Failure, anyhow::Error::new(error).context(format!("cannot fetch '{}'", name(number))))
+        }
+        Err(Trouble::Local(number, error)) => {
+            (Status::Failure, anyhow!(error).context(format!("cannot hand '{}' to myloader", name(number))))
+        }
+        Err(Trouble::Unread(number)) => (Status::Failure, anyhow!("myloader closed '{}' before its end", name(number))),
+    };
+    let error = hinted(error, what_is_incomplete(data, &fed.is_done));
+    Err(Failure { status, error })
+}
+
+fn what_is_incomplete(data: &[&Wanted], is_done: &[bool]) -> String {
+    let mut tables: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    for (wanted, done) in data.iter().zip(is_done) {
+        let (files, left) = tables.entry(wanted.table()).or_default();
+        *files += 1;
+        *left += usize::from(!done);
+    }
+    let total = tables.len();
+    tables.retain(|_, (_, left)| *left > 0);
+    let named: Vec<_> =
+        tables.iter().map(|(table, (files, left))| format!("{table} ({left} of {files} files missing)")).collect();
+    match named.len() {
+        0 => "the rows of all tables were handed over; what follows them (indexes, views, triggers) may be missing"
+            .to_owned(),
+        _ => format!(
+            "{} of {total} tables are not whole on the server: {}; drop them, or load them again with --tables",
+            named.len(),
+            first_few(&named, NAMED_MAX)
+        ),
+    }
+}

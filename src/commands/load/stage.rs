@@ -1,0 +1,56 @@
+//! What myloader is shown: a private directory with schema files and `metadata`, and a link to a pipe for each data file.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use tempfile::TempDir;
+
+use crate::retrieval::directory::RestoreDir;
+use crate::retrieval::pipes::{self, Pipes, Watch};
+use crate::retrieval::plan::Wanted;
+
+/// The dump, as myloader sees it.
+const DUMP: &str = "dump";
+/// The pipes. Elsewhere, since myloader 1.x takes no pipe for a file of a dump, and a link to one for one.
+const PIPES: &str = "pipes";
+
+/// The directories. They go when this is dropped.
+pub struct Stage {
+    root: TempDir,
+    count: usize,
+}
+
+impl Stage {
+    /// Makes them, with a link for each data file.
+    pub fn make(data: &[&Wanted]) -> anyhow::Result<Self> {
+        let place = std::env::temp_dir();
+        let private = std::fs::Permissions::from_mode(0o700);
+        let root = tempfile::Builder::new().prefix("mydumper2s3-load-").permissions(private).tempdir_in(&place);
+        let root = root.with_context(|| format!("cannot make a directory in '{}'", place.display()))?;
+        for name in [DUMP, PIPES] {
+            std::fs::create_dir(root.path().join(name)).context("cannot make a directory")?;
+        }
+        let stage = Self { root, count: data.len() };
+        for (number, wanted) in data.iter().enumerate() {
+            let pipe = stage.root.path().join(PIPES).join(pipes::name_of(number));
+            symlink(pipe, stage.dump().join(wanted.listed.name.as_str())).context("cannot make a link")?;
+        }
+        Ok(stage)
+    }
+
+    /// Where myloader finds the dump.
+    pub fn dump(&self) -> PathBuf {
+        self.root.path().join(DUMP)
+    }
+
+    /// The same, for files.
+    pub fn directory(&self) -> anyhow::Result<RestoreDir> {
+        RestoreDir::open_private(&self.dump())
+    }
+
+    /// Makes the pipes and looks who opens them.
+    pub fn watch(&self) -> std::io::Result<Watch> {
+        Pipes::make(&self.root.path().join(PIPES), self.count)?.watch()
+    }
+}
