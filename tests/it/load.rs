@@ -18,7 +18,7 @@ impl Story {
         MariaDb::shared().create_sample(database, rows);
         let story = Self { database, sandbox: Sandbox::new(), bucket };
         let upload = story.sandbox.mydumper2s3().upload_to(&story.bucket.endpoint).args(["--prefix", "dump"]);
-        let dump = upload.arg("--").arg(mydumper()).args(MariaDb::shared().mydumper_arguments(database));
+        let dump = with_real_programs(upload).arg("--").arg(mydumper()).args(MariaDb::shared().mydumper_arguments(database));
         dump.args(options).run().assert_status(0);
         std::fs::create_dir_all(story.sandbox.path("tmp")).expect("a directory");
         story
@@ -27,7 +27,7 @@ impl Story {
     fn load(&self) -> Program<'_> {
         let program = self.sandbox.mydumper2s3().arg("load").args(["--bucket", &self.bucket.endpoint.bucket]);
         let program = program.args(["--prefix", "dump"]).connect_to(&self.bucket.endpoint);
-        program.env("TMPDIR", self.sandbox.path("tmp"))
+        with_real_programs(program).env("TMPDIR", self.sandbox.path("tmp"))
     }
 
     fn assert_loaded(&self) {
@@ -44,6 +44,11 @@ impl Story {
             Some(made.path().join("dump"))
         })
     }
+}
+
+/// 1.x runs compressors: not the scripted ones that a sandbox has.
+fn with_real_programs(program: Program<'_>) -> Program<'_> {
+    program.env("PATH", std::env::var_os("PATH").unwrap_or_default())
 }
 
 #[test]
