@@ -18,7 +18,8 @@ impl Story {
         MariaDb::shared().create_sample(database, rows);
         let story = Self { database, sandbox: Sandbox::new(), bucket };
         let upload = story.sandbox.mydumper2s3().upload_to(&story.bucket.endpoint).args(["--prefix", "dump"]);
-        let dump = with_real_programs(upload).arg("--").arg(mydumper()).args(MariaDb::shared().mydumper_arguments(database));
+        let dump =
+            with_real_programs(upload).arg("--").arg(mydumper()).args(MariaDb::shared().mydumper_arguments(database));
         dump.args(options).run().assert_status(0);
         std::fs::create_dir_all(story.sandbox.path("tmp")).expect("a directory");
         story
