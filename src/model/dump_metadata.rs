@@ -81,6 +81,10 @@ pub struct TableSection {
     pub data_checksum: Option<String>,
 }
 
+/// What stands before the time of the start, and of the end.
+const STARTED: &str = "Started dump at:";
+const FINISHED: &str = "Finished dump at:";
+
 impl DumpMetadata {
     pub fn parse(bytes: &[u8]) -> Self {
         let text = String::from_utf8_lossy(bytes);
@@ -187,9 +191,9 @@ struct Parser {
 impl Parser {
     fn line(&mut self, line: &str) {
         let gtid_goes_on = std::mem::take(&mut self.gtid_goes_on);
-        if let Some((generation, moment)) = moment(line, "Started dump at:") {
+        if let Some((generation, moment)) = moment(line, STARTED) {
             self.start(generation, moment);
-        } else if let Some((generation, moment)) = moment(line, "Finished dump at:") {
+        } else if let Some((generation, moment)) = moment(line, FINISHED) {
             self.metadata.generation.get_or_insert(generation);
             self.metadata.finished = Some(moment.to_owned());
             self.block = Block::Nothing;
@@ -428,6 +432,36 @@ fn quoted_pair(section: &str) -> Option<(String, String, char)> {
     };
     let (database, table) = strict().or_else(loose)?;
     Some((database, table, quote))
+}
+
+/// The text without the sections of tables, and of databases, that are not wanted: a myloader that finds a section without
+/// files dies (0.16.9) or warns (0.21.4, 1.0.1). `is_wanted` gets the names of a section; a database's has no table.
+pub fn without_sections(text: &[u8], is_wanted: impl Fn(&str, Option<&str>) -> bool) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(text.len());
+    let mut is_kept = true;
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let shown = String::from_utf8_lossy(line);
+        if [STARTED, FINISHED].into_iter().any(|words| moment(&shown, words).is_some()) {
+            // These are of no section, though they stand behind some.
+            is_kept = true;
+        } else if let Some(section) = section_name(&shown) {
+            is_kept = match (quoted_pair(section), database_of(section)) {
+                (Some((database, table, _)), _) => is_wanted(&database, Some(&table)),
+                (None, Some(database)) => is_wanted(&database, None),
+                (None, None) => true,
+            };
+        }
+        if is_kept {
+            kept.extend_from_slice(line);
+        }
+    }
+    kept
+}
+
+/// The name in a section like ``[`shop`]``, which holds a database's checksums.
+fn database_of(section: &str) -> Option<String> {
+    let quote = section.chars().next().filter(|quote| matches!(quote, '`' | '"'))?;
+    quoted_identifier(section, quote).filter(|(_, rest)| rest.is_empty()).map(|(database, _)| database)
 }
 
 /// The identifier at the start of `text`, and what follows its closing quote.

@@ -343,3 +343,20 @@ fn piece() -> impl Strategy<Value = String> {
     ];
     prop_oneof![4 => proptest::sample::select(real.to_vec()).prop_map(str::to_owned), 1 => ".{0,5}"]
 }
+
+#[test]
+fn sections_of_what_is_not_wanted_are_left_out() {
+    let text = b"# Started dump at: 2026-11-22 09:08:21\n[config]\nquote-character = BACKTICK\n[source]\n# SOURCE_LOG_POS = 4\n\
+        [`shop`]\nschema_checksum = 1\n\n[`shop`.`a`]\nrows = 1\n\n[`shop`.`b``]`]\nrows = 2\n[`crm`]\nschema_checksum = 2\n\
+        [`crm`.`a`]\nrows = 3\n# Finished dump at: 2026-11-22 09:09:01\n";
+    let wanted = |database: &str, table: Option<&str>| database == "shop" && table != Some("a");
+    let kept = String::from_utf8(without_sections(text, wanted)).expect("text");
+    assert_eq!(
+        kept,
+        "# Started dump at: 2026-11-22 09:08:21\n[config]\nquote-character = BACKTICK\n[source]\n# SOURCE_LOG_POS = 4\n\
+         [`shop`]\nschema_checksum = 1\n\n[`shop`.`b``]`]\nrows = 2\n# Finished dump at: 2026-11-22 09:09:01\n"
+    );
+    assert_eq!(without_sections(text, |_, _| true), text);
+    let free_text = b"Started dump at: 2026-11-22 09:08:21\nSHOW MASTER STATUS:\n\tLog: a\n\nFinished dump at: 2026-11-22 09:09:01\n";
+    assert_eq!(without_sections(free_text, |_, _| false), free_text);
+}

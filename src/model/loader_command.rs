@@ -12,7 +12,7 @@ const THREADS: u32 = 4;
 
 /// myloader's options, of 0.10.1 to 1.0.1 (`GOptionEntry` tables in `myloader.c` and `myloader_arguments.c`).
 const MYLOADER: Syntax = Syntax {
-    short_with_value: b"BLOPSTdhopqrstuvx",
+    short_with_value: b"BLOPSTdhpqrstuvx",
     long_with_value: &[
         "ca",
         "capath",
@@ -72,6 +72,7 @@ const MYLOADER: Syntax = Syntax {
     ],
     long_names: &[
         (b'B', b"database"),
+        (b'L', b"logfile"),
         (b'O', b"omit-from-file"),
         (b'P', b"port"),
         (b'S', b"socket"),
@@ -85,6 +86,7 @@ const MYLOADER: Syntax = Syntax {
         (b's', b"source-db"),
         (b't', b"threads"),
         (b'u', b"user"),
+        (b'v', b"verbose"),
         (b'x', b"regex"),
     ],
 };
@@ -112,6 +114,10 @@ impl LoaderCommand {
                 b"stream" | b"fifodir" => {
                     let name = String::from_utf8_lossy(option.name);
                     return refuse(&format!("myloader's --{name} cannot be had here"), "leave it away");
+                }
+                b"logfile" => return refuse("myloader's errors must be seen here", "leave --logfile away"),
+                b"verbose" if option.value.is_some_and(|value| value == "0") => {
+                    return refuse("myloader's errors must be seen here", "leave `-v 0` away");
                 }
                 b"resume" => {
                     let hint = "leave it away: a load begins anew, and --tables chooses what is missing";

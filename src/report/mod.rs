@@ -184,22 +184,25 @@ impl Report {
     /// Elsewhere mydumper had better write by itself.
     pub fn child_output_wanted(&self) -> Option<OnLine> {
         let wanted = self.has_live_line || self.style == LineStyle::Json || self.sink().is_quiet();
+        wanted.then(|| self.takes_child_output("mydumper"))
+    }
+
+    /// What takes the lines of a program of that name.
+    pub fn takes_child_output(&self, program: &'static str) -> OnLine {
         let report = self.clone();
-        wanted.then(|| -> OnLine {
-            Arc::new(move |line, is_stderr| {
-                report.child_output(line, if is_stderr { Stream::Stderr } else { Stream::Stdout });
-            })
+        Arc::new(move |line, is_stderr| {
+            report.child_output(program, line, if is_stderr { Stream::Stderr } else { Stream::Stdout });
         })
     }
 
-    /// A line that mydumper wrote, without its newline: passed on byte for byte, above the live line.
+    /// A line that a program of ours wrote, without its newline: passed on byte for byte, above the live line.
     /// In JSON it becomes an object, so that each line stays one.
-    pub fn child_output(&self, line: &[u8], stream: Stream) {
+    pub fn child_output(&self, program: &str, line: &[u8], stream: Stream) {
         if self.style != LineStyle::Json {
             return self.sink().line(stream, Weight::Log, line);
         }
         let fields = vec![
-            ("event", "mydumper".into()),
+            ("event", program.into()),
             ("stream", if stream == Stream::Stdout { "stdout" } else { "stderr" }.into()),
             ("message", String::from_utf8_lossy(line).into()),
         ];

@@ -78,8 +78,8 @@ fn summary() -> Summary {
 fn run_everything(output: &Output) {
     output.log(|| tracing::info!("phase"));
     output.report.status(&Status { phase: "uploading", ..Status::default() });
-    output.report.child_output(b"child \xff", Stream::Stdout);
-    output.report.child_output(b"child error", Stream::Stderr);
+    output.report.child_output("mydumper", b"child \xff", Stream::Stdout);
+    output.report.child_output("mydumper", b"child error", Stream::Stderr);
     output.report.summary(&summary());
 }
 
@@ -102,8 +102,8 @@ fn off_a_terminal_status_lines_need_verbose_and_come_every_ten_seconds() {
 #[test]
 fn the_childs_output_passes_through_byte_for_byte() {
     let output = Output::new(OutputSettings::default());
-    output.report.child_output(b"** Message: \x1b[1mx", Stream::Stdout);
-    output.report.child_output(b"y", Stream::Stderr);
+    output.report.child_output("mydumper", b"** Message: \x1b[1mx", Stream::Stdout);
+    output.report.child_output("mydumper", b"y", Stream::Stderr);
     assert_eq!(output.stdout(), "** Message: \x1b[1mx\n");
     assert_eq!(output.stderr(), "y\n");
 }

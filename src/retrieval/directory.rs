@@ -183,6 +183,13 @@ impl RestoreDir {
         }
     }
 
+    /// A small file that stands there, as a whole.
+    pub fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.directory.open_file(name)?.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Writes a `metadata` that is no object.
     pub fn write_metadata(&self, text: &[u8]) -> io::Result<()> {
         let temporary = self.create()?;

@@ -205,6 +205,23 @@ impl Plan {
         self.metadata.clone().or_else(salvaged)?.generation
     }
 
+    /// The sections of `metadata` that are of something wanted, by real names and by those in file names: versions differ.
+    /// A database's has no table.
+    pub fn sections(&self) -> HashSet<(String, Option<String>)> {
+        let known = KnownNames::new(self.metadata.as_ref(), self.of_dump.iter().map(FileName::as_str));
+        let mut sections = HashSet::new();
+        for wanted in &self.wanted {
+            let parts = NameParts::parse(wanted.listed.name.as_str(), &known);
+            let (database, table) = &wanted.of;
+            for (database, table) in [(database.as_deref(), table.as_deref()), (parts.database, parts.file_table)] {
+                let Some(database) = database else { continue };
+                sections.insert((database.to_owned(), None));
+                sections.extend(table.map(|table| (database.to_owned(), Some(table.to_owned()))));
+            }
+        }
+        sections
+    }
+
     /// Of an incomplete dump: what its `metadata` would have been. myloader loads nothing without one.
     pub fn salvaged_metadata(&self) -> Option<&str> {
         let has_metadata = self.wanted.iter().any(|wanted| wanted.listed.name.is_metadata());

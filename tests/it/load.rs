@@ -1,50 +1,22 @@
-//! A dump into a server without a disk that holds it: real MariaDB, mydumper, myloader and SeaweedFS.
+//! A dump into a server without a disk that holds it: real MariaDB, mydumper and myloader.
 
-use crate::support::bucket::Bucket;
+use std::path::PathBuf;
+
+use rustix::process::Signal;
+
 use crate::support::mariadb::{MariaDb, mydumper};
-use crate::support::sandbox::{PeakLocalBytes, Program, Sandbox, eventually_some};
+use crate::support::s3_server::{ACCESS_KEY, BUCKET, Fault, Operation, S3Server, SECRET_KEY};
+use crate::support::sandbox::{Endpoint, PeakLocalBytes, Program, Sandbox, eventually, eventually_some};
 use crate::support::seaweedfs::SeaweedFs;
 
-/// A dump of a database of its own in a bucket of its own.
+/// So many rows of the large table are more than one part of the smallest size, in one file.
+const ROWS: u32 = 40_000;
+
+/// A dump of a database of its own in the bucket, and the second server to load it into.
 struct Story {
     database: &'static str,
     sandbox: Sandbox,
-    bucket: Bucket,
-}
-
-impl Story {
-    fn new(database: &'static str, rows: u32, options: &[&str]) -> Self {
-        let bucket = SeaweedFs::shared().bucket(&format!("load-{}", database.replace('_', "-")));
-        MariaDb::shared().create_sample(database, rows);
-        let story = Self { database, sandbox: Sandbox::new(), bucket };
-        let upload = story.sandbox.mydumper2s3().upload_to(&story.bucket.endpoint).args(["--prefix", "dump"]);
-        let dump =
-            with_real_programs(upload).arg("--").arg(mydumper()).args(MariaDb::shared().mydumper_arguments(database));
-        dump.args(options).run().assert_status(0);
-        std::fs::create_dir_all(story.sandbox.path("tmp")).expect("a directory");
-        story
-    }
-
-    fn load(&self) -> Program<'_> {
-        let program = self.sandbox.mydumper2s3().arg("load").args(["--bucket", &self.bucket.endpoint.bucket]);
-        let program = program.args(["--prefix", "dump"]).connect_to(&self.bucket.endpoint);
-        with_real_programs(program).env("TMPDIR", self.sandbox.path("tmp"))
-    }
-
-    fn assert_loaded(&self) {
-        let (here, there) = (MariaDb::shared(), MariaDb::second());
-        assert_eq!(there.checksums(self.database), here.checksums(self.database));
-        assert_eq!(there.programs(self.database), here.programs(self.database));
-        assert_eq!(std::fs::read_dir(self.sandbox.path("tmp")).expect("a directory").count(), 0, "nothing is left");
-    }
-
-    /// Where myloader looks, once that is there.
-    fn stage(&self) -> std::path::PathBuf {
-        eventually_some("a directory for myloader", || {
-            let made = std::fs::read_dir(self.sandbox.path("tmp")).expect("a directory").flatten().next()?;
-            Some(made.path().join("dump"))
-        })
-    }
+    endpoint: Endpoint,
 }
 
 /// 1.x runs compressors: not the scripted ones that a sandbox has.
@@ -52,10 +24,69 @@ fn with_real_programs(program: Program<'_>) -> Program<'_> {
     program.env("PATH", std::env::var_os("PATH").unwrap_or_default())
 }
 
+/// The strict server, as an endpoint.
+fn endpoint_of(server: &S3Server) -> Endpoint {
+    Endpoint {
+        url: server.endpoint(),
+        bucket: BUCKET.to_owned(),
+        access_key: ACCESS_KEY.to_owned(),
+        secret_key: SECRET_KEY.to_owned(),
+    }
+}
+
+impl Story {
+    fn new(endpoint: Endpoint, database: &'static str, options: &[&str]) -> Self {
+        MariaDb::shared().create_sample(database, ROWS);
+        let story = Self { database, sandbox: Sandbox::new(), endpoint };
+        let upload = story.sandbox.mydumper2s3().upload_to(&story.endpoint).args(["--prefix", "dump"]);
+        let upload = with_real_programs(upload.args(["--part-size", "5MiB"])).arg("--").arg(mydumper());
+        upload.args(MariaDb::shared().mydumper_arguments(database)).args(options).run().assert_status(0);
+        std::fs::create_dir_all(story.sandbox.path("tmp")).expect("a directory");
+        story
+    }
+
+    fn load(&self) -> Program<'_> {
+        let program = self.sandbox.mydumper2s3().arg("load").args(["--bucket", &self.endpoint.bucket]);
+        let program = program.args(["--prefix", "dump"]).connect_to(&self.endpoint);
+        with_real_programs(program).env("TMPDIR", self.sandbox.path("tmp"))
+    }
+
+    fn load_all(&self) -> Program<'_> {
+        self.load().arg("--").args(MariaDb::second().myloader())
+    }
+
+    fn assert_loaded(&self) {
+        let (here, there) = (MariaDb::shared(), MariaDb::second());
+        assert_eq!(there.checksums(self.database), here.checksums(self.database));
+        assert_eq!(there.programs(self.database), here.programs(self.database));
+        self.assert_nothing_is_left();
+    }
+
+    fn assert_nothing_is_left(&self) {
+        let tmp = self.sandbox.path("tmp");
+        let left: Vec<_> = std::fs::read_dir(&tmp).expect("a directory").flatten().map(|entry| entry.path()).collect();
+        assert_eq!(left, [] as [PathBuf; 0]);
+        let tmp = tmp.display().to_string();
+        let is_of_this = |line: &Vec<u8>| String::from_utf8_lossy(line).contains(&tmp);
+        let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+        let lines: Vec<_> = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok()).collect();
+        assert!(!lines.iter().any(is_of_this), "a process is left");
+    }
+
+    /// Where myloader looks, once that is there.
+    fn stage(&self) -> PathBuf {
+        eventually_some("a directory for myloader", || {
+            let made = std::fs::read_dir(self.sandbox.path("tmp")).expect("a directory").flatten().next()?;
+            Some(made.path().join("dump"))
+        })
+    }
+}
+
 #[test]
 fn a_dump_is_loaded_and_no_disk_holds_it() {
-    let story = Story::new("load_plain", 80_000, &[]);
-    let run = story.load().arg("--").args(MariaDb::second().myloader()).start();
+    let bucket = SeaweedFs::shared().bucket("load-plain");
+    let story = Story::new(bucket.endpoint.clone(), "load_plain", &[]);
+    let run = story.load_all().start();
     let disk = PeakLocalBytes::watch(story.stage());
     run.finish().assert_status(0).assert_says("loaded");
     story.assert_loaded();
@@ -65,7 +96,108 @@ fn a_dump_is_loaded_and_no_disk_holds_it() {
 
 #[test]
 fn a_compressed_dump_is_loaded() {
-    let story = Story::new("load_compressed", 20_000, &["-c"]);
-    story.load().arg("--").args(MariaDb::second().myloader()).run().assert_status(0);
+    let server = S3Server::start();
+    let story = Story::new(endpoint_of(&server), "load_compressed", &["-c"]);
+    story.load_all().run().assert_status(0);
     story.assert_loaded();
+}
+
+#[test]
+fn tables_that_were_asked_for_are_loaded_alone() {
+    let server = S3Server::start();
+    let story = Story::new(endpoint_of(&server), "load_tables", &[]);
+    let tables = "load_tables.small,`load_tables`.`dotted.name`";
+    let load = story.load().args(["--tables", tables]).arg("--").args(MariaDb::second().myloader());
+    load.run().assert_status(0).assert_does_not_say("WARNING");
+    let (all, loaded) = (MariaDb::shared().checksums(story.database), MariaDb::second().checksums(story.database));
+    assert_eq!(loaded.keys().collect::<Vec<_>>(), ["dotted.name", "small"]);
+    assert!(loaded.iter().all(|(table, sum)| all[table] == *sum), "{loaded:?}");
+    story.assert_nothing_is_left();
+}
+
+/// "Each part is proved against the manifest before a byte of it goes in."
+#[test]
+fn a_byte_that_differs_in_the_bucket_ends_the_load_and_names_the_table() {
+    let server = S3Server::start();
+    let story = Story::new(endpoint_of(&server), "load_changed", &[]);
+    let key = server.keys(BUCKET).into_iter().find(|key| key.contains(".big.") && !key.contains("schema"));
+    server.corrupt(BUCKET, &key.expect("the rows of the large table"));
+    let finished = story.load_all().run().assert_status(4).assert_says("is not what was uploaded");
+    finished.assert_says("load_changed.big (").assert_does_not_say("loaded ");
+    story.assert_nothing_is_left();
+    let rows = MariaDb::second().sql("SELECT COUNT(*) FROM load_changed.big");
+    assert!(rows.trim().parse::<u32>().expect("a number") < ROWS, "{rows}");
+}
+
+#[test]
+fn an_outage_is_waited_out_while_myloader_waits() {
+    let server = S3Server::start();
+    let story = Story::new(endpoint_of(&server), "load_outage", &[]);
+    let is_data = |key: &str| key.contains(".big.") && !key.contains("schema");
+    let fault = Fault::answer(503, "SlowDown").on(Operation::GetObject).key_where(is_data);
+    let away = server.inject(fault);
+    let mut run = story.load_all().start();
+    run.wait_for_line("cannot be used");
+    away.clear();
+    run.finish().assert_status(0).assert_says("the store is back");
+    story.assert_loaded();
+}
+
+#[test]
+fn a_store_that_stays_away_ends_the_load() {
+    let server = S3Server::start();
+    let story = Story::new(endpoint_of(&server), "load_away", &[]);
+    let is_data = |key: &str| key.contains(".big.") && !key.contains("schema");
+    server.inject(Fault::answer(503, "SlowDown").on(Operation::GetObject).key_where(is_data));
+    let load = story.load().args(["--retry-for", "1s"]).arg("--").args(MariaDb::second().myloader());
+    load.run().assert_status(1).assert_says("cannot fetch 'load_away.big").assert_says("load_away.big (");
+    story.assert_nothing_is_left();
+}
+
+#[test]
+fn a_signal_ends_myloader_before_any_file_ends() {
+    let server = S3Server::start();
+    let story = Story::new(endpoint_of(&server), "load_signal", &[]);
+    let is_data = |key: &str| key.contains(".big.") && !key.contains("schema");
+    let held = server.inject(Fault::hold().on(Operation::GetObject).key_where(is_data));
+    let run = story.load_all().start();
+    held.wait_for_hits(1);
+    run.signal(Signal::TERM);
+    let finished = run.finish().assert_status(128 + 15).assert_says("load_signal.big (");
+    held.clear();
+    finished.assert_does_not_say("loaded ");
+    story.assert_nothing_is_left();
+}
+
+/// Without us the pipes end, and their ends would say that the files are whole.
+#[test]
+fn myloader_does_not_outlive_us() {
+    let server = S3Server::start();
+    let story = Story::new(endpoint_of(&server), "load_killed", &[]);
+    let is_data = |key: &str| key.contains(".big.") && !key.contains("schema");
+    let held = server.inject(Fault::hold().on(Operation::GetObject).key_where(is_data));
+    let run = story.load_all().start();
+    held.wait_for_hits(1);
+    let stage = story.stage().display().to_string();
+    run.kill();
+    let is_loading = || {
+        let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+        let mut lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+        lines.any(|line| String::from_utf8_lossy(&line).contains(&stage))
+    };
+    eventually("myloader is gone", || !is_loading());
+}
+
+/// 0.10.1 ends with 0 whatever becomes of a statement: its words count.
+#[test]
+fn a_row_that_cannot_be_loaded_is_a_failure() {
+    let server = S3Server::start();
+    let story = Story::new(endpoint_of(&server), "load_duplicate", &[]);
+    MariaDb::second().sql(
+        "CREATE DATABASE load_duplicate; USE load_duplicate;
+         CREATE TABLE small (id INT PRIMARY KEY, at DATETIME(6), price DECIMAL(10,2), raw VARBINARY(20));
+         INSERT INTO small VALUES (2, NULL, NULL, NULL)",
+    );
+    story.load_all().run().assert_status(1).assert_says("myloader");
+    story.assert_nothing_is_left();
 }

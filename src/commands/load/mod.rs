@@ -1,10 +1,11 @@
 //! A dump into a server, without a disk that holds it: myloader reads each data file out of a pipe, and what goes in is
 //! proved before.
 
+mod complaints;
 mod feed;
 mod stage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::Semaphore;
 use tracing::info;
 
+use self::complaints::{Complaints, Listener};
 use self::feed::{Fed, Feeding, Trouble};
 use self::stage::Stage;
 use super::choose::chosen;
@@ -22,6 +24,8 @@ use crate::cli::LoadArgs;
 use crate::exit_status::{Failure, Status};
 use crate::hasher::Hasher;
 use crate::hint::hinted;
+use crate::model::dump_metadata::without_sections;
+use crate::model::file_name::METADATA;
 use crate::model::loader_command::LoaderCommand;
 use crate::model::object_key::Prefix;
 use crate::model::units::{ByteSize, Rate, first_few, human_duration};
@@ -31,6 +35,7 @@ use crate::program::{AfterUs, Launch};
 use crate::report::Report;
 use crate::retrieval::NAMED_MAX;
 use crate::retrieval::bring::Bring;
+use crate::retrieval::directory::RestoreDir;
 use crate::retrieval::memory::Memory;
 use crate::retrieval::pieces::{Pieces, Supply};
 use crate::retrieval::plan::{Plan, Selection, Wanted};
@@ -56,10 +61,11 @@ async fn load(args: &LoadArgs, report: &Report, stop: &Stop) -> Result<Status, F
     let data: Vec<&Wanted> = plan.wanted.iter().filter(|wanted| wanted.is_data()).collect();
     let bytes: u64 = data.iter().map(|wanted| wanted.listed.size).sum();
     let line = command.with_directory(&stage.dump());
+    let listener = Listener::default();
     let launch = Launch {
         line: &line,
         keep_aws_environment: false,
-        on_line: report.child_output_wanted(),
+        on_line: Some(listener.before(report.takes_child_output("myloader"))),
         after_us: AfterUs::Dies,
     };
     let watch = stage.watch().map_err(|error| Failure::failed(anyhow!(error).context("cannot watch the pipes")))?;
@@ -68,7 +74,7 @@ async fn load(args: &LoadArgs, report: &Report, stop: &Stop) -> Result<Status, F
     let progress = Arc::new(report.progress("loading", data.len(), bytes));
     let fed = Feeding::new(program, watch, pieces, progress).run(stop).await;
     drop(supply);
-    conclude(&data, fed)?;
+    conclude(&data, fed, &listener.heard())?;
     let took = began.elapsed();
     info!(
         "loaded {} data files, {} in {}, {}",
@@ -164,18 +170,39 @@ async fn place(
         bring.bring(wanted).await.with_context(|| format!("cannot fetch '{}'", wanted.listed.name))
     });
     let () = brought.buffer_unordered(args.workers).try_for_each(async |_| Ok(())).await.map_err(Failure::failed)?;
-    if let Some(text) = plan.salvaged_metadata() {
-        directory.write_metadata(text.as_bytes()).context("cannot write metadata").map_err(Failure::failed)?;
+    let sections = if args.tables.is_empty() { None } else { Some(plan.sections()) };
+    write_metadata(&directory, plan, sections.as_ref()).context("cannot write metadata").map_err(Failure::failed)
+}
+
+/// `metadata` says what there is. What is not loaded is not in it; a dump that was never completed gets one.
+fn write_metadata(
+    directory: &RestoreDir,
+    plan: &Plan,
+    sections: Option<&HashSet<(String, Option<String>)>>,
+) -> std::io::Result<()> {
+    let mut text = match plan.salvaged_metadata() {
+        Some(text) => text.as_bytes().to_vec(),
+        None if sections.is_some() => directory.read(METADATA)?,
+        None => return Ok(()),
+    };
+    if let Some(sections) = sections {
+        let is_wanted =
+            |database: &str, table: Option<&str>| sections.contains(&(database.to_owned(), table.map(str::to_owned)));
+        text = without_sections(&text, is_wanted);
     }
-    Ok(())
+    directory.write_metadata(&text)
 }
 
 /// Whether all of it is in the server; else why not, and what is incomplete there.
-fn conclude(data: &[&Wanted], fed: Fed) -> Result<(), Failure> {
+fn conclude(data: &[&Wanted], fed: Fed, complaints: &Complaints) -> Result<(), Failure> {
     let unread: Vec<_> = data.iter().zip(&fed.is_done).filter(|(_, done)| !**done).map(|(wanted, _)| *wanted).collect();
     let name = |number: usize| data.get(number).map_or_else(String::new, |wanted| wanted.listed.name.to_string());
     let (status, error) = match fed.end {
-        Ok(Exit::Status(0)) if unread.is_empty() => return Ok(()),
+        Ok(Exit::Status(0)) if unread.is_empty() && complaints.count == 0 => return Ok(()),
+        Ok(Exit::Status(0)) if unread.is_empty() => {
+            let (count, what) = (complaints.count, first_few(&complaints.kept, NAMED_MAX));
+            (Status::Failure, anyhow!("myloader ended with status 0 and reported {count} errors: {what}"))
+        }
         Ok(Exit::Status(0)) => {
             let names: Vec<_> = unread.iter().map(|wanted| format!("'{}'", wanted.listed.name)).collect();
             let error = anyhow!(
