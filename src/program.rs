@@ -36,9 +36,10 @@ const SECRETS: [&str; 9] = [
     "AWS_WEB_IDENTITY_TOKEN_FILE",
 ];
 
-/// Takes what opens our buckets out of what a program inherits.
-pub fn without_secrets(command: &mut std::process::Command) {
-    for name in SECRETS {
+/// What a program inherits: the environment as we were given it, and what opens our buckets only where that is wished.
+pub fn give_environment(command: &mut std::process::Command, with_access: bool) {
+    platform::environment_as_given(command);
+    for name in SECRETS.iter().filter(|_| !with_access) {
         command.env_remove(name);
     }
 }
@@ -83,9 +84,7 @@ impl Launch<'_> {
     pub fn start(self) -> anyhow::Result<Launched> {
         let (name, arguments) = self.line.split_first().context("no command to start")?;
         let mut command = Command::new(name);
-        if !self.keep_aws_environment {
-            without_secrets(command.as_std_mut());
-        }
+        give_environment(command.as_std_mut(), self.keep_aws_environment);
         command.args(arguments).stdin(Stdio::null());
         platform::own_session(&mut command);
         if self.after_us == AfterUs::Dies {

@@ -21,7 +21,7 @@ use super::child::Child;
 use super::kinship::{ancestors, descendants};
 use super::writer::Writer;
 use crate::platform;
-use crate::program::without_secrets;
+use crate::program::give_environment;
 
 /// The first argument that makes this program the helper; the second one is a number of seconds.
 pub const HELPER_ARGUMENT: &str = "--wake-when-the-pipe-breaks";
@@ -108,7 +108,7 @@ impl Reins {
         // By its path in /proc the program is the same even after an upgrade replaced the file.
         let program = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
         let mut helper = Command::new(program);
-        without_secrets(&mut helper);
+        give_environment(&mut helper, false);
         let mut helper = helper
             .args([HELPER_ARGUMENT, &(longest + MARGIN).as_secs().to_string()])
             .stdin(Stdio::piped())

@@ -2,9 +2,11 @@
 //!
 //! Linux tells all of it. Elsewhere nothing is known, and then a dump is taken only after it has ended.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -29,15 +31,30 @@ pub enum Lease {
     Unsupported,
 }
 
-/// Sets a variable of the environment, or takes it out. Only for the very beginning.
+/// What [`set_variable`] changed, as it was.
+static AS_GIVEN: Mutex<Vec<(String, Option<OsString>)>> = Mutex::new(Vec::new());
+
+/// Sets a variable of our environment, or takes it out. Only for the very beginning, and each only once.
 #[allow(unsafe_code, reason = "the environment can be changed in no other way")]
 pub fn set_variable(name: &str, value: Option<&OsStr>) {
+    let before = (name.to_owned(), std::env::var_os(name));
+    AS_GIVEN.lock().unwrap_or_else(PoisonError::into_inner).push(before);
     // SAFETY: called first in `main`, when there is no other thread that could read the environment meanwhile.
     unsafe {
         match value {
             Some(value) => std::env::set_var(name, value),
             None => std::env::remove_var(name),
         }
+    }
+}
+
+/// Gives a program that we start for somebody the environment that we were given: what we changed is for us alone.
+pub fn environment_as_given(command: &mut Command) {
+    for (name, value) in AS_GIVEN.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
     }
 }
 

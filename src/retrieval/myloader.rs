@@ -7,6 +7,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use crate::model::dump_metadata::Generation;
+use crate::program::give_environment;
 
 /// How long a program may take to say its version.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,6 +35,7 @@ pub async fn warn_of_generations(dump: Option<Generation>) {
 /// The version of the myloader that the shell would find.
 async fn major_version() -> Option<u64> {
     let mut command = tokio::process::Command::new("myloader");
+    give_environment(command.as_std_mut(), false);
     command.arg("--version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(VERSION_TIMEOUT, command.output()).await.ok()?.ok()?;
     major_of(&String::from_utf8_lossy(&output.stdout))

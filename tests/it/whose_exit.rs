@@ -311,6 +311,35 @@ fn the_child_and_the_helper_inherit_no_access_to_the_store() {
     }
 }
 
+/// "The child gets the environment that we were given", whatever we make of it for ourselves.
+#[test]
+fn what_we_change_in_our_environment_is_not_the_childs() {
+    let given = [
+        ("AWS_ENDPOINT_URL", "http://store.invalid:9000"),
+        ("HTTP_PROXY", "http://proxy.invalid:3128"),
+        ("NO_PROXY", "db1,.example.com"),
+        ("AWS_REGION", "eu-central-1"),
+    ];
+    let stage = Stage::new();
+    let mut run = stage.upload().envs(given).args(["--", "mydumper", "-B", "shop"]).start();
+    let mut dumper = dump(&stage, &mut run);
+    let environment_of = |pid: i32| {
+        let bytes = std::fs::read(format!("/proc/{pid}/environ")).expect("its environment");
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let mut settings: Vec<_> = text.split_terminator('\0').map(str::to_owned).collect();
+        settings.retain(|setting| !setting.starts_with("AWS_ACCESS") && !setting.starts_with("AWS_SECRET"));
+        settings.sort();
+        settings
+    };
+    // The kernel shows a process's environment as it was at its start.
+    let ours = environment_of(run.pid().as_raw_nonzero().get());
+    let of_child = environment_of(dumper.pid().as_raw_nonzero().get());
+    assert!(ours.contains(&"AWS_ENDPOINT_URL=http://store.invalid:9000".to_owned()), "{ours:?}");
+    assert_eq!(of_child, ours);
+    dumper.finish_and_exit();
+    run.finish().assert_status(0);
+}
+
 /// The processes that were started with our helper's argument, by this process.
 fn helpers_of(parent: i32) -> Vec<i32> {
     let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
