@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::dumper_options::options;
+use super::dumper_options::{options, word};
 use super::usage_error::UsageError;
 
 /// Checks the command and completes it: where mydumper's arguments name no directory, `--dir` is passed on.
@@ -21,6 +21,9 @@ pub fn check_child_arguments(dir: &Path, command: &[OsString], current: &Path) -
     };
     let options = Options::read(&command[program + 1..]);
     options.check()?;
+    if let Some(word) = word(&command[program + 1..]) {
+        return Err(by_position(word));
+    }
     for given in &options.directories {
         let Some(given) = given else {
             return Err(UsageError::new("mydumper's -o has no directory", "leave -o away: --dir is passed on"));
@@ -147,6 +150,16 @@ impl Options {
     }
 }
 
+/// From 0.11.5 on a database by position means `--stream` (`main` in `mydumper.c`), which removes files by itself; before, it
+/// is not looked at, and all databases are dumped.
+fn by_position(word: &OsStr) -> UsageError {
+    let word = text(word);
+    UsageError::new(
+        format!("mydumper takes '{word}' without an option before it for --stream, or not at all, by its version"),
+        format!("write -B {word} if that is the database; tables go with -T"),
+    )
+}
+
 fn text(argument: &OsStr) -> String {
     argument.to_string_lossy().escape_debug().to_string()
 }
@@ -183,7 +196,7 @@ mod tests {
         completed("mydumper -B shop");
         completed("/opt/mydumper/bin/mydumper -B shop");
         completed("mydumper-1.0.1 -c zstd");
-        assert_eq!(check("mydumper -B shop -- x"), Ok("mydumper -B shop -o /backup -- x".into()));
+        assert_eq!(check("mydumper -B shop --"), Ok("mydumper -B shop -o /backup --".into()));
     }
 
     #[test]
@@ -231,7 +244,29 @@ mod tests {
         completed("mydumper --exec-per-thread zstd --exec-threads 4");
         completed("mydumper --defaults-file /etc/my.cnf");
         completed("mydumper -L o -T a,D");
-        assert_eq!(check("mydumper -- -D"), Ok("mydumper -o /backup -- -D".into()));
+    }
+
+    #[test]
+    fn a_database_by_position_is_refused() {
+        for command in [
+            "mydumper shop",
+            "mydumper shop orders",
+            "mydumper -B shop orders",
+            "mydumper -v 3 shop",
+            "mydumper -GER shop",
+            "mydumper --triggers shop",
+            "mydumper --host=db1 shop",
+            "mydumper --host db1 shop -o /backup",
+            "mydumper -B shop -- orders",
+            "mydumper -- -D",
+        ] {
+            refused(command, "without an option before it");
+        }
+        for command in
+            ["mydumper -c zstd -B shop", "mydumper --compress zstd", "mydumper --new-in-2 1", "mydumper -k x"]
+        {
+            completed(command);
+        }
     }
 
     #[test]

@@ -78,6 +78,65 @@ const LONG_WITH_VALUE: &[&str] = &[
     "where",
 ];
 
+/// Short options that take no value in any version. `-c` and `-k` may.
+const SHORT_FLAGS: &[u8] = b"CDEGKMNRVWYabdem";
+
+/// Long options that take no value in any version. What may or may not take one, like `--compress`, is not here.
+const LONG_FLAGS: &[&str] = &[
+    "all-tablespaces",
+    "ask-password",
+    "build-empty-files",
+    "bulk-metadata-prefetch",
+    "check-row-count",
+    "checksum-all",
+    "clear",
+    "compact",
+    "complete-insert",
+    "compress-protocol",
+    "csv",
+    "daemon",
+    "data-checksums",
+    "debug",
+    "dirty",
+    "dry-run",
+    "enable-cleartext-plugin",
+    "events",
+    "exit-if-broken-table-found",
+    "hex-blob",
+    "include-header",
+    "insert-ignore",
+    "kill-long-queries",
+    "load-data",
+    "machine-log-json",
+    "masquerade-filename",
+    "merge",
+    "no-backup-locks",
+    "no-check-generated-fields",
+    "no-data",
+    "no-delete",
+    "no-schemas",
+    "no-views",
+    "order-by-primary",
+    "replace",
+    "routine-checksums",
+    "routines",
+    "schema-checksums",
+    "skip-constraints",
+    "skip-ddl-locks",
+    "skip-definer",
+    "skip-indexes",
+    "skip-tz-utc",
+    "split-partitions",
+    "split-string-pk",
+    "ssl",
+    "triggers",
+    "tz-utc",
+    "use-defer",
+    "use-savepoints",
+    "use-single-column",
+    "views-as-tables",
+];
+
 /// The long names of the letters that somebody here asks for.
 const LONG_NAMES: [(u8, &[u8]); 15] = [
     (b'D', b"daemon"),
@@ -127,6 +186,38 @@ const MYDUMPER: Syntax =
 /// The options among mydumper's arguments.
 pub fn options(arguments: &[OsString]) -> Vec<GivenOption<'_>> {
     options_of(arguments, &MYDUMPER)
+}
+
+/// The first of mydumper's arguments that surely is neither an option nor the value of one: what stands behind an option
+/// that is not known here, or that takes a value only in some versions, may be its value.
+pub fn word(arguments: &[OsString]) -> Option<&OsStr> {
+    let mut rest = arguments.iter().map(OsString::as_os_str);
+    let mut may_be_value = false;
+    while let Some(argument) = rest.next() {
+        let bytes = argument.as_bytes();
+        if bytes == b"--" {
+            return rest.next();
+        }
+        may_be_value = if let Some(long) = bytes.strip_prefix(b"--") {
+            let is_in = |names: &[&str]| names.iter().any(|known| known.as_bytes() == long);
+            let takes_next = is_in(LONG_WITH_VALUE);
+            if takes_next {
+                rest.next();
+            }
+            !takes_next && !long.contains(&b'=') && !is_in(LONG_FLAGS)
+        } else if let Some(letters) = bytes.strip_prefix(b"-") {
+            let takes_next = letters.iter().any(|letter| SHORT_WITH_VALUE.contains(letter));
+            if takes_next {
+                rest.next();
+            }
+            !takes_next && !letters.iter().all(|letter| SHORT_FLAGS.contains(letter))
+        } else if may_be_value {
+            false
+        } else {
+            return Some(argument);
+        };
+    }
+    None
 }
 
 /// The options among the arguments of a program with that syntax.

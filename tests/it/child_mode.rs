@@ -57,11 +57,13 @@ fn the_directory_is_passed_on() {
     stage.assert_whole(&dumper);
 }
 
-/// "Another directory there, `--daemon`, `--stream`, `--exec` and a password prompt are usage errors."
+/// "Another directory there, `--daemon`, `--stream`, `--exec`, a password prompt and a database by position are usage errors."
 #[test]
 fn arguments_that_cannot_work_are_refused() {
     let stage = Stage::new();
-    for arguments in [["-o", "/elsewhere"], ["--daemon", "-v"], ["--stream", "-v"], ["--exec", "true"], ["-a", "-v"]] {
+    for arguments in
+        [["-o", "/elsewhere"], ["--daemon", "-v"], ["--stream", "-v"], ["--exec", "true"], ["-a", "-v"], ["shop", "-v"]]
+    {
         refused(&stage, stage.upload().args(["--", "mydumper"]).args(arguments)).assert_says("hint:");
     }
     assert_eq!(stage.server.requests().len(), 0);
