@@ -34,7 +34,7 @@ use crate::model::manifest::{DumpStateWord, DumperExit, ManifestHeader, ObjectRe
 use crate::model::object_key::Prefix;
 use crate::s3::{Condition, ErrorKind, ListedObject, Store, StoreError};
 use crate::transfer::{TRIES, Transfer};
-use crate::trial::{check_settings, not_again};
+use crate::trial::{check_settings, not_again, not_as_asked};
 
 /// Where a store knows no conditions two dumps may claim one prefix at the same time, and both believe it. So long after
 /// our claim was written no claim can be under way any more whose writer saw the prefix free: the time a request may take.
@@ -329,8 +329,12 @@ pub async fn claim(
     if destination.write_only {
         let mut claim = fresh(None);
         claim.note(|_| {}).await.map_err(Failure::failed)?;
-        if store.has_object_settings() {
-            info!("whether objects become what was asked for is not checked: with --write-only none is looked at");
+        not_as_asked(&claim.digests.otherwise)?;
+        if store.has_settings_beside_encryption() {
+            info!(
+                "whether objects become what was asked for is not checked, but for their encryption: with --write-only \
+                   none is looked at"
+            );
         }
         return Ok(Claimed { claim, earlier: HashMap::new(), before: None, is_complete: false });
     }

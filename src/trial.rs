@@ -30,14 +30,8 @@ impl Right {
 /// What else may be missing is only named.
 pub async fn try_rights(store: &Store, prefix: &Prefix) -> anyhow::Result<Vec<Right>> {
     let key = prefix.manifest_key();
-    let upload = match store.begin_upload(&key, &Default::default()).await {
-        Err(error) if error.kind == ErrorKind::AccessDenied && store.has_object_settings() => {
-            let hint = "the credentials need the permission s3:PutObject; or what was asked for is not allowed: --tag needs \
-                        s3:PutObjectTagging, --acl s3:PutObjectAcl, --sse aws:kms the use of the key";
-            return Err(anyhow::Error::new(error).context("cannot upload to the bucket")).hint(hint);
-        }
-        begun => begun.map_err(|error| anyhow::Error::new(error).context("cannot upload to the bucket"))?.as_open(),
-    };
+    let begun = store.begin_upload(&key, &Default::default()).await;
+    let upload = begun.map_err(|error| cannot_upload(store, error))?.as_open();
     let rights = vec![
         Right::new(
             "abort uploads",
@@ -60,6 +54,22 @@ pub async fn try_rights(store: &Store, prefix: &Prefix) -> anyhow::Result<Vec<Ri
     }
 }
 
+/// What is refused may be what was asked for beside the upload itself.
+fn cannot_upload(store: &Store, error: StoreError) -> anyhow::Error {
+    let is_about_acl = error.is_about_acl();
+    let asks_for_more = error.kind == ErrorKind::AccessDenied && store.has_object_settings();
+    let error = anyhow::Error::new(error).context("cannot upload to the bucket");
+    let hint = match () {
+        () if is_about_acl => "the bucket takes no ACL (its owner has all objects): leave --acl out",
+        () if asks_for_more => {
+            "the credentials need the permission s3:PutObject; or what was asked for is not allowed: --tag needs \
+             s3:PutObjectTagging, --acl s3:PutObjectAcl, --sse aws:kms the use of the key"
+        }
+        () => return error,
+    };
+    hinted(error, hint)
+}
+
 /// Where nothing but PutObject is allowed: a PUT whose Content-MD5 is wrong. Who may not put is told so; who may is told
 /// that the digest is bad. No object is left either way.
 pub async fn try_a_refused_put(store: &Store, prefix: &Prefix) -> anyhow::Result<()> {
@@ -68,8 +78,9 @@ pub async fn try_a_refused_put(store: &Store, prefix: &Prefix) -> anyhow::Result
         .put(&prefix.manifest_key(), FileRange::in_memory("trial", b"x")?, wrong, &Default::default(), &Condition::None)
         .await
     {
+        Err(error) if error.is_about_acl() => Err(cannot_upload(store, error)),
         Err(error) if matches!(error.kind, ErrorKind::BadDigest | ErrorKind::Invalid) => Ok(()),
-        Err(error) => Err(anyhow::Error::new(error).context("cannot upload to the bucket")),
+        Err(error) => Err(cannot_upload(store, error)),
         Ok(_) => {
             warn!("the store does not check Content-MD5; only its ETags prove an upload");
             Ok(())
@@ -115,12 +126,17 @@ pub async fn check_settings(store: &Store, key: &str) -> Result<(), Failure> {
     for unseen in found.unseen {
         warn!("whether the store does it cannot be looked at: {unseen}");
     }
-    if found.otherwise.is_empty() {
+    not_as_asked(&found.otherwise)
+}
+
+/// The failure of a store that takes a setting and does nothing of it, if there is any in these words.
+pub fn not_as_asked(otherwise: &[String]) -> Result<(), Failure> {
+    if otherwise.is_empty() {
         return Ok(());
     }
     let hint = "the store takes it and does not do it: leave it out, or ask for what the store has; this run uploaded and \
                 removed nothing of a dump";
-    Err(Failure::usage(hinted(anyhow!("{}", found.otherwise.join("; ")), hint)))
+    Err(Failure::usage(hinted(anyhow!("{}", otherwise.join("; ")), hint)))
 }
 
 /// The failure of what was written once and cannot be written again.

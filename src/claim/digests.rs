@@ -8,17 +8,20 @@ use crate::model::etag::{ETag, Md5Digest};
 use crate::s3::{ErrorKind, PutAnswer};
 
 /// What is known of it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Digests {
     /// Whether the ETag of an object that went up in one request is the MD5 of its bytes.
     are_etags: Option<bool>,
     /// Whether a request is refused whose bytes are not those of its Content-MD5.
     are_checked: Option<bool>,
+    /// How the last object is encrypted, in words, if not as asked.
+    pub otherwise: Vec<String>,
 }
 
 impl Digests {
     /// Takes in what the store said of bytes whose ETag must be `sent`.
     pub(super) fn observe(&mut self, answer: &PutAnswer, sent: &ETag) {
+        self.otherwise.clone_from(&answer.otherwise);
         if let Some(etag) = &answer.etag {
             self.are_etags = Some(!answer.etag_is_no_md5 && etag == sent);
         }

@@ -98,6 +98,7 @@ impl Store {
             etag: answer.e_tag().and_then(ETag::from_store),
             version_id: answer.version_id().map(str::to_owned),
             etag_is_no_md5: upload.etag_is_no_md5 || is_no_md5(answer.server_side_encryption(), None),
+            otherwise: Vec::new(),
         }))
     }
 
@@ -111,7 +112,7 @@ impl Store {
         match self.head_at_once(key).await {
             Ok(head) => Ok(head.filter(is_it).map(|head| {
                 let ObjectHead { etag, version_id, etag_is_no_md5, .. } = head;
-                Completed::Found(PutAnswer { etag, version_id, etag_is_no_md5 })
+                Completed::Found(PutAnswer { etag, version_id, etag_is_no_md5, otherwise: Vec::new() })
             })),
             Err(error) if error.is_outage() => Err(error),
             Err(_) => Ok(None),

@@ -104,6 +104,11 @@ impl StoreError {
         )
     }
 
+    /// Whether the bucket takes no ACL, as one whose owner has all objects (AWS, "Disabling ACLs").
+    pub fn is_about_acl(&self) -> bool {
+        self.detail.starts_with("AccessControlListNotSupported")
+    }
+
     /// Whether it happened in an upload itself, whose rights were proved at the start.
     pub fn is_of_upload(&self) -> bool {
         matches!(self.operation, "PutObject" | "CreateMultipartUpload" | "UploadPart" | "CompleteMultipartUpload")

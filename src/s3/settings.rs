@@ -78,26 +78,33 @@ impl ObjectSettings {
     }
 
     fn compare(&self, key: &str, shown: Shown<'_>) -> Vec<String> {
-        let mut otherwise = Vec::new();
-        let mut see = |option: &str, asked: &str, shown: Option<&str>| {
-            let shown = shown.map_or("nothing of it".to_owned(), |shown| format!("'{}'", shown.escape_debug()));
-            otherwise.push(format!("{option} {asked} was asked for, and the store shows {shown}"));
-        };
-        if let Some(asked) = self.encryption.as_deref().filter(|asked| shown.encryption != Some(asked)) {
-            see("--sse", asked, shown.encryption);
-        }
-        if let (Some(asked), Some(there)) = (&self.kms_key_id, shown.kms_key_id)
-            && !is_same_key(asked, there)
-        {
-            see("--sse-kms-key-id", asked, Some(there));
-        }
+        let mut otherwise = self.compare_encryption(shown.encryption, shown.kms_key_id);
         // No header means STANDARD (AWS, "HeadObject", x-amz-storage-class).
         let class = shown.storage_class.unwrap_or("STANDARD");
         if let Some(asked) = self.class_of(key).filter(|asked| *asked != class) {
-            see("--storage-class", asked, Some(class));
+            otherwise.push(unlike("--storage-class", asked, Some(class)));
         }
         otherwise
     }
+
+    /// What an answer shows of the encryption, where it is not what was asked for.
+    pub(super) fn compare_encryption(&self, encryption: Option<&str>, kms_key_id: Option<&str>) -> Vec<String> {
+        let mut otherwise = Vec::new();
+        if let Some(asked) = self.encryption.as_deref().filter(|asked| encryption != Some(asked)) {
+            otherwise.push(unlike("--sse", asked, encryption));
+        }
+        if let (Some(asked), Some(there)) = (&self.kms_key_id, kms_key_id)
+            && !is_same_key(asked, there)
+        {
+            otherwise.push(unlike("--sse-kms-key-id", asked, Some(there)));
+        }
+        otherwise
+    }
+}
+
+fn unlike(option: &str, asked: &str, shown: Option<&str>) -> String {
+    let shown = shown.map_or("nothing of it".to_owned(), |shown| format!("'{}'", shown.escape_debug()));
+    format!("{option} {asked} was asked for, and the store shows {shown}")
 }
 
 /// The store names the key by its ARN, whatever it was asked by: `arn:aws:kms:REGION:ACCOUNT:key/ID`. An alias tells
@@ -111,6 +118,12 @@ impl Store {
     /// Whether anything was asked for.
     pub fn has_object_settings(&self) -> bool {
         self.0.objects != ObjectSettings::default()
+    }
+
+    /// Whether anything was asked for that no answer to a PUT shows.
+    pub fn has_settings_beside_encryption(&self) -> bool {
+        let ObjectSettings { storage_class, acl, tags, .. } = &self.0.objects;
+        storage_class.is_some() || acl.is_some() || !tags.is_empty()
     }
 
     /// Looks whether that object, which is ours, is what was asked for. A request or two, and none where nothing was.

@@ -23,6 +23,8 @@ pub struct PutAnswer {
     pub version_id: Option<String>,
     /// Whether the store said that it encrypts in a way that makes the ETag no MD5.
     pub etag_is_no_md5: bool,
+    /// What the answer to a PUT shows of the encryption, in words, where it is not what was asked for.
+    pub otherwise: Vec<String>,
 }
 
 /// What the store says of a part that it took.
@@ -112,6 +114,10 @@ impl Store {
             etag: answer.e_tag().and_then(ETag::from_store),
             version_id: answer.version_id().map(str::to_owned),
             etag_is_no_md5: is_no_md5(answer.server_side_encryption(), answer.sse_customer_algorithm()),
+            otherwise: self.0.objects.compare_encryption(
+                answer.server_side_encryption().map(ServerSideEncryption::as_str),
+                answer.ssekms_key_id(),
+            ),
         })
     }
 

@@ -105,7 +105,7 @@ impl Transfer {
             // The answer to an earlier try may have been lost after the object was made: HEAD decides.
             Err(error) if !self.write_only && matches!(error.kind, ErrorKind::NoSuchUpload | ErrorKind::NoSuchKey) => {
                 self.leave(&upload.as_open());
-                PutAnswer { etag: None, version_id: None, etag_is_no_md5: false }
+                PutAnswer { etag: None, version_id: None, etag_is_no_md5: false, otherwise: Vec::new() }
             }
             Err(error) => {
                 if !error.is_outage() && !error.is_about_rights() {

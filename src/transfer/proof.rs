@@ -95,7 +95,7 @@ impl Transfer {
         let is_ours =
             there.etag == hash.etag() || (is_opaque && self.read_back(key, size, there.etag.clone(), hash).await?);
         let ObjectHead { etag, version_id, etag_is_no_md5, .. } = there;
-        Ok(is_ours.then_some(PutAnswer { etag, version_id, etag_is_no_md5 }))
+        Ok(is_ours.then_some(PutAnswer { etag, version_id, etag_is_no_md5, otherwise: Vec::new() }))
     }
 
     async fn look_at(&self, key: &str, size: u64) -> Result<ObjectHead, Trouble> {

@@ -26,6 +26,7 @@ mod list;
 mod listings;
 mod load;
 mod memory;
+mod object_settings;
 mod outage;
 mod output;
 mod promises;
