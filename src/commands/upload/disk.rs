@@ -1,6 +1,7 @@
 //! The dump directory's disk: mydumper is paused while it is about to fill, a forecast says when it will be full, and
 //! whether it ever was is found out by looks at the free space, each of which costs a microsecond or two.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -128,7 +129,7 @@ impl DiskWatch {
 
     /// Whether the thread that looks at the free space ended before it was to.
     pub fn has_died(&self) -> bool {
-        self.looks.as_ref().and_then(|looks| looks.thread.as_ref()).is_some_and(JoinHandle::is_finished)
+        has_ended(self.looks.as_ref().and_then(|looks| looks.thread.as_ref()))
     }
 
     /// Whether mydumper is held by us just now.
@@ -278,19 +279,28 @@ impl SpaceLooks {
         let (ends, ended) = mpsc::channel();
         let seen = Arc::new(SpaceSeen::default());
         let (directory, told) = (Arc::clone(&watch.directory), Arc::clone(&seen));
-        let look = move || {
-            let mut known = None;
-            loop {
-                watch.look(&mut known, &told);
-                if ended.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout) {
-                    return;
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(look);
+        let mut known = None;
+        let thread = keep_looking(ended, move || watch.look(&mut known, &told));
         let thread = thread.inspect_err(|error| warn!("free space is not looked at: {error}")).ok();
         Self { directory, seen, thread, _ends: ends }
     }
+}
+
+/// Looks again and again, until the other end of `ended` is dropped.
+fn keep_looking(ended: mpsc::Receiver<()>, mut look: impl FnMut() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("disk".to_owned()).spawn(move || {
+        loop {
+            look();
+            if ended.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    })
+}
+
+/// Whether a thread that is to run has ended.
+fn has_ended(thread: Option<&JoinHandle<()>>) -> bool {
+    thread.is_some_and(JoinHandle::is_finished)
 }
 
 impl SpaceWatch {
@@ -344,4 +354,29 @@ fn team(child: Option<&Child>, dump: &LivingDump) -> Result<Team, Failure> {
         let hint = "start it with '-- mydumper …', or run as the same user in the same PID namespace, or give --pid";
         Failure::usage(hinted(error, hint))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_at_the_disk_that_panics_is_seen_to_have_ended() {
+        let (ends, ended) = mpsc::channel();
+        let (looks, looked) = mpsc::channel();
+        let thread = keep_looking(ended, move || looks.send(()).expect("the test looks on")).expect("a thread");
+        for _ in 0..3 {
+            looked.recv().expect("a look");
+        }
+        assert!(!has_ended(Some(&thread)));
+        drop(ends);
+        thread.join().expect("its end");
+
+        let (_ends, ended) = mpsc::channel();
+        let thread = keep_looking(ended, || panic!("a look that fails")).expect("a thread");
+        while !has_ended(Some(&thread)) {
+            std::thread::yield_now();
+        }
+        assert!(thread.join().is_err());
+    }
 }

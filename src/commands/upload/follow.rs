@@ -159,7 +159,7 @@ pub enum End {
     Lost(Ending),
     /// The store cannot be had any more, or the prefix is another's.
     GaveUp(ClaimError),
-    /// A worker panicked: what it had at hand will never end.
+    /// A part of this program panicked: what it had at hand will never end.
     Panicked(String),
     /// mydumper was held for too long.
     Held(HeldTooLong),
@@ -243,7 +243,7 @@ impl Watcher<'_> {
                         return End::Held(held);
                     }
                     if self.disk.has_died() {
-                        return End::Panicked("the thread that looks at the free space".to_owned());
+                        return End::Panicked("the thread that looks at the free space has ended".to_owned());
                     }
                 }
                 (Err(error), None) => {

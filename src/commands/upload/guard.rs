@@ -8,12 +8,12 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use super::fault::spawn_watched;
 use super::follow::End;
 use super::session::Session;
 use super::stopped;
 use crate::claim::{ClaimError, SharedClaim};
 use crate::exit_status::Failure;
-use crate::pool::caught;
 use crate::transfer::Transfer;
 
 /// How often it is looked whether the claim is to be renewed.
@@ -58,11 +58,7 @@ impl Session<'_> {
                 }
             }
         };
-        tokio::task::spawn_local(async move {
-            if let Err(why) = caught(guard).await {
-                watched.end(End::Panicked(why));
-            }
-        })
+        spawn_watched(guard, move |why| watched.end(End::Panicked(why)))
     }
 }
 

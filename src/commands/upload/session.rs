@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::account::EarlierRuns;
 use super::advice::Standing;
 use super::disk::DiskWatch;
+use super::fault::{fault, joined};
 use super::follow::{End, Job, Shared, Watcher};
 use super::place::{claim_patiently, not_before, place, place_of, recorder_of, settled};
 use super::start::Found;
@@ -253,9 +254,7 @@ impl<'a> Session<'a> {
                 }
             };
             self.exit = None;
-            self.header.dumper_exit = seen.map_err(|error| {
-                Failure::failed(anyhow!("a fault of this program ended the wait for mydumper's exit status: {error}"))
-            })?;
+            self.header.dumper_exit = joined(seen)?;
         }
         self.totals.dumper_exit = Some(self.header.dumper_exit);
         Ok(self.header.dumper_exit)
@@ -312,7 +311,7 @@ impl<'a> Session<'a> {
             }
             End::Panicked(why) => {
                 drop(pool);
-                Err(Failure::failed(anyhow!("a fault of this program ended the upload of a file: {why}")))
+                Err(fault(why))
             }
             End::Held(held) => {
                 drop(pool);
