@@ -169,6 +169,18 @@ pub struct LoadArgs {
     #[arg(long)]
     pub incomplete: bool,
 
+    /// Drop tables that are there before they are loaded
+    #[arg(long)]
+    pub replace: bool,
+
+    /// Load the server's own databases mysql and sys, too
+    #[arg(long)]
+    pub system_databases: bool,
+
+    /// Do not look at the server first
+    #[arg(long)]
+    pub unchecked: bool,
+
     /// Load what no known hash can prove, too
     #[arg(long)]
     pub unproved: bool,

@@ -147,17 +147,25 @@ impl LoaderCommand {
         self.options().iter().rev().find(|option| option.name == name.as_bytes()).and_then(|option| option.value)
     }
 
+    /// Whether there is an option of that long name.
+    pub fn has(&self, name: &str) -> bool {
+        self.options().iter().any(|option| option.name == name.as_bytes())
+    }
+
     /// How many connections load at a time.
     pub fn threads(&self) -> u32 {
         self.value_of("threads").and_then(|text| text.to_str()?.parse().ok()).unwrap_or(THREADS)
     }
 
-    /// The command, with the directory that it is to load.
-    pub fn with_directory(&self, directory: &Path) -> Vec<OsString> {
+    /// The command, with the directory that it is to load; where tables are to be replaced, with what drops them first.
+    pub fn complete(&self, directory: &Path, replace: bool) -> Vec<OsString> {
         let mut line = self.line.clone();
         let end = line[self.program..].iter().position(|argument| argument == "--");
         let end = end.map_or(line.len(), |at| self.program + at);
-        line.splice(end..end, ["--directory".into(), directory.as_os_str().to_owned()]);
+        let drops = ["overwrite-tables", "drop-table", "overwrite-unsafe"].iter().any(|name| self.has(name));
+        // 0.10 calls it --overwrite-tables and 1.x --drop-table; the letter is the same.
+        let replace = (replace && !drops).then(|| "-o".into());
+        line.splice(end..end, replace.into_iter().chain(["--directory".into(), directory.as_os_str().to_owned()]));
         line
     }
 }
@@ -174,8 +182,10 @@ mod tests {
     #[test]
     fn the_directory_is_ours_and_comes_last() {
         let command = parse("nice -n 19 myloader -h db -t 8").expect("a command");
-        let line = command.with_directory(Path::new("/tmp/x"));
+        let line = command.complete(Path::new("/tmp/x"), false);
         assert_eq!(line.join(OsStr::new(" ")), "nice -n 19 myloader -h db -t 8 --directory /tmp/x");
+        let line = command.complete(Path::new("/tmp/x"), true);
+        assert_eq!(line.join(OsStr::new(" ")), "nice -n 19 myloader -h db -t 8 -o --directory /tmp/x");
         assert_eq!((command.threads(), command.value_of("host")), (8, Some(OsStr::new("db"))));
         assert_eq!(parse("myloader").expect("a command").threads(), 4);
     }

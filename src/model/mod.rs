@@ -20,6 +20,7 @@ pub mod full_disk;
 pub mod identity;
 pub mod left_out;
 pub mod listing;
+pub mod load_target;
 pub mod loader_command;
 pub mod manifest;
 pub mod missing_files;

@@ -20,6 +20,7 @@ const FLOORS: [(&str, &[&str]); 4] = [
             "recorder",
             "report",
             "s3",
+            "sql_client",
             "stop",
             "writers",
         ],

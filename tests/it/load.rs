@@ -198,6 +198,36 @@ fn a_row_that_cannot_be_loaded_is_a_failure() {
          CREATE TABLE small (id INT PRIMARY KEY, at DATETIME(6), price DECIMAL(10,2), raw VARBINARY(20));
          INSERT INTO small VALUES (2, NULL, NULL, NULL)",
     );
-    story.load_all().run().assert_status(1).assert_says("myloader");
+    let load = story.load().arg("--unchecked").arg("--").args(MariaDb::second().myloader());
+    load.run().assert_status(1).assert_says("myloader");
     story.assert_nothing_is_left();
+}
+
+#[test]
+fn tables_that_are_there_are_replaced_only_where_that_is_wished() {
+    let server = S3Server::start();
+    let story = Story::new(endpoint_of(&server), "load_replaced", &[]);
+    MariaDb::second().sql("CREATE DATABASE load_replaced; CREATE TABLE load_replaced.small (mine INT PRIMARY KEY)");
+    let refused = story.load_all().run().assert_status(2).assert_says("the server has 1 of the dump's tables already");
+    refused.assert_says("load_replaced.small").assert_says("--replace").assert_says("the target is");
+    assert_eq!(MariaDb::second().sql("SHOW COLUMNS FROM load_replaced.small").split('\t').next(), Some("mine"));
+    let load = story.load().arg("--replace").arg("--").args(MariaDb::second().myloader());
+    load.run().assert_status(0);
+    story.assert_loaded();
+}
+
+/// Nothing is loaded blindly unless that is wished; and a password stands nowhere.
+#[test]
+fn a_server_that_cannot_be_asked_is_not_loaded_into() {
+    let server = S3Server::start();
+    let story = Story::new(endpoint_of(&server), "load_unasked", &[]);
+    let without_client = story.load_all().env("PATH", story.sandbox.path("empty"));
+    without_client.run().assert_status(2).assert_says("--unchecked");
+    let mut line = MariaDb::second().myloader();
+    let password = line.iter().position(|word| word == "-p").expect("a password") + 1;
+    line[password] = "open sesame".into();
+    let refused = story.load().arg("--").args(line).run().assert_status(1).assert_says("cannot look at the server");
+    refused.assert_does_not_say("open sesame").assert_says("Access denied");
+    story.assert_nothing_is_left();
+    assert_eq!(MariaDb::second().sql("SHOW DATABASES LIKE 'load_unasked'"), "");
 }

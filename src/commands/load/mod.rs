@@ -4,6 +4,7 @@
 mod complaints;
 mod feed;
 mod stage;
+mod target;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -54,13 +55,13 @@ async fn load(args: &LoadArgs, report: &Report, stop: &Stop) -> Result<Status, F
         Failure::usage(hinted(anyhow!("{error}"), hint))
     })?;
     let prepared = tokio::select! {
-        prepared = prepare(args, report) => prepared?,
+        prepared = prepare(args, &command, report) => prepared?,
         signal = stop.wait() => return Err(stopped(signal, "nothing was loaded")),
     };
     let Prepared { plan, stage, supply, pieces } = prepared;
     let data: Vec<&Wanted> = plan.wanted.iter().filter(|wanted| wanted.is_data()).collect();
     let bytes: u64 = data.iter().map(|wanted| wanted.listed.size).sum();
-    let line = command.with_directory(&stage.dump());
+    let line = command.complete(&stage.dump(), args.replace);
     let listener = Listener::default();
     let launch = Launch {
         line: &line,
@@ -95,13 +96,14 @@ struct Prepared {
     pieces: Vec<Pieces>,
 }
 
-async fn prepare(args: &LoadArgs, report: &Report) -> Result<Prepared, Failure> {
+async fn prepare(args: &LoadArgs, command: &LoaderCommand, report: &Report) -> Result<Prepared, Failure> {
     let store = reach(&args.connection, &args.dump.bucket).await?;
     let prefix = chosen(&args.dump, &store).await?;
     let listing = first_answer(&store, Listing::of(&store, &prefix).await)?;
     store.wait_for(Instant::now(), args.retry_for);
     let selection = Selection { tables: &args.tables, incomplete: args.incomplete };
     let mut plan = Plan::make(&selection, &store, &prefix, listing).await?;
+    target::check(args, command, &plan).await?;
     plan.wanted.sort_by(|one, other| one.listed.name.cmp(&other.listed.name));
     let all: Vec<&Wanted> = plan.wanted.iter().collect();
     plan.check_archived(&store, &prefix, &all, args.workers).await?;
