@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use mydumper2s3::commands::load;
 use mydumper2s3::exit_status::Status;
 use mydumper2s3::report::Report;
 use mydumper2s3::stop::Stop;
@@ -14,6 +15,10 @@ fn main() -> anyhow::Result<ExitCode> {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == dumper::HELPER_ARGUMENT) {
         let longest = std::env::args().nth(2).and_then(|seconds| seconds.parse().ok());
         dumper::wake_when_the_pipe_breaks(std::io::stdin(), longest.map(std::time::Duration::from_secs));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == load::HELPER_ARGUMENT) {
+        load::tidy_when_the_pipe_breaks(std::io::stdin(), std::env::args_os().nth(2));
         return Ok(ExitCode::SUCCESS);
     }
     s3::prepare_environment();

@@ -1,7 +1,7 @@
 //! A program that we start: in a session and process group of its own, its output line by line, and never left behind.
 
-use std::ffi::OsString;
-use std::os::unix::process::ExitStatusExt;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,6 +166,30 @@ impl Program {
         if self.exit().is_none() {
             let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
         }
+    }
+}
+
+/// This same program as a helper, which outlives us: it learns of our end by the end of a pipe.
+#[derive(Debug)]
+pub struct Helper {
+    /// The process.
+    pub process: std::process::Child,
+    /// What it reads; it breaks when we die.
+    pub pipe: std::process::ChildStdin,
+}
+
+impl Helper {
+    /// Starts it; the first argument says what it is to do.
+    pub fn start<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> anyhow::Result<Self> {
+        // By its path in /proc the program is the same even after an upgrade replaced the file.
+        let program = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
+        let mut command = std::process::Command::new(program);
+        give_environment(&mut command, false);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        // A Ctrl-C or a signal to our group must not end it before us.
+        let mut process = command.process_group(0).spawn()?;
+        let pipe = process.stdin.take().context("the helper has no pipe")?;
+        Ok(Self { process, pipe })
     }
 }
 

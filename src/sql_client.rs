@@ -13,7 +13,7 @@ use anyhow::{Context, anyhow};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
-use crate::program::without_secrets;
+use crate::program::give_environment;
 
 /// The clients that are looked for, in this order: MySQL's own does not know all of MariaDB's ways to log in.
 const NAMES: [&str; 2] = ["mariadb", "mysql"];
@@ -115,7 +115,7 @@ impl SqlClient {
         command.args([file, "--batch", "--skip-column-names", "--default-character-set=utf8mb4"]);
         command.arg(format!("--connect-timeout={CONNECT_TIMEOUT}")).arg(format!("--execute={statement}"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        without_secrets(command.as_std_mut());
+        give_environment(command.as_std_mut(), false);
         let name = self.program.display();
         let mut child = command.spawn().with_context(|| format!("cannot start '{name}'"))?;
         let (Some(mut input), Some(output), Some(complaints)) =

@@ -7,8 +7,7 @@
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::ChildStdin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,7 @@ use super::child::Child;
 use super::kinship::{ancestors, descendants};
 use super::writer::Writer;
 use crate::platform;
-use crate::program::give_environment;
+use crate::program::Helper;
 
 /// The first argument that makes this program the helper; the second one is a number of seconds.
 pub const HELPER_ARGUMENT: &str = "--wake-when-the-pipe-breaks";
@@ -105,20 +104,10 @@ enum Wish {
 impl Reins {
     /// Takes the reins: starts the helper. No pause will be longer than `longest`.
     pub fn take(team: Team, longest: Duration) -> anyhow::Result<Self> {
-        // By its path in /proc the program is the same even after an upgrade replaced the file.
-        let program = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
-        let mut helper = Command::new(program);
-        give_environment(&mut helper, false);
-        let mut helper = helper
-            .args([HELPER_ARGUMENT, &(longest + MARGIN).as_secs().to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            // A Ctrl-C or a signal to our group must not end it before us.
-            .process_group(0)
-            .spawn()
-            .context("cannot start the helper that wakes mydumper if we die")?;
-        let pipe = helper.stdin.take().context("the helper has no pipe")?;
+        let longest = (longest + MARGIN).as_secs().to_string();
+        let helper = Helper::start([HELPER_ARGUMENT, &longest]);
+        let Helper { process: helper, pipe } =
+            helper.context("cannot start the helper that wakes mydumper if we die")?;
         let order = Order { wish: Wish::Run, words: String::new(), carried_out: Some(Instant::now()) };
         let shared = Arc::new(Shared { order: Mutex::new(order), changed: Condvar::new() });
         let hands = Hands { team, pipe, stopped: Vec::new() };
@@ -312,6 +301,8 @@ impl Stopped {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     #[test]

@@ -186,6 +186,8 @@ fn myloader_does_not_outlive_us() {
         lines.any(|line| String::from_utf8_lossy(&line).contains(&stage))
     };
     eventually("myloader is gone", || !is_loading());
+    let tmp = story.sandbox.path("tmp");
+    eventually("the pipes are gone", || std::fs::read_dir(&tmp).expect("a directory").next().is_none());
 }
 
 /// 0.10.1 ends with 0 whatever becomes of a statement: its words count.

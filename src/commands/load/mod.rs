@@ -3,6 +3,7 @@
 
 mod complaints;
 mod feed;
+mod guardian;
 mod stage;
 mod target;
 
@@ -17,6 +18,8 @@ use tracing::info;
 
 use self::complaints::{Complaints, Listener};
 use self::feed::{Fed, Feeding, Trouble};
+use self::guardian::Guardian;
+pub use self::guardian::{HELPER_ARGUMENT, tidy_when_the_pipe_breaks};
 use self::stage::Stage;
 use super::choose::chosen;
 use super::reach::{first_answer, reach, stopped};
@@ -70,10 +73,13 @@ async fn load(args: &LoadArgs, report: &Report, stop: &Stop) -> Result<Status, F
         after_us: AfterUs::Dies,
     };
     let watch = stage.watch().map_err(|error| Failure::failed(anyhow!(error).context("cannot watch the pipes")))?;
+    let mut guardian = Guardian::start(stage.root()).map_err(Failure::failed)?;
     let program = launch.start().map_err(Failure::usage)?.watch(|| ());
+    guardian.watch(program.pid());
     info!(pid = program.pid(), "started {}", args.command[0].to_string_lossy());
     let progress = Arc::new(report.progress("loading", data.len(), bytes));
     let fed = Feeding::new(program, watch, pieces, progress).run(stop).await;
+    guardian.dismiss();
     drop(supply);
     conclude(&data, fed, &listener.heard())?;
     let took = began.elapsed();

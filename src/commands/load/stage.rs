@@ -1,7 +1,7 @@
 //! What myloader is shown: a private directory with schema files and `metadata`, and a link to a pipe for each data file.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use tempfile::TempDir;
@@ -15,6 +15,14 @@ const DUMP: &str = "dump";
 /// The pipes. Elsewhere, since myloader 1.x takes no pipe for a file of a dump, and a link to one for one.
 const PIPES: &str = "pipes";
 
+/// How the directory's name begins.
+const PREFIX: &str = "mydumper2s3-load-";
+
+/// Whether a path is that of such a directory.
+pub fn is_ours(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX))
+}
+
 /// The directories. They go when this is dropped.
 pub struct Stage {
     root: TempDir,
@@ -26,7 +34,7 @@ impl Stage {
     pub fn make(data: &[&Wanted]) -> anyhow::Result<Self> {
         let place = std::env::temp_dir();
         let private = std::fs::Permissions::from_mode(0o700);
-        let root = tempfile::Builder::new().prefix("mydumper2s3-load-").permissions(private).tempdir_in(&place);
+        let root = tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(&place);
         let root = root.with_context(|| format!("cannot make a directory in '{}'", place.display()))?;
         for name in [DUMP, PIPES] {
             std::fs::create_dir(root.path().join(name)).context("cannot make a directory")?;
@@ -37,6 +45,11 @@ impl Stage {
             symlink(pipe, stage.dump().join(wanted.listed.name.as_str())).context("cannot make a link")?;
         }
         Ok(stage)
+    }
+
+    /// All of it.
+    pub fn root(&self) -> &Path {
+        self.root.path()
     }
 
     /// Where myloader finds the dump.
