@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +62,8 @@ pub struct Launch<'a> {
     pub keep_aws_environment: bool,
     /// Gets its output, where that must pass through us. Else it inherits ours, so that its output outlives us.
     pub on_line: Option<OnLine>,
+    /// Where it puts files that are to be gone with it, if not where all programs do.
+    pub temporary: Option<&'a Path>,
     /// What becomes of it when we die.
     pub after_us: AfterUs,
 }
@@ -85,6 +88,9 @@ impl Launch<'_> {
         let (name, arguments) = self.line.split_first().context("no command to start")?;
         let mut command = Command::new(name);
         give_environment(command.as_std_mut(), self.keep_aws_environment);
+        if let Some(directory) = self.temporary {
+            command.env("TMPDIR", directory);
+        }
         command.args(arguments).stdin(Stdio::null());
         platform::own_session(&mut command);
         if self.after_us == AfterUs::Dies {

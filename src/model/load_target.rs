@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use super::replication::Dialect;
+
 /// What is asked: one row, in the order of [`LoadTarget::of_row`]. Each name is known to MariaDB 10 and MySQL 5.7 and later.
 pub const QUESTION: &str = "SELECT @@hostname, @@port, @@version, @@global.read_only, @@lower_case_table_names, \
      @@net_read_timeout, (SELECT COUNT(*) FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%')";
@@ -56,6 +58,11 @@ impl LoadTarget {
         both.into_iter().map(|(database, table)| format!("{database}.{table}")).collect()
     }
 
+    /// Whose words it understands.
+    pub fn dialect(&self) -> Dialect {
+        if self.version.contains("MariaDB") { Dialect::MariaDb } else { Dialect::MySql }
+    }
+
     /// Whether MySQL or MariaDB says that nothing may be written.
     pub fn is_read_only(&self) -> bool {
         self.is_read_only
@@ -64,7 +71,7 @@ impl LoadTarget {
 
 impl fmt::Display for LoadTarget {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let product = if self.version.contains("MariaDB") { "" } else { "MySQL " };
+        let product = if self.dialect() == Dialect::MariaDb { "" } else { "MySQL " };
         let Self { host, port, version, replicas, .. } = self;
         write!(formatter, "{host}:{port}, {product}{version}")?;
         if self.is_read_only {

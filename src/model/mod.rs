@@ -30,6 +30,7 @@ pub mod part_size_guess;
 pub mod part_sizes;
 pub mod record;
 pub mod reminder;
+pub mod replication;
 pub mod retention;
 pub mod row_count;
 pub mod row_proof;

@@ -81,6 +81,8 @@ pub struct Pieces {
     fetched: u32,
     given: u32,
     coming: VecDeque<Coming>,
+    /// The next one, where it is in hand already.
+    in_hand: Option<Result<Option<Piece>, NoPiece>>,
 }
 
 /// A piece on its way. Dropped, it is not fetched any more.
@@ -110,7 +112,7 @@ impl Pieces {
             _ => return None,
         };
         let (supply, object) = (Arc::clone(supply), Arc::new(object));
-        Some(Self { supply, object, plan: plan?, check, fetched: 1, given: 1, coming: VecDeque::new() })
+        Some(Self { supply, object, plan: plan?, check, fetched: 1, given: 1, coming: VecDeque::new(), in_hand: None })
     }
 
     /// Begins to fetch what will be needed, as far as there is room.
@@ -134,8 +136,22 @@ impl Pieces {
         }
     }
 
+    /// Waits until the next piece is in hand. Whether it is a piece is told when it is taken.
+    pub async fn prime(&mut self) {
+        if self.in_hand.is_none() {
+            self.in_hand = Some(self.fetch_next().await);
+        }
+    }
+
     /// The next piece; `None` behind the last.
     pub async fn next(&mut self) -> Result<Option<Piece>, NoPiece> {
+        match self.in_hand.take() {
+            Some(in_hand) => in_hand,
+            None => self.fetch_next().await,
+        }
+    }
+
+    async fn fetch_next(&mut self) -> Result<Option<Piece>, NoPiece> {
         self.fetch_ahead();
         let Some(mut coming) = self.coming.pop_front() else { return Ok(None) };
         let (mut piece, md5) = (&mut coming.0).await.map_err(|error| NoPiece::Local(io::Error::other(error)))??;

@@ -12,7 +12,7 @@ use crate::bucket_dump::{Listed, Listing, no_dump};
 use crate::bucket_manifest::{Fetched, Spooled};
 use crate::exit_status::{Failure, Status};
 use crate::hint::hinted;
-use crate::model::dump_metadata::{DumpMetadata, Generation};
+use crate::model::dump_metadata::{DumpMetadata, Generation, ReplicationSource};
 use crate::model::file_kind::{FileKind, KnownNames, NameParts, could_be_dump_file, is_masked, is_never_data};
 use crate::model::file_name::{FileName, MANIFEST, METADATA};
 use crate::model::manifest::{DumpStateWord, ManifestFile, ManifestHeader, ObjectRecord};
@@ -205,17 +205,28 @@ impl Plan {
         self.metadata.clone().or_else(salvaged)?.generation
     }
 
+    /// Where the dumped server stood in binary logs.
+    pub fn sources(&self) -> &[ReplicationSource] {
+        self.metadata.as_ref().map_or(&[], |metadata| &metadata.sources)
+    }
+
     /// The sections of `metadata` that are of something wanted, by real names and by those in file names: versions differ.
-    /// A database's has no table.
+    /// A database's has no table, and is wanted where nothing of it is left out: it holds sums over all of it.
     pub fn sections(&self) -> HashSet<(String, Option<String>)> {
         let known = KnownNames::new(self.metadata.as_ref(), self.of_dump.iter().map(FileName::as_str));
         let mut sections = HashSet::new();
+        let is_wanted: HashSet<&FileName> = self.wanted.iter().map(|wanted| &wanted.listed.name).collect();
+        let left_out = self.of_dump.iter().filter(|name| !is_wanted.contains(name));
+        let in_part: HashSet<_> =
+            left_out.filter_map(|name| NameParts::parse(name.as_str(), &known).database).collect();
         for wanted in &self.wanted {
             let parts = NameParts::parse(wanted.listed.name.as_str(), &known);
             let (database, table) = &wanted.of;
             for (database, table) in [(database.as_deref(), table.as_deref()), (parts.database, parts.file_table)] {
                 let Some(database) = database else { continue };
-                sections.insert((database.to_owned(), None));
+                if parts.database.is_some_and(|database| !in_part.contains(database)) {
+                    sections.insert((database.to_owned(), None));
+                }
                 sections.extend(table.map(|table| (database.to_owned(), Some(table.to_owned()))));
             }
         }

@@ -3,6 +3,7 @@
 //! The end of a pipe says that the file is whole. So a pipe is closed only when it is; and whatever fails, myloader is
 //! killed and awaited first, and all pipes are closed after that.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::debug;
 
@@ -49,12 +51,24 @@ pub struct Fed {
     pub is_done: Vec<bool>,
 }
 
+/// A file that was not opened yet.
+enum Waiting {
+    /// Nothing of it was fetched.
+    Untouched(Box<Pieces>),
+    /// Its first piece is being fetched, or in hand.
+    Primed(oneshot::Receiver<Box<Pieces>>),
+    /// It was opened.
+    Opened,
+}
+
 /// A load that is under way.
 pub struct Feeding {
     program: Program,
     watch: Watch,
     /// Of each file, until it is opened.
-    pieces: Vec<Option<Pieces>>,
+    pieces: Vec<Waiting>,
+    /// Of each file with a statement, the one with its rows.
+    rows_of: HashMap<usize, usize>,
     progress: Arc<Progress>,
     /// A second hold on the pipe of each file that is being written: whatever becomes of its writer, it does not end.
     open: Vec<Option<OwnedFd>>,
@@ -64,12 +78,21 @@ pub struct Feeding {
 
 impl Feeding {
     /// Begins with nothing opened.
-    pub fn new(program: Program, watch: Watch, pieces: Vec<Pieces>, progress: Arc<Progress>) -> Self {
+    ///
+    /// `rows_of` leads from a file with a LOAD DATA statement to the one with its rows.
+    pub fn new(
+        program: Program,
+        watch: Watch,
+        pieces: Vec<Pieces>,
+        rows_of: HashMap<usize, usize>,
+        progress: Arc<Progress>,
+    ) -> Self {
         let count = pieces.len();
         Self {
             program,
             watch,
-            pieces: pieces.into_iter().map(Some).collect(),
+            pieces: pieces.into_iter().map(|pieces| Waiting::Untouched(Box::new(pieces))).collect(),
+            rows_of,
             progress,
             open: (0..count).map(|_| None).collect(),
             is_done: vec![false; count],
@@ -116,13 +139,46 @@ impl Feeding {
     /// A file was opened: it gets its bytes from now on.
     fn begin(&mut self, opened: Opened) -> Result<(), Trouble> {
         let Opened { number, writer } = opened;
-        let Some(pieces) = self.pieces[number].take() else { return Ok(()) };
+        let waiting = std::mem::replace(&mut self.pieces[number], Waiting::Opened);
         debug!(number, "a file was opened");
+        // The server waits for rows from the moment that it has the statement, and not for long: so it gets that only when
+        // there are rows to be sent.
+        let primes = self.rows_of.get(&number).copied().and_then(|rows| self.prime(rows));
         let held = writer.try_clone().map_err(|error| Trouble::Local(number, error))?;
         self.open[number] = Some(held);
         let progress = Arc::clone(&self.progress);
-        self.writers.spawn_local(async move { (number, write(number, writer, pieces, &progress).await) });
+        self.writers.spawn_local(async move {
+            let pieces = match waiting {
+                Waiting::Untouched(pieces) => Some(pieces),
+                Waiting::Primed(pieces) => pieces.await.ok(),
+                Waiting::Opened => None,
+            };
+            if let Some(primes) = primes {
+                primes.await;
+            }
+            let written = match pieces {
+                Some(pieces) => write(number, writer, *pieces, &progress).await,
+                None => Err(Trouble::Local(number, io::Error::other("it was opened twice"))),
+            };
+            (number, written)
+        });
         Ok(())
+    }
+
+    /// Fetches the first piece of a file that is about to be opened; what is returned ends when it is in hand.
+    fn prime(&mut self, number: usize) -> Option<impl Future<Output = ()> + use<>> {
+        let (sender, primed) = oneshot::channel();
+        match std::mem::replace(&mut self.pieces[number], Waiting::Primed(primed)) {
+            Waiting::Untouched(mut pieces) => Some(async move {
+                pieces.prime().await;
+                // Nobody takes it where all is over.
+                let _ = sender.send(pieces);
+            }),
+            waiting => {
+                self.pieces[number] = waiting;
+                None
+            }
+        }
     }
 
     /// A writer has ended. Only after success is its pipe closed.

@@ -7,7 +7,7 @@ mod guardian;
 mod stage;
 mod target;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,9 +29,12 @@ use crate::exit_status::{Failure, Status};
 use crate::hasher::Hasher;
 use crate::hint::hinted;
 use crate::model::dump_metadata::without_sections;
+use crate::model::file_kind::FileKind;
 use crate::model::file_name::METADATA;
+use crate::model::load_target::LoadTarget;
 use crate::model::loader_command::LoaderCommand;
 use crate::model::object_key::Prefix;
+use crate::model::replication::statements;
 use crate::model::units::{ByteSize, Rate, first_few, human_duration};
 use crate::object_hash::KnownHash;
 use crate::platform::Exit;
@@ -61,7 +64,7 @@ async fn load(args: &LoadArgs, report: &Report, stop: &Stop) -> Result<Status, F
         prepared = prepare(args, &command, report) => prepared?,
         signal = stop.wait() => return Err(stopped(signal, "nothing was loaded")),
     };
-    let Prepared { plan, stage, supply, pieces } = prepared;
+    let Prepared { plan, stage, supply, pieces, target } = prepared;
     let data: Vec<&Wanted> = plan.wanted.iter().filter(|wanted| wanted.is_data()).collect();
     let bytes: u64 = data.iter().map(|wanted| wanted.listed.size).sum();
     let line = command.complete(&stage.dump(), args.replace);
@@ -70,6 +73,8 @@ async fn load(args: &LoadArgs, report: &Report, stop: &Stop) -> Result<Status, F
         line: &line,
         keep_aws_environment: false,
         on_line: Some(listener.before(report.takes_child_output("myloader"))),
+        // 1.x makes directories there, and leaves them when it is killed.
+        temporary: Some(&stage.temporary()),
         after_us: AfterUs::Dies,
     };
     let watch = stage.watch().map_err(|error| Failure::failed(anyhow!(error).context("cannot watch the pipes")))?;
@@ -78,7 +83,7 @@ async fn load(args: &LoadArgs, report: &Report, stop: &Stop) -> Result<Status, F
     guardian.watch(program.pid());
     info!(pid = program.pid(), "started {}", args.command[0].to_string_lossy());
     let progress = Arc::new(report.progress("loading", data.len(), bytes));
-    let fed = Feeding::new(program, watch, pieces, progress).run(stop).await;
+    let fed = Feeding::new(program, watch, pieces, rows_of(&data), progress).run(stop).await;
     guardian.dismiss();
     drop(supply);
     conclude(&data, fed, &listener.heard())?;
@@ -90,7 +95,23 @@ async fn load(args: &LoadArgs, report: &Report, stop: &Stop) -> Result<Status, F
         human_duration(took),
         Rate::of(bytes, took).human(),
     );
+    let statements = statements(plan.sources(), target.as_ref().map(LoadTarget::dialect));
+    if !statements.is_empty() {
+        report.data(&statements.join("\n")).await?;
+    }
     plan.conclude()
+}
+
+/// Which file holds the rows of which LOAD DATA statement: both have the name of the chunk, up to `.sql` and `.dat`.
+fn rows_of(data: &[&Wanted]) -> HashMap<usize, usize> {
+    let stem = |wanted: &Wanted, kind: &str| {
+        let name = wanted.listed.name.as_str();
+        name.rfind(kind).map(|at| name[..at].to_owned())
+    };
+    let rows = data.iter().enumerate().filter(|(_, wanted)| wanted.kind == FileKind::DataText);
+    let rows: HashMap<_, _> = rows.filter_map(|(number, wanted)| Some((stem(wanted, ".dat")?, number))).collect();
+    let statements = data.iter().enumerate().filter(|(_, wanted)| wanted.kind == FileKind::Data);
+    statements.filter_map(|(number, wanted)| Some((number, *rows.get(&stem(wanted, ".sql")?)?))).collect()
 }
 
 /// All that can be done before myloader is started.
@@ -100,6 +121,8 @@ struct Prepared {
     supply: Arc<Supply>,
     /// Of each data file, in the order of the pipes.
     pieces: Vec<Pieces>,
+    /// The server, as far as it was looked at.
+    target: Option<LoadTarget>,
 }
 
 async fn prepare(args: &LoadArgs, command: &LoaderCommand, report: &Report) -> Result<Prepared, Failure> {
@@ -109,7 +132,7 @@ async fn prepare(args: &LoadArgs, command: &LoaderCommand, report: &Report) -> R
     store.wait_for(Instant::now(), args.retry_for);
     let selection = Selection { tables: &args.tables, incomplete: args.incomplete };
     let mut plan = Plan::make(&selection, &store, &prefix, listing).await?;
-    target::check(args, command, &plan).await?;
+    let target = target::check(args, command, &plan).await?;
     plan.wanted.sort_by(|one, other| one.listed.name.cmp(&other.listed.name));
     let all: Vec<&Wanted> = plan.wanted.iter().collect();
     plan.check_archived(&store, &prefix, &all, args.workers).await?;
@@ -122,7 +145,7 @@ async fn prepare(args: &LoadArgs, command: &LoaderCommand, report: &Report) -> R
     let pieces = all_pieces(args, &supply, &prefix, &data).await?;
     let stage = Stage::make(&data).map_err(Failure::failed)?;
     place(args, report, &store, &prefix, &stage, &files, &plan).await?;
-    Ok(Prepared { plan, stage, supply, pieces })
+    Ok(Prepared { plan, stage, supply, pieces, target })
 }
 
 /// How each data file will be proved. What cannot be is said now.

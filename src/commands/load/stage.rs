@@ -15,6 +15,8 @@ const DUMP: &str = "dump";
 /// The pipes. Elsewhere, since myloader 1.x takes no pipe for a file of a dump, and a link to one for one.
 const PIPES: &str = "pipes";
 
+/// What myloader puts aside.
+const TEMPORARY: &str = "tmp";
 /// How the directory's name begins.
 const PREFIX: &str = "mydumper2s3-load-";
 
@@ -36,7 +38,7 @@ impl Stage {
         let private = std::fs::Permissions::from_mode(0o700);
         let root = tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(&place);
         let root = root.with_context(|| format!("cannot make a directory in '{}'", place.display()))?;
-        for name in [DUMP, PIPES] {
+        for name in [DUMP, PIPES, TEMPORARY] {
             std::fs::create_dir(root.path().join(name)).context("cannot make a directory")?;
         }
         let stage = Self { root, count: data.len() };
@@ -57,7 +59,12 @@ impl Stage {
         self.root.path().join(DUMP)
     }
 
-    /// The same, for files.
+    /// Where myloader may put files aside.
+    pub fn temporary(&self) -> PathBuf {
+        self.root.path().join(TEMPORARY)
+    }
+
+    /// Where the dump is, for our own files.
     pub fn directory(&self) -> anyhow::Result<RestoreDir> {
         RestoreDir::open_private(&self.dump())
     }

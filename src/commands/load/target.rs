@@ -54,8 +54,8 @@ pub fn connection(command: &LoaderCommand) -> Connection {
     Connection { only_file: file("defaults-file"), extra_file: file("defaults-extra-file"), options }
 }
 
-/// Looks at the server, and refuses what would do harm there.
-pub async fn check(args: &LoadArgs, command: &LoaderCommand, plan: &Plan) -> Result<(), Failure> {
+/// Looks at the server, and refuses what would do harm there. `None` where no look is wished.
+pub async fn check(args: &LoadArgs, command: &LoaderCommand, plan: &Plan) -> Result<Option<LoadTarget>, Failure> {
     let databases = || plan.wanted.iter().filter_map(|wanted| wanted.of.0.as_deref());
     if let Some(system) = databases().find(|database| SYSTEM.contains(database))
         && !args.system_databases
@@ -66,7 +66,7 @@ pub async fn check(args: &LoadArgs, command: &LoaderCommand, plan: &Plan) -> Res
     }
     if args.unchecked {
         info!("the server is not looked at before the load");
-        return Ok(());
+        return Ok(None);
     }
     let Some(client) = SqlClient::find(connection(command)) else {
         let error = anyhow!("there is neither 'mariadb' nor 'mysql' in PATH to look at the server");
@@ -94,7 +94,8 @@ pub async fn check(args: &LoadArgs, command: &LoaderCommand, plan: &Plan) -> Res
         );
     }
     let there = client.ask(TABLES).await.map_err(unanswered)?;
-    refuse_replacement(args, plan, &target, &there)
+    refuse_replacement(args, plan, &target, &there)?;
+    Ok(Some(target))
 }
 
 fn refuse_replacement(
