@@ -97,19 +97,19 @@ async fn created_by(store: &Store, prefix: &Prefix, name: &FileName) -> Option<S
             return None;
         }
     };
-    let text = text_of(name.as_str(), &bytes)
+    let text = text_of(name.as_str(), &bytes, TEXT_MAX)
         .inspect_err(|error| debug!("what '{name}' is really called stays unknown: {error}"))
         .ok()?;
     created_name(&text)
 }
 
-/// The beginning of its text.
-fn text_of(name: &str, bytes: &[u8]) -> io::Result<String> {
+/// The beginning of a schema file's text, at most so many bytes of it.
+pub fn text_of(name: &str, bytes: &[u8], limit: u64) -> io::Result<String> {
     let mut text = Vec::new();
     match NameParts::parse(name, &KnownNames::default()).compression {
-        Compression::Gzip => flate2::read::MultiGzDecoder::new(bytes).take(TEXT_MAX).read_to_end(&mut text)?,
-        Compression::Zstd => zstd::stream::read::Decoder::new(bytes)?.take(TEXT_MAX).read_to_end(&mut text)?,
-        _ => bytes.take(TEXT_MAX).read_to_end(&mut text)?,
+        Compression::Gzip => flate2::read::MultiGzDecoder::new(bytes).take(limit).read_to_end(&mut text)?,
+        Compression::Zstd => zstd::stream::read::Decoder::new(bytes)?.take(limit).read_to_end(&mut text)?,
+        _ => bytes.take(limit).read_to_end(&mut text)?,
     };
     Ok(String::from_utf8_lossy(&text).into_owned())
 }

@@ -169,6 +169,10 @@ pub struct LoadArgs {
     #[arg(long)]
     pub incomplete: bool,
 
+    /// Load tables and rows alone into this database, which must have no table yet
+    #[arg(long, value_name = "DATABASE", requires = "tables", conflicts_with_all = ["replace", "unchecked"], value_parser = values::database)]
+    pub into: Option<String>,
+
     /// Drop tables that are there before they are loaded
     #[arg(long)]
     pub replace: bool,

@@ -74,6 +74,12 @@ pub fn process_id(text: &str) -> Result<u32, String> {
     whole_number(text, 1, i32::MAX.unsigned_abs())
 }
 
+/// The name of a database: what MySQL and MariaDB allow, 64 characters, and nothing that a terminal would act on.
+pub fn database(text: &str) -> Result<String, String> {
+    let is_name = !text.is_empty() && text.chars().count() <= 64 && !text.chars().any(char::is_control);
+    if is_name && !text.ends_with(' ') { Ok(text.to_owned()) } else { Err("must be the name of a database".into()) }
+}
+
 fn whole_number<T>(text: &str, smallest: T, largest: T) -> Result<T, String>
 where
     T: std::str::FromStr + PartialOrd + std::fmt::Display,

@@ -127,6 +127,9 @@ impl LoaderCommand {
                     let hint = "put user and password into a file and add --defaults-file FILE";
                     return refuse("myloader cannot ask for a password: its input is /dev/null", hint);
                 }
+                b"database" => {
+                    return refuse("the database is chosen by this program", "use --tables and --into of `load`");
+                }
                 b"regex" | b"tables-list" | b"omit-from-file" | b"source-db" => {
                     let hint = "leave it away, and choose with --tables of this program: else files that myloader passes \
                                 over would look like files that it forgot";
@@ -157,15 +160,18 @@ impl LoaderCommand {
         self.value_of("threads").and_then(|text| text.to_str()?.parse().ok()).unwrap_or(THREADS)
     }
 
-    /// The command, with the directory that it is to load; where tables are to be replaced, with what drops them first.
-    pub fn complete(&self, directory: &Path, replace: bool) -> Vec<OsString> {
+    /// The command, with the directory that it is to load; where tables are to be replaced, with what drops them first; where
+    /// they go into another database, with its name.
+    pub fn complete(&self, directory: &Path, replace: bool, into: Option<&str>) -> Vec<OsString> {
         let mut line = self.line.clone();
         let end = line[self.program..].iter().position(|argument| argument == "--");
         let end = end.map_or(line.len(), |at| self.program + at);
         let drops = ["overwrite-tables", "drop-table", "overwrite-unsafe"].iter().any(|name| self.has(name));
         // 0.10 calls it --overwrite-tables and 1.x --drop-table; the letter is the same.
         let replace = (replace && !drops).then(|| "-o".into());
-        line.splice(end..end, replace.into_iter().chain(["--directory".into(), directory.as_os_str().to_owned()]));
+        let into = into.into_iter().flat_map(|into| ["--database".into(), into.into()]);
+        let directory = ["--directory".into(), directory.as_os_str().to_owned()];
+        line.splice(end..end, replace.into_iter().chain(into).chain(directory));
         line
     }
 }
@@ -182,10 +188,12 @@ mod tests {
     #[test]
     fn the_directory_is_ours_and_comes_last() {
         let command = parse("nice -n 19 myloader -h db -t 8").expect("a command");
-        let line = command.complete(Path::new("/tmp/x"), false);
+        let line = command.complete(Path::new("/tmp/x"), false, None);
         assert_eq!(line.join(OsStr::new(" ")), "nice -n 19 myloader -h db -t 8 --directory /tmp/x");
-        let line = command.complete(Path::new("/tmp/x"), true);
+        let line = command.complete(Path::new("/tmp/x"), true, None);
         assert_eq!(line.join(OsStr::new(" ")), "nice -n 19 myloader -h db -t 8 -o --directory /tmp/x");
+        let line = command.complete(Path::new("/tmp/x"), false, Some("rescue"));
+        assert!(line.join(OsStr::new(" ")).to_string_lossy().ends_with("--database rescue --directory /tmp/x"));
         assert_eq!((command.threads(), command.value_of("host")), (8, Some(OsStr::new("db"))));
         assert_eq!(parse("myloader").expect("a command").threads(), 4);
     }

@@ -35,6 +35,7 @@ pub mod retention;
 pub mod row_count;
 pub mod row_proof;
 pub mod schema_name;
+pub mod schema_text;
 pub mod selection;
 pub mod series;
 pub mod sql_end;

@@ -192,11 +192,21 @@ impl RestoreDir {
 
     /// Writes a `metadata` that is no object.
     pub fn write_metadata(&self, text: &[u8]) -> io::Result<()> {
+        self.replace(METADATA, METADATA, text)
+    }
+
+    /// Writes a file in place of another one, under the same name or another.
+    pub fn replace(&self, old: &str, new: &str, text: &[u8]) -> io::Result<()> {
         let temporary = self.create()?;
         (&**temporary.file()).write_all(text)?;
-        temporary.file().sync_all()?;
+        if self.lasts {
+            temporary.file().sync_all()?;
+        }
         let directory = self.directory.descriptor();
-        rustix::fs::renameat(&directory, &temporary.name, &directory, METADATA)?;
+        rustix::fs::renameat(&directory, &temporary.name, &directory, new)?;
+        if old != new {
+            rustix::fs::unlinkat(&directory, old, AtFlags::empty())?;
+        }
         Ok(())
     }
 

@@ -36,7 +36,13 @@ fn endpoint_of(server: &S3Server) -> Endpoint {
 
 impl Story {
     fn new(endpoint: Endpoint, database: &'static str, options: &[&str]) -> Self {
+        Self::new_with(endpoint, database, options, |_| String::new())
+    }
+
+    /// With what else is to be in the database.
+    fn new_with(endpoint: Endpoint, database: &'static str, options: &[&str], more: impl Fn(&str) -> String) -> Self {
         MariaDb::shared().create_sample(database, ROWS);
+        MariaDb::shared().sql(&more(database));
         let story = Self { database, sandbox: Sandbox::new(), endpoint };
         let upload = story.sandbox.mydumper2s3().upload_to(&story.endpoint).args(["--prefix", "dump"]);
         let upload = with_real_programs(upload.args(["--part-size", "5MiB"])).arg("--").arg(mydumper());
@@ -232,4 +238,35 @@ fn a_server_that_cannot_be_asked_is_not_loaded_into() {
     refused.assert_does_not_say("open sesame").assert_says("Access denied");
     story.assert_nothing_is_left();
     assert_eq!(MariaDb::second().sql("SHOW DATABASES LIKE 'load_unasked'"), "");
+}
+
+/// "One table beside production": nothing that is there is touched, and nothing comes along that would act on it.
+#[test]
+fn tables_are_loaded_beside_others() {
+    for (database, options) in [("load_beside", &[] as &[&str]), ("load_beside_compressed", &["-c"])] {
+        let server = S3Server::start();
+        let rescue = format!("rescue_{database}");
+        MariaDb::second()
+            .sql(&format!("CREATE DATABASE {database}; CREATE TABLE {database}.small (mine INT PRIMARY KEY)"));
+        let story = Story::new_with(endpoint_of(&server), database, options, |database| {
+            format!(
+                "USE {database}; CREATE TABLE child (id INT PRIMARY KEY, CONSTRAINT gone FOREIGN KEY (id) REFERENCES big (id));
+                 CREATE TABLE grandchild (id INT PRIMARY KEY, CONSTRAINT kept FOREIGN KEY (id) REFERENCES child (id));
+                 INSERT INTO child VALUES (1); INSERT INTO grandchild VALUES (1)"
+            )
+        });
+        let tables = format!("{database}.small,{database}.cheap,{database}.child,{database}.grandchild");
+        let load = || story.load().args(["--tables", &tables, "--into", &rescue]).arg("--");
+        let loaded = load().args(MariaDb::second().myloader()).run().assert_status(0);
+        loaded.assert_says("without foreign keys to what is not loaded");
+        let all = MariaDb::shared().checksums(database);
+        let there = MariaDb::second().checksums(&rescue);
+        assert_eq!(there.keys().collect::<Vec<_>>(), ["child", "grandchild", "small"]);
+        assert!(there.iter().all(|(table, sum)| all[table] == *sum), "{there:?}");
+        assert_eq!(MariaDb::second().programs(&rescue), [] as [String; 0]);
+        let keys = "SELECT constraint_name FROM information_schema.referential_constraints WHERE constraint_schema =";
+        assert_eq!(MariaDb::second().sql(&format!("{keys} '{rescue}'")).trim(), "kept");
+        assert_eq!(MariaDb::second().sql(&format!("SHOW TABLES FROM {database}")).trim(), "small");
+        load().args(MariaDb::second().myloader()).run().assert_status(2).assert_says("has 3 tables already");
+    }
 }

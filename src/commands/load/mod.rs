@@ -1,6 +1,7 @@
 //! A dump into a server, without a disk that holds it: myloader reads each data file out of a pipe, and what goes in is
 //! proved before.
 
+mod beside;
 mod complaints;
 mod feed;
 mod guardian;
@@ -67,7 +68,7 @@ async fn load(args: &LoadArgs, report: &Report, stop: &Stop) -> Result<Status, F
     let Prepared { plan, stage, supply, pieces, target } = prepared;
     let data: Vec<&Wanted> = plan.wanted.iter().filter(|wanted| wanted.is_data()).collect();
     let bytes: u64 = data.iter().map(|wanted| wanted.listed.size).sum();
-    let line = command.complete(&stage.dump(), args.replace);
+    let line = command.complete(&stage.dump(), args.replace, args.into.as_deref());
     let listener = Listener::default();
     let launch = Launch {
         line: &line,
@@ -132,6 +133,9 @@ async fn prepare(args: &LoadArgs, command: &LoaderCommand, report: &Report) -> R
     store.wait_for(Instant::now(), args.retry_for);
     let selection = Selection { tables: &args.tables, incomplete: args.incomplete };
     let mut plan = Plan::make(&selection, &store, &prefix, listing).await?;
+    if args.into.is_some() {
+        beside::keep_tables_alone(&mut plan)?;
+    }
     let target = target::check(args, command, &plan).await?;
     plan.wanted.sort_by(|one, other| one.listed.name.cmp(&other.listed.name));
     let all: Vec<&Wanted> = plan.wanted.iter().collect();
@@ -201,6 +205,9 @@ async fn place(
         bring.bring(wanted).await.with_context(|| format!("cannot fetch '{}'", wanted.listed.name))
     });
     let () = brought.buffer_unordered(args.workers).try_for_each(async |_| Ok(())).await.map_err(Failure::failed)?;
+    if args.into.is_some() {
+        beside::cut_foreign_keys(plan, &directory).map_err(Failure::failed)?;
+    }
     let sections = if args.tables.is_empty() { None } else { Some(plan.sections()) };
     write_metadata(&directory, plan, sections.as_ref()).context("cannot write metadata").map_err(Failure::failed)
 }

@@ -94,8 +94,29 @@ pub async fn check(args: &LoadArgs, command: &LoaderCommand, plan: &Plan) -> Res
         );
     }
     let there = client.ask(TABLES).await.map_err(unanswered)?;
+    if let Some(into) = &args.into {
+        refuse_used(into, &there)?;
+        // Its name is text of the user's, and quoted as the server wants it.
+        let create = format!("CREATE DATABASE IF NOT EXISTS `{}`", into.replace('`', "``"));
+        client.ask(&create).await.map_err(unanswered)?;
+        return Ok(Some(target));
+    }
     refuse_replacement(args, plan, &target, &there)?;
     Ok(Some(target))
+}
+
+/// What is loaded beside others must not touch them.
+fn refuse_used(into: &str, there: &[Vec<Option<String>>]) -> Result<(), Failure> {
+    let is_of_it = |row: &&Vec<Option<String>>| {
+        row.first().and_then(Option::as_deref).is_some_and(|name| name.eq_ignore_ascii_case(into))
+    };
+    match there.iter().filter(is_of_it).count() {
+        0 => Ok(()),
+        count => {
+            let error = anyhow!("the database '{into}' has {count} tables already");
+            Err(Failure::usage(hinted(error, "name another one, which need not be there yet")))
+        }
+    }
 }
 
 fn refuse_replacement(
