@@ -27,6 +27,7 @@
 //! removal       takes one dump out of the bucket
 //! trial         what the store lets us do, tried before anything depends on it
 //!
+//! aside         questions to the filesystem, off the thread that serves network and signals
 //! dump_dir      the dump directory; the only place that removes a dump's files
 //! recorder      the record of what is gone from a dump directory, beside the dump itself
 //! writers       who writes: how a file is known to be closed
@@ -46,6 +47,7 @@
 //!
 //! `main` parses, starts the report and the runtime, calls [`commands::run`], and exits.
 
+pub mod aside;
 pub mod bucket_dump;
 pub mod bucket_manifest;
 pub mod catalog;

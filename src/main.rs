@@ -37,8 +37,7 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(status.code()))
 }
 
-/// One thread for the network, for all that waits and for short files; the others are read and hashed on threads of their
-/// own.
+/// One thread for the network, the signals and all that waits; files are asked for, read and hashed on others.
 fn run(command: &cli::Command, report: &Report) -> anyhow::Result<Status> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let status = tokio::task::LocalSet::new().block_on(&runtime, async {

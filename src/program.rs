@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::Command;
 use tokio::sync::watch;
 
+use crate::aside::aside;
 use crate::platform::{self, Exit};
 
 /// The longest piece of a program's output that is kept in memory, in bytes.
@@ -116,7 +117,7 @@ impl Launched {
         self.pid.as_raw_nonzero().get()
     }
 
-    /// Waits for its end from now on; `on_end` is called at once when it comes, before anybody else knows.
+    /// Waits for its end from now on; `on_end`, which may block, is called at once when it comes, before anybody else knows.
     pub fn watch(mut self, on_end: impl FnOnce() + Send + 'static) -> Program {
         let readers = self.on_line.map(|on_line| {
             let (stdout, stderr) = (self.child.stdout.take(), self.child.stderr.take());
@@ -125,7 +126,7 @@ impl Launched {
         let (sender, exit) = watch::channel(None);
         tokio::spawn(async move {
             let exit = self.child.wait().await.map_or(Exit::Status(255), exit_of);
-            on_end();
+            aside(on_end).await;
             if let Some(readers) = readers {
                 // Its last words; a grandchild that keeps the pipe open is not waited for.
                 let _ = tokio::time::timeout(LAST_WORDS, readers).await;

@@ -33,12 +33,14 @@ pub fn read(lead: &File) -> Result<Option<Record>, String> {
     }
 }
 
-/// The record of one dump, and the only one that writes it.
+/// The record of one dump, and the only one that writes it. What writes blocks for as long as the filesystem takes.
 #[derive(Debug)]
 pub struct Recorder {
     lead: File,
-    /// Held while the attribute is written, so that what stands there is always the newest.
+    /// Never held while the filesystem is asked.
     inner: Mutex<Inner>,
+    /// Held while the attribute is written, so that what stands there is always the newest.
+    writing: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -46,7 +48,7 @@ struct Inner {
     record: Record,
     limit: usize,
     /// Why there is no record, if there can be none.
-    unsupported: Option<io::Error>,
+    unsupported: Option<(io::ErrorKind, String)>,
     /// Whether that was said.
     is_said: bool,
     /// The disk was too full for the last change.
@@ -57,7 +59,7 @@ impl Recorder {
     /// Goes on with a record, or begins one. Nothing is written yet.
     pub fn new(lead: File, record: Record) -> Self {
         let inner = Inner { record, limit: SIZE_MAX, unsupported: None, is_said: false, is_behind: false };
-        Self { lead, inner: Mutex::new(inner) }
+        Self { lead, inner: Mutex::new(inner), writing: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -65,11 +67,12 @@ impl Recorder {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Settles what was being removed when an earlier run was interrupted, and returns the record.
+    /// Settles what was being removed when an earlier run was interrupted, and returns the record. Blocks.
     pub fn settle(&self, is_there: impl Fn(&FileName) -> bool) -> Record {
-        let mut inner = self.lock();
-        inner.record.settle(is_there);
-        inner.record.clone()
+        let mut record = self.lock().record.clone();
+        record.settle(is_there);
+        self.lock().record.clone_from(&record);
+        record
     }
 
     /// Where the files go; written with the next change.
@@ -77,11 +80,10 @@ impl Recorder {
         self.lock().record.to = place.clone();
     }
 
-    /// Changes the record and writes it. Returns whether it stands there now.
+    /// Changes the record and writes it. Returns whether it stands there now. Blocks.
     pub fn note(&self, change: impl FnOnce(&mut Record)) -> bool {
-        let mut inner = self.lock();
-        change(&mut inner.record);
-        inner.write(&self.lead).is_ok()
+        change(&mut self.lock().record);
+        self.write().is_ok()
     }
 
     /// Whether what is removed can be written down, as far as that was tried.
@@ -89,21 +91,23 @@ impl Recorder {
         self.lock().unsupported.is_none()
     }
 
-    /// What was seen in all. Written only where that is not what stands there.
-    pub fn note_seen(&self, seen: Seen) {
-        let mut inner = self.lock();
-        if seen != inner.record.seen {
-            inner.record.seen = seen;
-            // Said where it matters: at the first removal.
-            let _ = inner.write_if_supported(&self.lead);
-        }
+    /// Whether that is what was seen in all, by the record.
+    pub fn has_seen(&self, seen: Seen) -> bool {
+        self.lock().record.seen == seen
     }
 
-    /// A multipart upload was begun. Where that cannot be written down the next run leaves it alone, and begins anew.
+    /// What was seen in all. Blocks.
+    pub fn note_seen(&self, seen: Seen) {
+        self.lock().record.seen = seen;
+        // Said where it matters: at the first removal.
+        let _ = self.write_if_supported();
+    }
+
+    /// A multipart upload was begun. Where that cannot be written down the next run leaves it alone, and begins anew. Blocks.
     pub fn begin_upload(&self, upload: UploadMark) {
-        let mut inner = self.lock();
-        if inner.record.begin_upload(upload) {
-            let _ = inner.write_if_supported(&self.lead);
+        let is_new = self.lock().record.begin_upload(upload);
+        if is_new {
+            let _ = self.write_if_supported();
         }
     }
 
@@ -118,21 +122,22 @@ impl Recorder {
     }
 
     /// A proved file is about to be removed. Where that cannot be written down it is said once, and removed all the same.
+    /// Blocks.
     pub fn begin_removal(&self, name: &FileName, object: Objects) {
-        let mut inner = self.lock();
-        inner.record.going.push((name.clone(), object));
-        if let Err(error) = inner.write_if_supported(&self.lead)
-            && inner.unsupported.is_some()
-            && !std::mem::replace(&mut inner.is_said, true)
-        {
-            warn!(
-                "what is removed here cannot be written down beside the dump ({error}): if this run is interrupted, the \
-                 next one cannot know that nothing is missing, and does not commit"
-            );
+        self.lock().record.going.push((name.clone(), object));
+        if let Err(error) = self.write_if_supported() {
+            let mut inner = self.lock();
+            if inner.unsupported.is_some() && !std::mem::replace(&mut inner.is_said, true) {
+                drop(inner);
+                warn!(
+                    "what is removed here cannot be written down beside the dump ({error}): if this run is interrupted, \
+                     the next one cannot know that nothing is missing, and does not commit"
+                );
+            }
         }
     }
 
-    /// It is removed, or it was left there after all.
+    /// It is removed, or it was left there after all. Blocks.
     pub fn end_removal(&self, name: &FileName, is_removed: bool) {
         let mut inner = self.lock();
         let Some(at) = inner.record.going.iter().position(|(going, _)| going == name) else { return };
@@ -141,40 +146,45 @@ impl Recorder {
             inner.record.given = inner.record.given.with(object);
         }
         if inner.is_behind {
+            drop(inner);
             // A full disk refused it before the removal; now there may be room.
-            let _ = inner.write_if_supported(&self.lead);
-        }
-    }
-}
-
-impl Inner {
-    fn write_if_supported(&mut self, lead: &File) -> io::Result<()> {
-        match &self.unsupported {
-            Some(error) => Err(io::Error::new(error.kind(), error.to_string())),
-            None => self.write(lead),
+            let _ = self.write_if_supported();
         }
     }
 
-    fn write(&mut self, lead: &File) -> io::Result<()> {
+    fn write_if_supported(&self) -> io::Result<()> {
+        let unsupported = self.lock().unsupported.clone();
+        match unsupported {
+            Some((kind, why)) => Err(io::Error::new(kind, why)),
+            None => self.write(),
+        }
+    }
+
+    fn write(&self) -> io::Result<()> {
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let text = self.record.to_text(self.limit);
-            let written = rustix::fs::fsetxattr(lead, ATTRIBUTE, &text, XattrFlags::empty());
+            let text = {
+                let inner = self.lock();
+                inner.record.to_text(inner.limit)
+            };
+            let written = rustix::fs::fsetxattr(&self.lead, ATTRIBUTE, &text, XattrFlags::empty());
+            let mut inner = self.lock();
             match written {
                 Ok(()) => {
-                    self.is_behind = false;
+                    inner.is_behind = false;
                     return Ok(());
                 }
                 // Too large for this filesystem, or the disk is full.
-                Err(Errno::NOSPC | Errno::RANGE | Errno::TOOBIG | Errno::DQUOT) if self.limit > SIZE_SMALL => {
-                    self.limit = SIZE_SMALL;
+                Err(Errno::NOSPC | Errno::RANGE | Errno::TOOBIG | Errno::DQUOT) if inner.limit > SIZE_SMALL => {
+                    inner.limit = SIZE_SMALL;
                 }
                 Err(error @ (Errno::NOSPC | Errno::RANGE | Errno::TOOBIG | Errno::DQUOT)) => {
-                    self.is_behind = true;
+                    inner.is_behind = true;
                     return Err(error.into());
                 }
                 Err(error) => {
                     let error = io::Error::from(error);
-                    self.unsupported = Some(io::Error::new(error.kind(), error.to_string()));
+                    inner.unsupported = Some((error.kind(), error.to_string()));
                     return Err(error);
                 }
             }

@@ -10,10 +10,13 @@ use rustix::process::Signal;
 use super::exit_status::judged;
 use super::witness::Witness;
 use super::writer::{Role, Writer};
+use crate::aside::aside;
 use crate::model::manifest::DumperExit;
 use crate::platform::{self, Exit};
 use crate::program::{AfterUs, Launch, OnLine, Program};
 
+/// How long the dump directory may take to be looked at before it is ended.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 /// How long mydumper is given to end on SIGTERM when it has written all that it had to.
 const NOTHING_TO_LOSE: Duration = Duration::from_secs(2);
 /// Between two looks at a process that is not our own child.
@@ -86,9 +89,15 @@ impl Child {
 
     /// Whether the dump may not be done yet: then it can be told to stop. Something that a wrapper left running is none
     /// of the dump.
-    pub fn may_still_write(&self) -> bool {
-        let is_unknown = || self.witness.writer().is_none() && !self.is_over() && !self.witness.is_final();
-        self.exit().is_none() || self.stray_writer().is_some() || is_unknown()
+    pub async fn may_still_write(&self) -> bool {
+        let is_unknown = self.witness.writer().is_none() && !self.is_over();
+        self.exit().is_none() || self.stray_writer().is_some() || (is_unknown && !self.is_final().await)
+    }
+
+    /// Whether the dump's lead is known to have got its last name.
+    async fn is_final(&self) -> bool {
+        let witness = Arc::clone(&self.witness);
+        tokio::time::timeout(LAST_LOOK, aside(move || witness.is_final())).await.unwrap_or(false)
     }
 
     /// All that is alive of it and of what it started, itself first.
@@ -131,7 +140,7 @@ impl Child {
     ///
     /// Always by SIGTERM: SIGINT makes mydumper 1.0.1 ask a question that nobody answers.
     pub async fn stop(&self, patience: Duration) {
-        let patience = if self.witness.is_final() { patience.min(NOTHING_TO_LOSE) } else { patience };
+        let patience = if self.is_final().await { patience.min(NOTHING_TO_LOSE) } else { patience };
         self.signal(Signal::TERM);
         if tokio::time::timeout(patience, self.writer_and_child_end()).await.is_err() {
             self.kill();

@@ -14,6 +14,7 @@ mod writer;
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 
@@ -21,7 +22,7 @@ pub use arguments::left_out_by_command;
 pub use child::{Child, Start};
 pub use exit_status::{ExitSources, ExitStatusFile};
 pub use kinship::ancestors;
-pub use life::{Life, LivingDump};
+pub use life::{Life, LivingDump, Signs, Standing};
 pub use reins::{HELPER_ARGUMENT, Reins, Team, wake_when_the_pipe_breaks};
 pub use writer::{Role, Writer};
 
@@ -52,13 +53,20 @@ pub enum Sight {
     Refused(String),
 }
 
+/// The first file of a dump. Held open, so that its inode cannot be given to another file meanwhile.
+#[derive(Debug)]
+pub struct Lead {
+    /// The file.
+    pub file: File,
+    /// Its device and inode.
+    pub inode: (u64, u64),
+}
+
 /// A dump that was found.
 #[derive(Debug)]
 pub struct Sighted {
-    /// Its `metadata.partial` or `metadata`. Held open, so that its inode cannot be given to another file meanwhile.
-    pub lead: File,
-    /// Device and inode of that file.
-    pub inode: (u64, u64),
+    /// Its `metadata.partial` or `metadata`.
+    pub lead: Arc<Lead>,
     /// Which dump it is.
     pub identity: DumpIdentity,
     /// What that file said.
@@ -118,7 +126,7 @@ fn sighted(mut lead: File, host: &str) -> anyhow::Result<Option<Sighted>> {
     let inode = platform::device_and_inode(&lead)?;
     let identity = DumpIdentity { host: host.to_owned(), started, inode: inode.1, born: platform::birth_time(&lead) };
     let (identity, record) = recorded(&lead, identity)?;
-    Ok(Some(Sighted { lead, inode, identity, metadata, record }))
+    Ok(Some(Sighted { lead: Arc::new(Lead { file: lead, inode }), identity, metadata, record }))
 }
 
 /// What an earlier run wrote down of this dump. The host may be called otherwise today: the dump is the one of the record.
@@ -134,14 +142,14 @@ fn recorded(lead: &File, identity: DumpIdentity) -> anyhow::Result<(DumpIdentity
     Ok(if then.id() == record.dump { (then, Some(record)) } else { (identity, None) })
 }
 
-impl Sighted {
-    /// Reads the file again: it has grown since.
+impl Lead {
+    /// Reads the file again: it has grown since. Blocks.
     pub fn read_again(&self) -> io::Result<Vec<u8>> {
         let mut text = Vec::new();
         let mut offset = 0;
         let mut buffer = vec![0; 64 * 1024];
         while offset < METADATA_SIZE_MAX {
-            let length = std::os::unix::fs::FileExt::read_at(&self.lead, &mut buffer, offset)?;
+            let length = std::os::unix::fs::FileExt::read_at(&self.file, &mut buffer, offset)?;
             if length == 0 {
                 break;
             }

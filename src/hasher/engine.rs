@@ -160,15 +160,11 @@ pub fn hash_alone(file: &File, offset: u64, length: u64) -> io::Result<Md5Digest
     Ok(Md5Digest(message.finish(rest)))
 }
 
-/// The MD5 of a short stretch, here and now, and its bytes; `None` if the disk would have to be waited for.
-pub fn hash_now(file: &File, offset: u64, length: u64) -> io::Result<Option<(Md5Digest, Bytes)>> {
+/// The MD5 of a short stretch, and its bytes. Blocks.
+pub fn hash_short(file: &File, offset: u64, length: u64) -> io::Result<(Md5Digest, Bytes)> {
     let mut bytes = vec![0; length as usize];
-    match platform::read_cached(file, &mut bytes, offset) {
-        Some(cached) if cached < bytes.len() => return Ok(None),
-        Some(_) => {}
-        None => file.read_exact_at(&mut bytes, offset)?,
-    }
-    Ok(Some((Md5Digest(Message::default().finish(&bytes)), bytes.into())))
+    file.read_exact_at(&mut bytes, offset)?;
+    Ok((Md5Digest(Message::default().finish(&bytes)), bytes.into()))
 }
 
 #[cfg(test)]

@@ -22,13 +22,15 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use self::engine::Job;
+pub use self::engine::hash_short;
+use crate::aside::aside;
 use crate::model::etag::Md5Digest;
 use crate::model::manifest::ContentHash;
 use crate::model::part_plan::{CutInto, PartPlan};
 use crate::page_cache::Footprint;
 
-/// Stretches up to this size are hashed where we are: a hand-over to another thread costs more.
-const INLINE_MAX: u64 = 64 * 1024;
+/// Stretches up to this size are hashed past the queue, and kept in memory until they are sent.
+pub const SHORT_MAX: u64 = 64 * 1024;
 /// What may be hashed ahead of its sending, in bytes, beside one stretch for each sender: more would not stay in the page
 /// cache until it is sent.
 const AHEAD_MAX: u64 = 512 * 1024 * 1024;
@@ -51,6 +53,13 @@ pub struct Hashed {
     /// The stretch itself, where it is short.
     pub content: Option<Bytes>,
     _in_hand: Option<InHand>,
+}
+
+impl Hashed {
+    /// Of a stretch of up to [`SHORT_MAX`] bytes, by [`hash_short`].
+    pub fn short(md5: Md5Digest, content: Bytes) -> Self {
+        Self { md5, content: Some(content), _in_hand: None }
+    }
 }
 
 #[derive(Debug)]
@@ -108,10 +117,10 @@ impl Hasher {
 
     /// Hashes a stretch of a file.
     pub async fn hash(&self, turn: Turn, file: &Arc<File>, offset: u64, length: u64) -> io::Result<Hashed> {
-        if length <= INLINE_MAX
-            && let Some((md5, content)) = engine::hash_now(file, offset, length)?
-        {
-            return Ok(Hashed { md5, content: Some(content), _in_hand: None });
+        if length <= SHORT_MAX {
+            let file = Arc::clone(file);
+            let (md5, content) = aside(move || hash_short(&file, offset, length)).await?;
+            return Ok(Hashed::short(md5, content));
         }
         let (reply, hashed) = oneshot::channel();
         let job = Job { file: Arc::clone(file), offset, left: length, length, reply };
@@ -124,8 +133,8 @@ impl Hasher {
     /// get on who hold what is hashed, and they may wait for this one.
     pub async fn hash_again(&self, file: &Arc<File>, offset: u64, length: u64) -> io::Result<Hashed> {
         let file = Arc::clone(file);
-        let hashed = tokio::task::spawn_blocking(move || engine::hash_alone(&file, offset, length)).await;
-        Ok(Hashed { md5: hashed.map_err(io::Error::other)??, content: None, _in_hand: None })
+        let md5 = aside(move || engine::hash_alone(&file, offset, length)).await?;
+        Ok(Hashed { md5, content: None, _in_hand: None })
     }
 
     /// Hashes a whole file as an object is that was uploaded so; it is not going to be sent.

@@ -2,11 +2,12 @@
 //! otherwise. Their user metadata, their key and their access list are of whoever began them, and no listing shows them;
 //! so only an id that is written down beside the dump makes one ours.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use tracing::{debug, info, warn};
 
 use super::Transfer;
+use crate::aside::aside;
 use crate::model::file_kind::could_be_dump_file;
 use crate::s3::{ErrorKind, ListedUpload, OpenUpload};
 
@@ -48,8 +49,9 @@ impl Transfer {
         Some(left.swap_remove(at))
     }
 
-    pub(super) fn remember(&self, upload: OpenUpload) {
-        self.recorder.begin_upload(upload.mark());
+    pub(super) async fn remember(&self, upload: OpenUpload) {
+        let (recorder, mark) = (Arc::clone(&self.recorder), upload.mark());
+        aside(move || recorder.begin_upload(mark)).await;
         self.open_uploads.lock().unwrap_or_else(PoisonError::into_inner).insert(upload);
     }
 

@@ -16,17 +16,20 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tracing::{debug, warn};
 
 use self::proof::{Evidence, proof_by_etag};
 pub use self::sending::Sending;
 use self::sha256::sha256;
+use crate::aside::aside;
 use crate::bucket_dump::Listed;
 use crate::claim::{ClaimError, SharedClaim, is_another};
 use crate::content::{self, Closeness, Found};
 use crate::dump_dir::{DumpDir, identity_of};
-use crate::hasher::{Hasher, Turn};
+use crate::hasher::{Hashed, Hasher, SHORT_MAX, Turn, hash_short};
+use crate::model::etag::Md5Digest;
 use crate::model::file_name::FileName;
 use crate::model::identity::FileIdentity;
 use crate::model::manifest::{ContentHash, ObjectRecord, Proof};
@@ -100,8 +103,8 @@ pub struct Transfer {
     pub is_trusted: OnceCell<()>,
     /// Writes down what is given up.
     pub recorder: Arc<Recorder>,
-    /// One large file is removed at a time.
-    pub large_removals: tokio::sync::Mutex<()>,
+    /// Files are removed one at a time, and beside them a large one: what is being removed must fit into the record.
+    pub removals: [tokio::sync::Mutex<()>; 2],
     /// What `metadata` must be when it goes up: the text that the dump was judged by.
     pub commit: Mutex<Option<Commit>>,
     /// What an earlier run left under the prefix.
@@ -142,6 +145,8 @@ struct Source {
     footprint: Footprint,
     /// Files that began earlier are hashed first.
     turn: Turn,
+    /// Its MD5 and its bytes, where it is short.
+    short: Option<(Md5Digest, Bytes)>,
 }
 
 impl Source {
@@ -155,6 +160,13 @@ struct Content {
     found: Found,
     /// Its SHA-256, where that is wanted.
     sha256: Option<String>,
+}
+
+/// A file as it was found ready, opened and looked at.
+struct Opened {
+    footprint: Footprint,
+    found: Found,
+    short: Option<(Md5Digest, Bytes)>,
 }
 
 /// A file on its way into an object.
@@ -215,15 +227,11 @@ impl Transfer {
     /// Uploads, proves and removes one file.
     pub async fn upload(&self, job: &UploadJob) -> Outcome {
         let name = job.name();
-        let source = match self.open(job) {
-            Ok(file) => self.source(file, job.identity().size),
+        let (source, content) = match self.open(job).await {
+            Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Outcome::Gone { object_left: self.earlier.contains_key(name) };
             }
-            Err(error) => return Outcome::Failed(format!("cannot read it: {error}")),
-        };
-        let content = match self.look_at_content(job, source.file()).await {
-            Ok(content) => content,
             Err(error) => return Outcome::Failed(format!("cannot read it: {error}")),
         };
         let object = match self.bring(job, &source, &content).await {
@@ -235,43 +243,27 @@ impl Transfer {
             }
             Err(Trouble::Store(error)) => return Outcome::Failed(error.to_string()),
         };
-        // The ETag proves the transfer, not that the file stayed the same meanwhile.
-        match identity_of(source.file()) {
-            Ok(identity) if same_content(&identity, job.identity()) => {}
-            Ok(_) => return Outcome::Failed("it changed while it was read".to_owned()),
-            Err(error) => return Outcome::Failed(format!("cannot look at it again: {error}")),
-        }
-        self.dispose(job, object, content.found).await
+        self.dispose(job, source.file(), object, content.found).await
     }
 
-    /// Looks whether the content is broken; it is uploaded all the same. Makes its SHA-256, if that is wanted.
-    async fn look_at_content(&self, job: &UploadJob, file: &Arc<File>) -> io::Result<Content> {
+    /// Opens the file that was found ready, or none, and looks whether its content is broken; it is uploaded all the same.
+    /// Makes its SHA-256, if that is wanted.
+    async fn open(&self, job: &UploadJob) -> io::Result<(Source, Content)> {
         let _permit = self.looks.acquire().await.map_err(io::Error::other)?;
-        let found = content::look(job.name().as_str(), file, job.identity().size, self.closeness()).await?;
+        let (directory, closeness) = (Arc::clone(&self.directory), self.closeness());
+        let (name, identity) = (job.name().clone(), *job.identity());
+        let Opened { footprint, found, short } = aside(move || open(&directory, &name, &identity, closeness)).await?;
         if let Some(why) = &found.broken {
             warn!(file = %job.name(), "its content is broken, so the dump will not be committed: {why}");
         }
-        Ok(Content { found, sha256: self.sha256_of(file).await? })
+        let sha256 = self.sha256_of(footprint.file()).await?;
+        Ok((Source { footprint, turn: self.hasher.turn(), short }, Content { found, sha256 }))
     }
 
     /// How closely content is looked at: once the disk may have been full, so closely that it proves what was written.
     pub fn closeness(&self) -> Closeness {
         let is_in_doubt = !self.survives_full_disk && self.directory.full_disk().is_some();
         if is_in_doubt { Closeness::Whole } else { self.least_closeness }
-    }
-
-    /// Opens the file that was found ready, or none.
-    fn open(&self, job: &UploadJob) -> io::Result<File> {
-        let (file, identity) = self.directory.open_identified(job.name().as_str())?;
-        if identity != *job.identity() {
-            return Err(io::Error::other("it changed since it was found closed"));
-        }
-        Ok(file)
-    }
-
-    fn source(&self, file: File, size: u64) -> Source {
-        let file = Arc::new(file);
-        Source { footprint: Footprint::begin(file, size), turn: self.hasher.turn() }
     }
 
     /// Brings the file into the bucket, unless it is there.
@@ -339,7 +331,8 @@ impl Transfer {
     ) -> anyhow::Result<ObjectRecord> {
         let identity = identity_of(&file)?;
         let metadata = HashMap::from([(DUMP_ID.to_owned(), self.dump_id.clone())]);
-        let source = self.source(file, identity.size);
+        let footprint = Footprint::begin(Arc::new(file), identity.size);
+        let source = Source { footprint, turn: self.hasher.turn(), short: None };
         let put = async {
             let passage = self.passage(key, &source, &identity, metadata)?;
             let content_md5 = ContentMd5::IsChecked(is_checked);
@@ -360,13 +353,18 @@ impl Transfer {
 
     /// The record that the object of a file will have, made without uploading it.
     pub async fn foresee(&self, name: &FileName) -> io::Result<ObjectRecord> {
-        let file = Arc::new(self.directory.open_file(name.as_str())?);
-        let size = file.metadata()?.len();
+        let (directory, name) = (Arc::clone(&self.directory), name.clone());
+        let footprint = aside(move || {
+            let (file, identity) = directory.open_identified(name.as_str())?;
+            io::Result::Ok(Footprint::begin(Arc::new(file), identity.size))
+        });
+        let footprint = footprint.await?;
+        let size = footprint.size();
         let plan = PartPlan::new(size, self.part_size, self.max_parts).map_err(io::Error::other)?;
-        let hash = self.hasher.hash_file(&Footprint::begin(Arc::clone(&file), size), plan.cut()).await?;
+        let hash = self.hasher.hash_file(&footprint, plan.cut()).await?;
         let has_opaque_etags = self.claim.lock().await.has_opaque_etags();
         let proof = if has_opaque_etags { Proof::ContentMd5 } else { proof_by_etag(&hash) };
-        let sha256 = self.sha256_of(&file).await?;
+        let sha256 = self.sha256_of(footprint.file()).await?;
         Ok(ObjectRecord { size, hash, etag: None, version_id: None, sha256, proof, is_read_back: false })
     }
 
@@ -398,7 +396,10 @@ impl Transfer {
                 }
             }
         };
-        let hash = self.hasher.hash_file(&source.footprint, cut).await?;
+        let hash = match &source.short {
+            Some((md5, _)) if cut == CutInto::OnePut => ContentHash::Whole { md5: *md5 },
+            _ => self.hasher.hash_file(&source.footprint, cut).await?,
+        };
         if hash.etag().as_ref() != Some(&etag) {
             return Ok(None);
         }
@@ -410,7 +411,10 @@ impl Transfer {
     async fn put_whole(&self, passage: &Passage<'_>) -> Result<ObjectRecord, Trouble> {
         let size = passage.plan.size();
         let file = passage.source.file();
-        let hashed = self.hasher.hash(passage.source.turn, file, 0, size).await?;
+        let hashed = match &passage.source.short {
+            Some((md5, content)) => Hashed::short(*md5, content.clone()),
+            None => self.hasher.hash(passage.source.turn, file, 0, size).await?,
+        };
         passage.check_expected(&ContentHash::Whole { md5: hashed.md5 })?;
         let _permit = self.permit().await?;
         let _sending = self.sending.begin();
@@ -424,7 +428,10 @@ impl Transfer {
             }
             answer => answer,
         };
-        let answer = answer.map_err(|error| passage.unless_changed(error))?;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return Err(passage.unless_changed(error).await),
+        };
         self.prove(passage, Evidence { hash, answer, are_parts_proved: true }).await
     }
 
@@ -462,6 +469,19 @@ impl Transfer {
     }
 }
 
+/// Opens a file that was found ready, if it is still the one that it was. Blocks.
+fn open(directory: &DumpDir, name: &FileName, found: &FileIdentity, closeness: Closeness) -> io::Result<Opened> {
+    let (file, identity) = directory.open_identified(name.as_str())?;
+    if identity != *found {
+        return Err(io::Error::other("it changed since it was found closed"));
+    }
+    let footprint = Footprint::begin(Arc::new(file), identity.size);
+    let found = content::look(name.as_str(), footprint.file(), identity.size, closeness)?;
+    let is_short = identity.size <= SHORT_MAX;
+    let short = is_short.then(|| hash_short(footprint.file(), 0, identity.size)).transpose()?;
+    Ok(Opened { footprint, found, short })
+}
+
 fn user_metadata(dump_id: &str, job: &UploadJob, content: &Content) -> UserMetadata {
     let mut metadata = HashMap::from([
         (DUMP_ID.to_owned(), dump_id.to_owned()),
@@ -491,8 +511,9 @@ impl Passage<'_> {
     }
 
     /// A request whose body could not be read looks like one that the network broke: the file tells which it was.
-    fn unless_changed(&self, error: StoreError) -> Trouble {
-        match identity_of(self.source.file()) {
+    async fn unless_changed(&self, error: StoreError) -> Trouble {
+        let file = Arc::clone(self.source.file());
+        match aside(move || identity_of(&file)).await {
             Ok(now) if same_content(&now, self.identity) => Trouble::Store(error),
             _ => Trouble::Local("it changed while it was read".to_owned()),
         }

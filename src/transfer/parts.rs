@@ -33,7 +33,7 @@ impl Transfer {
     /// Uploads a file in parts, several at once. It begins when its first part is hashed: files that wait for that have
     /// nothing in the store yet.
     pub(super) async fn put_parts(&self, passage: &Passage<'_>) -> Result<ObjectRecord, Trouble> {
-        let Passage { key, plan, source: Source { footprint, turn }, .. } = *passage;
+        let Passage { key, plan, source: Source { footprint, turn, .. }, .. } = *passage;
         let hash = async |part: Part| -> io::Result<_> {
             Ok((part, self.hasher.hash(*turn, footprint.file(), part.offset, part.length).await?))
         };
@@ -54,7 +54,7 @@ impl Transfer {
             }
         };
         drop(permit);
-        self.remember(upload.as_open());
+        self.remember(upload.as_open()).await;
         let (upload, stored) = (&upload, &stored);
         // In whatever order they arrive: one that is slow holds up no other.
         let sent: Result<Vec<_>, Trouble> = stream::iter(first.map(Ok))
@@ -155,7 +155,11 @@ impl Transfer {
             let permit = self.permit().await?;
             let answer = self.store.put_part(upload, part, range, hashed.md5).await;
             drop(permit);
-            match answer.map_err(|error| passage.unless_changed(error)) {
+            let answer = match answer {
+                Ok(answer) => Ok(answer),
+                Err(error) => Err(passage.unless_changed(error).await),
+            };
+            match answer {
                 Ok(answer) => match answer.unlike(hashed.md5) {
                     None => break (answer.given_etag, true),
                     // Twice another one is the store's way: then the whole object is read back.

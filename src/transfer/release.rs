@@ -3,61 +3,120 @@
 //! What is given up is written down beside the dump before it is gone, so that a later run knows what must be in the
 //! bucket. And before the first file goes, the claim is looked at once more: where it is another's by now, nothing goes.
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use super::{Outcome, Transfer};
+use super::{Outcome, Transfer, same_content};
+use crate::aside::aside;
 use crate::claim::ClaimError;
 use crate::content::Found;
-use crate::dump_dir::Removal;
+use crate::dump_dir::{DumpDir, Removal, identity_of};
 use crate::model::file_name::FileName;
 use crate::model::identity::FileIdentity;
 use crate::model::manifest::ObjectRecord;
 use crate::model::record::Objects;
 use crate::model::state::{Local, UploadJob, Uploaded};
 use crate::model::taken_back::renamed_to;
+use crate::recorder::Recorder;
 
-/// A file of so many bytes may take its time to be removed: then not on the network's thread.
+/// A file of so many bytes may take its time to be removed: the others do not wait for it.
 const LARGE: u64 = 64 * 1024 * 1024;
+
+/// What became of a local file whose object is proved.
+enum Left {
+    /// It stays, as it was read.
+    Kept,
+    /// mydumper gave it another name.
+    Renamed,
+    /// It was to go.
+    Removal(io::Result<Removal>),
+}
+
+/// What gives local files up. Its calls block.
+#[derive(Clone)]
+pub struct GivingUp {
+    directory: Arc<DumpDir>,
+    recorder: Arc<Recorder>,
+}
 
 impl Transfer {
     /// Removes the local file, now that its object is proved, if it is still the file that was read.
-    pub(super) async fn dispose(&self, job: &UploadJob, object: ObjectRecord, found: Found) -> Outcome {
-        let name = job.name().as_str();
+    pub(super) async fn dispose(
+        &self,
+        job: &UploadJob,
+        file: &Arc<File>,
+        object: ObjectRecord,
+        found: Found,
+    ) -> Outcome {
         let kept = Local::Kept(Box::new(*job.identity()));
         let broken = found.broken.map(String::into_boxed_str);
         let uploaded = |local| Uploaded { object: object.clone(), local, broken, rows: found.rows };
         // `metadata` goes last, when the commit is known to stand.
         // Without a record what is removed is better still here; after mydumper's end the disk does not fill any more.
         let keep = self.keep || job.name().is_metadata() || (job.after_end() && !self.recorder.is_possible());
-        let removal = if keep {
-            match self.directory.identity(name) {
-                Ok(there) if there == *job.identity() => {
-                    return Outcome::Uploaded { uploaded: uploaded(kept), removal: None };
-                }
-                Ok(_) => Ok(Removal::Changed),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Removal::Absent),
-                Err(error) => return Outcome::Failed(format!("cannot look at it again: {error}")),
-            }
-        } else {
+        if !keep {
             match self.claim_is_ours().await {
-                Ok(()) => self.release(job.name(), job.identity(), &object).await,
+                Ok(()) => {}
                 Err(ClaimError::Store(error)) if error.is_outage() || error.is_about_rights() => {
                     return Outcome::GaveUp(error.into());
                 }
                 Err(ClaimError::Store(error)) => return Outcome::Failed(error.to_string()),
                 Err(error @ ClaimError::Lost(_)) => return Outcome::GaveUp(error),
             }
-        };
-        match removal {
-            Ok(Removal::Absent) if self.was_renamed(job.name(), job.identity()) => Outcome::Renamed,
+        }
+        match self.end_local(job, file, &object, keep).await {
+            Ok(Left::Kept) => Outcome::Uploaded { uploaded: uploaded(kept), removal: None },
+            Ok(Left::Renamed) => Outcome::Renamed,
             // Gone by whatever hand: its object is proved.
-            Ok(Removal::Removed | Removal::Absent) => {
+            Ok(Left::Removal(Ok(Removal::Removed | Removal::Absent))) => {
                 Outcome::Uploaded { uploaded: uploaded(Local::Removed), removal: None }
             }
-            Ok(Removal::Changed) => Outcome::Failed("it changed while it was uploaded".to_owned()),
-            Err(error) => Outcome::Uploaded { uploaded: uploaded(kept), removal: Some(error.to_string()) },
+            Ok(Left::Removal(Ok(Removal::Changed))) => Outcome::Failed("it changed while it was uploaded".to_owned()),
+            Ok(Left::Removal(Err(error))) => {
+                Outcome::Uploaded { uploaded: uploaded(kept), removal: Some(error.to_string()) }
+            }
+            Err(why) => Outcome::Failed(why),
         }
+    }
+
+    async fn end_local(
+        &self,
+        job: &UploadJob,
+        file: &Arc<File>,
+        object: &ObjectRecord,
+        keep: bool,
+    ) -> Result<Left, String> {
+        let (name, read, file) = (job.name().clone(), *job.identity(), Arc::clone(file));
+        let (object, gives_up) = (object.clone(), self.giving_up());
+        let turn = &self.removals[usize::from(read.size >= LARGE)];
+        let _turn = if keep { None } else { Some(turn.lock().await) };
+        aside(move || {
+            // The ETag proves the transfer, not that the file stayed the same meanwhile.
+            match identity_of(&file) {
+                Ok(now) if same_content(&now, &read) => {}
+                Ok(_) => return Err("it changed while it was read".to_owned()),
+                Err(error) => return Err(format!("cannot look at it again: {error}")),
+            }
+            let removal = if keep {
+                match gives_up.directory.identity(name.as_str()) {
+                    Ok(there) if there == read => return Ok(Left::Kept),
+                    Ok(_) => Ok(Removal::Changed),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Removal::Absent),
+                    Err(error) => return Err(format!("cannot look at it again: {error}")),
+                }
+            } else {
+                gives_up.release(&name, &read, &object)
+            };
+            let is_absent = matches!(removal, Ok(Removal::Absent));
+            Ok(if is_absent && gives_up.was_renamed(&name, &read) { Left::Renamed } else { Left::Removal(removal) })
+        })
+        .await
+    }
+
+    /// What gives local files up, on a thread that may wait for the filesystem.
+    pub fn giving_up(&self) -> GivingUp {
+        GivingUp { directory: Arc::clone(&self.directory), recorder: Arc::clone(&self.recorder) }
     }
 
     /// Looks, before the first file is given up, whether the prefix is still ours.
@@ -66,37 +125,21 @@ impl Transfer {
         self.is_trusted.get_or_try_init(look).await?;
         Ok(())
     }
+}
 
-    async fn release(&self, name: &FileName, identity: &FileIdentity, object: &ObjectRecord) -> io::Result<Removal> {
-        if identity.size < LARGE {
-            return self.release_now(name, identity, object);
-        }
-        // One at a time: what is being removed must fit into the record.
-        let _turn = self.large_removals.lock().await;
-        self.recorder.begin_removal(name, Objects::of(name, object));
-        let (directory, there, read) = (Arc::clone(&self.directory), name.clone(), *identity);
-        let removal = tokio::task::spawn_blocking(move || directory.remove_verified(there.as_str(), &read)).await;
-        let removal = removal.map_err(io::Error::other).flatten();
-        self.end_release(name, identity, &removal);
-        removal
-    }
-
-    /// Gives one file up. Blocks for as long as the filesystem takes.
-    pub fn release_now(&self, name: &FileName, identity: &FileIdentity, object: &ObjectRecord) -> io::Result<Removal> {
+impl GivingUp {
+    /// Gives one file up.
+    pub fn release(&self, name: &FileName, identity: &FileIdentity, object: &ObjectRecord) -> io::Result<Removal> {
         self.recorder.begin_removal(name, Objects::of(name, object));
         let removal = self.directory.remove_verified(name.as_str(), identity);
-        self.end_release(name, identity, &removal);
-        removal
-    }
-
-    /// Gone by whatever hand, its object is all that there is of it; but not where it stands there under another name.
-    fn end_release(&self, name: &FileName, identity: &FileIdentity, removal: &io::Result<Removal>) {
+        // Gone by whatever hand, its object is all that there is of it; but not where it stands there under another name.
         let is_given_up = match removal {
             Ok(Removal::Removed) => true,
             Ok(Removal::Absent) => !self.was_renamed(name, identity),
             Ok(Removal::Changed) | Err(_) => false,
         };
         self.recorder.end_removal(name, is_given_up);
+        removal
     }
 
     /// Whether the file stands there under the name that 0.10 gives a table's only file.

@@ -11,6 +11,7 @@ const FLOORS: [(&str, &[&str]); 4] = [
     (
         "edges",
         &[
+            "aside",
             "dump_dir",
             "dumper",
             "hint",

@@ -10,7 +10,7 @@ use crate::support::fake_dumper::{FakeDumper, Generation};
 use crate::support::mariadb::{MariaDb, mydumper};
 use crate::support::s3_server::{Fault, Operation};
 use crate::support::sandbox::{PeakLocalBytes, Program, Run, eventually};
-use crate::support::stage::Stage;
+use crate::support::stage::{MANIFEST, Stage};
 
 const MIB: u64 = 1024 * 1024;
 /// "Never before the first data file and 2 s after it."
@@ -23,7 +23,15 @@ fn is_stopped(pid: Pid) -> bool {
 /// The dumper beside the program, or as its child. The store takes no data until the test lets it.
 #[track_caller]
 fn start(stage: &Stage, is_child: bool, options: &[&str]) -> (FakeDumper, Run) {
-    let (mut dumper, mut run) = if is_child {
+    let (mut dumper, mut run) = begin(stage, is_child, options);
+    run.wait_for_line("claimed");
+    dumper.file_of("shop.t-schema.sql", "CREATE TABLE `t` (id INT);\n");
+    (dumper, run)
+}
+
+#[track_caller]
+fn begin(stage: &Stage, is_child: bool, options: &[&str]) -> (FakeDumper, Run) {
+    if is_child {
         let run = stage.upload().args(options).args(["--", "mydumper", "-B", "shop"]).start();
         let mut dumper = FakeDumper::accept(&stage.sandbox);
         dumper.begin(Generation::V1_0);
@@ -31,9 +39,16 @@ fn start(stage: &Stage, is_child: bool, options: &[&str]) -> (FakeDumper, Run) {
     } else {
         let dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
         (dumper, stage.upload().args(options).start())
-    };
-    run.wait_for_line("claimed");
-    dumper.file_of("shop.t-schema.sql", "CREATE TABLE `t` (id INT);\n");
+    }
+}
+
+/// The same, and the store is away from the first claim on: no line of it, nor a file, until the test lets it.
+#[track_caller]
+fn start_without_store(stage: &Stage, is_child: bool, options: &[&str]) -> (FakeDumper, Run) {
+    let is_claim = |key: &str| key.ends_with(MANIFEST);
+    let away = stage.server.inject(Fault::answer(503, "SlowDown").on(Operation::PutObject).key_where(is_claim));
+    let (dumper, run) = begin(stage, is_child, options);
+    away.wait_for_hits(1);
     (dumper, run)
 }
 
@@ -66,6 +81,55 @@ fn mydumper_and_its_children_are_paused_and_go_on() {
         compressor.exit(0);
         dumper.finish_and_exit();
         run.finish().assert_status(0);
+        stage.assert_whole(&dumper);
+    }
+}
+
+/// The claim waits, and mydumper writes: the marks hold all the same, and it goes on when the store takes files.
+#[test]
+fn mydumper_is_held_at_the_mark_while_the_claim_waits_for_the_store() {
+    for is_child in [true, false] {
+        let stage = Stage::new();
+        let (mut dumper, mut run) = start_without_store(&stage, is_child, &["--max-local", "64KiB"]);
+        // What is being written does not count.
+        dumper.open("shop.t.00001.sql");
+        dumper.write("shop.t.00001.sql", 100_000);
+        dumper.file("shop.t.00000.sql", 60_000);
+        stage.let_looks_pass();
+        assert!(!is_stopped(dumper.pid()));
+        dumper.close("shop.t.00001.sql");
+        run.wait_for_line("mydumper is paused");
+        eventually("it is stopped", || is_stopped(dumper.pid()));
+        assert_eq!(stage.prefixes(), [""; 0], "nothing is claimed");
+        stage.server.clear_faults();
+        run.wait_for_line("mydumper goes on");
+        eventually("it goes on", || !is_stopped(dumper.pid()));
+        dumper.finish_and_exit();
+        run.finish().assert_status(0);
+        stage.assert_whole(&dumper);
+    }
+}
+
+/// The same, and the claim is given up: by a signal, or because mydumper was held for too long.
+#[test]
+fn mydumper_is_let_go_when_the_claim_is_given_up() {
+    for is_stopped_by_signal in [true, false] {
+        let stage = Stage::new();
+        let options: &[&str] = if is_stopped_by_signal { &[] } else { &["--max-held", "1s"] };
+        let options = [&["--max-local", "64KiB"], options].concat();
+        let (mut dumper, mut run) = start_without_store(&stage, false, &options);
+        dumper.file("shop.t.00000.sql", 100_000);
+        run.wait_for_line("mydumper is paused");
+        if is_stopped_by_signal {
+            run.signal(Signal::TERM);
+            run.finish().assert_status(143);
+        } else {
+            run.finish().assert_status(1).assert_says("(--max-held)");
+        }
+        eventually("it goes on", || !is_stopped(dumper.pid()));
+        stage.server.clear_faults();
+        dumper.finish_and_exit();
+        stage.upload().run().assert_status(0);
         stage.assert_whole(&dumper);
     }
 }

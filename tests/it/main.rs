@@ -17,6 +17,7 @@ mod dump_lives;
 mod dumper_facts;
 mod end_to_end;
 mod etag;
+mod filesystem;
 mod floors;
 mod full_disk;
 mod full_size;

@@ -1,12 +1,13 @@
 //! What earlier runs of this dump uploaded and gave up here, and whether the bucket has exactly that.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::{StreamExt, TryStreamExt};
 use tracing::debug;
 
 use super::session::Session;
+use crate::aside::aside;
 use crate::model::etag::ETag;
 use crate::model::file_name::FileName;
 use crate::model::manifest::{ContentHash, ObjectRecord, Proof};
@@ -52,40 +53,45 @@ impl Session<'_> {
     /// the one that was given up, and that none is missing, the record says.
     pub(super) async fn adopt_earlier(&self) -> anyhow::Result<()> {
         let transfer = &self.shared.transfer;
-        let unknown = |name: &&FileName| {
-            let known = self.shared.state().find_uploaded(name.as_str()).is_some();
-            !known && !name.is_metadata() && self.directory.identity(name.as_str()).is_err()
-        };
-        futures_util::stream::iter(transfer.earlier.keys().filter(unknown))
+        let unknown =
+            |name: &&FileName| !name.is_metadata() && self.shared.state().find_uploaded(name.as_str()).is_none();
+        let unknown: Vec<FileName> = transfer.earlier.keys().filter(unknown).cloned().collect();
+        let here = self.present(unknown.clone()).await;
+        futures_util::stream::iter(unknown.iter().filter(|name| !here.contains(*name)))
             .map(Ok::<_, anyhow::Error>)
             .try_for_each_concurrent(transfer.workers, |name| self.adopt(name))
             .await?;
         self.withdraw_renamed().await
     }
 
+    /// Those of the names that the directory has.
+    async fn present(&self, names: Vec<FileName>) -> HashSet<FileName> {
+        let directory = Arc::clone(&self.directory);
+        aside(move || names.into_iter().filter(|name| directory.identity(name.as_str()).is_ok()).collect()).await
+    }
+
     /// Up to 0.10.5 mydumper may have renamed a file between its upload and our death: nobody gave the old name up.
     async fn withdraw_renamed(&self) -> anyhow::Result<()> {
         let Some(given) = self.earlier.given else { return Ok(()) };
-        let renamed: Vec<(FileName, Objects)> = {
-            let adopted = self.earlier.adopted();
-            if total(adopted.values()) == given {
-                return Ok(());
-            }
-            let has_new_name = |name: &FileName| {
-                renamed_to(name.as_str()).is_some_and(|now| {
-                    self.shared.state().find_uploaded(&now).is_some() || self.directory.identity(&now).is_ok()
-                })
-            };
-            let renamed: Vec<_> = adopted.iter().filter(|(name, _)| has_new_name(name)).collect();
-            let rest = total(adopted.values()).without(total(renamed.iter().map(|(_, object)| *object)));
-            let are_extra = rest == given;
-            renamed.into_iter().filter(|_| are_extra).map(|(name, object)| (name.clone(), *object)).collect()
+        let adopted = self.earlier.adopted().clone();
+        if total(adopted.values()) == given {
+            return Ok(());
+        }
+        let new_names = adopted.keys().filter_map(|name| renamed_to(name.as_str())?.parse().ok()).collect();
+        let here = self.present(new_names).await;
+        let has_new_name = |name: &FileName| {
+            renamed_to(name.as_str())
+                .is_some_and(|now| self.shared.state().find_uploaded(&now).is_some() || here.contains(now.as_str()))
         };
+        let renamed: Vec<_> = adopted.iter().filter(|(name, _)| has_new_name(name)).collect();
+        if total(adopted.values()).without(total(renamed.iter().map(|(_, object)| *object))) != given {
+            return Ok(());
+        }
         for (name, _) in renamed {
             debug!(file = %name, "mydumper gave it another name after its upload");
-            self.shared.transfer.withdraw(&name).await?;
-            self.shared.state().reopen(&name);
-            self.earlier.adopted().remove(&name);
+            self.shared.transfer.withdraw(name).await?;
+            self.shared.state().reopen(name);
+            self.earlier.adopted().remove(name);
         }
         Ok(())
     }

@@ -9,16 +9,17 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tracing::{debug, warn};
 
+use crate::aside::aside;
 use crate::cli::UploadArgs;
 use crate::dump_dir::DumpDir;
 use crate::dumper::{Child, LivingDump, Reins, Team};
 use crate::exit_status::Failure;
 use crate::hint::hinted;
 use crate::model::brake::{Brake, Disk, HeldTooLong, Marks, Order, default_min_free};
-use crate::model::disk_forecast::{Flow, MEASURED, forecast};
+use crate::model::disk_forecast::{Flow, MEASURED, Space, forecast};
 use crate::model::dumper_version::survives_full_disk;
 use crate::model::file_kind::{FileKind, KnownNames, NameParts};
 use crate::model::file_name::METADATA_PARTIAL;
@@ -56,7 +57,7 @@ pub struct DiskWatch {
 impl DiskWatch {
     /// Takes the reins if a mark is given; then mydumper must be ours, or visible and signallable. Without one the default
     /// mark is in force where it can be, and the reins are taken when they are needed first.
-    pub fn begin(
+    pub async fn begin(
         args: &UploadArgs,
         child: Option<&Child>,
         dump: &LivingDump,
@@ -74,7 +75,8 @@ impl DiskWatch {
         // Where uploads free nothing a pause would not end.
         let frees = !args.dump.keep && !args.destination.write_only;
         let wants_default = frees && args.dump.min_free.is_none();
-        let space = directory.space().ok().filter(|_| wants_default);
+        let there = Arc::clone(directory);
+        let space = if wants_default { aside(move || there.space()).await.ok() } else { None };
         let default = space.and_then(|space| default_min_free(space.free, space.total));
         let marks = Marks { min_free: given.min_free.or(default), ..given };
         let can_pause = team.is_ok();
@@ -103,14 +105,22 @@ impl DiskWatch {
         Self { looks, steering, held, sent, has_data: false, flows_since: None, incoming, outgoing, logged: None }
     }
 
-    /// mydumper has ended.
-    pub fn let_go(&mut self) {
-        *self = Self { held: self.held(), ..Self::idle() };
+    /// mydumper has ended, and wrote until just now: waits for the last look at the free space.
+    pub async fn let_go(&mut self) {
+        let ended = std::mem::replace(self, Self { held: self.held(), ..Self::idle() });
+        if let Some(looks) = ended.looks {
+            looks.end().await;
+        }
     }
 
     /// How long mydumper was held in all.
     pub fn held(&self) -> Duration {
         self.held + self.steering.as_ref().map_or(Duration::ZERO, |steering| steering.brake.held(Instant::now()))
+    }
+
+    /// Whether mydumper is paused at any mark.
+    pub fn has_marks(&self) -> bool {
+        self.steering.is_some()
     }
 
     /// Whether the directory must be looked at as often as the free space: a mark is given, or the default one is near.
@@ -152,8 +162,8 @@ impl DiskWatch {
         }
     }
 
-    /// Pauses mydumper or lets it go on; says if it was held for too long.
-    pub fn steer(&mut self, state: &DumpState, directory: &DumpDir, store: &Store) -> Option<HeldTooLong> {
+    /// Pauses mydumper or lets it go on, by what a look at the directory saw; says if it was held for too long.
+    pub fn steer(&mut self, waiting: u64, space: Option<Space>, store: &Store) -> Option<HeldTooLong> {
         let steering = self.steering.as_mut()?;
         if let Some(reins) = &steering.reins {
             // A busy machine may take its time: a run counts from its real start.
@@ -163,12 +173,8 @@ impl DiskWatch {
         if store.down_for().is_none() {
             self.sent = store.sent_bytes();
         }
-        let disk = Disk {
-            waiting: state.waiting_bytes(),
-            free: directory.space().ok().map(|space| space.free),
-            sent: self.sent,
-            has_data: self.has_data,
-        };
+        let free = space.map(|space| space.free);
+        let disk = Disk { waiting, free, sent: self.sent, has_data: self.has_data };
         let words = |what: &str| format!("mydumper {what}: {} wait for their upload", ByteSize(disk.waiting).human());
         match steering.brake.decide(disk, Instant::now()) {
             Order::Keep => None,
@@ -193,7 +199,7 @@ impl DiskWatch {
     }
 
     /// What is worth knowing of the disk now.
-    pub fn note(&mut self, state: &DumpState, directory: &DumpDir) -> Option<String> {
+    pub fn note(&mut self, state: &DumpState, space: Option<Space>) -> Option<String> {
         let now = Instant::now();
         let (uploaded, local) = (state.counts().uploaded_bytes, state.local_bytes());
         if !self.has_data {
@@ -205,7 +211,7 @@ impl DiskWatch {
         if self.is_paused() {
             return Some("mydumper paused".to_owned());
         }
-        let forecast = forecast(directory.space().ok()?, Flow { incoming, outgoing, measured })?;
+        let forecast = forecast(space?, Flow { incoming, outgoing, measured })?;
         if self.logged.is_none_or(|logged| now.saturating_duration_since(logged) >= FORECAST_EVERY) {
             self.logged = Some(now);
             warn!("the disk is {forecast}");
@@ -245,11 +251,12 @@ impl Steering {
 /// Looks at the free space for as long as it lives, on a thread of its own: a filesystem may take its time to answer.
 #[derive(Debug)]
 struct SpaceLooks {
-    directory: Arc<DumpDir>,
     seen: Arc<SpaceSeen>,
     thread: Option<JoinHandle<()>>,
-    /// Dropped with this value, which ends the thread.
-    _ends: mpsc::Sender<()>,
+    /// Dropped, it ends the thread.
+    ends: mpsc::Sender<()>,
+    /// The thread has ended.
+    ended: oneshot::Receiver<()>,
 }
 
 /// What the looks saw.
@@ -275,23 +282,48 @@ struct SpaceWatch {
 
 impl SpaceLooks {
     fn begin(watch: SpaceWatch) -> Self {
-        watch.directory.begin_looks(METADATA_PARTIAL);
-        let (ends, ended) = mpsc::channel();
+        let (ends, is_to_end) = mpsc::channel();
+        let (says_end, ended) = oneshot::channel();
         let seen = Arc::new(SpaceSeen::default());
-        let (directory, told) = (Arc::clone(&watch.directory), Arc::clone(&seen));
-        let mut known = None;
-        let thread = keep_looking(ended, move || watch.look(&mut known, &told));
+        let (told, mut known, mut is_begun) = (Arc::clone(&seen), None, false);
+        let end = LooksEnd { directory: Arc::clone(&watch.directory), _told_by_its_drop: says_end };
+        let thread = keep_looking(is_to_end, move || {
+            if !std::mem::replace(&mut is_begun, true) {
+                end.directory.begin_looks(METADATA_PARTIAL);
+            }
+            watch.look(&mut known, &told);
+        });
         let thread = thread.inspect_err(|error| warn!("free space is not looked at: {error}")).ok();
-        Self { directory, seen, thread, _ends: ends }
+        Self { seen, thread, ends, ended }
+    }
+
+    /// Waits for one more look, the last.
+    async fn end(self) {
+        drop(self.ends);
+        // Where the thread is gone there is none.
+        let _ = self.ended.await;
     }
 }
 
-/// Looks again and again, until the other end of `ended` is dropped.
+/// Dropped with the thread that looks: it has ended, and nothing is looked at any more.
+struct LooksEnd {
+    directory: Arc<DumpDir>,
+    _told_by_its_drop: oneshot::Sender<()>,
+}
+
+impl Drop for LooksEnd {
+    fn drop(&mut self) {
+        self.directory.end_looks();
+    }
+}
+
+/// Looks again and again, and once more when the other end of `ended` is dropped: mydumper wrote until just now.
 fn keep_looking(ended: mpsc::Receiver<()>, mut look: impl FnMut() + Send + 'static) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("disk".to_owned()).spawn(move || {
         loop {
+            let is_last = ended.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout);
             look();
-            if ended.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout) {
+            if is_last {
                 return;
             }
         }
@@ -323,14 +355,6 @@ impl SpaceWatch {
             }
         }
         seen.is_tight.store(is_tight, Ordering::Relaxed);
-    }
-}
-
-impl Drop for SpaceLooks {
-    fn drop(&mut self) {
-        // Once more: mydumper wrote until just now.
-        self.directory.look_at_space();
-        self.directory.end_looks();
     }
 }
 

@@ -1,6 +1,6 @@
 //! `--dry-run`: what would be done, from the same looks and decisions as the upload. Changes nothing.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -8,6 +8,7 @@ use anyhow::Context;
 use super::place::{self, not_before};
 use super::start::{self, Found};
 use super::store_check;
+use crate::aside::aside;
 use crate::bucket_dump::Listing;
 use crate::bucket_manifest::read_manifest;
 use crate::claim;
@@ -28,17 +29,23 @@ pub async fn run(args: &UploadArgs, report: &Report) -> Result<(), Failure> {
     let (store, rights) = store_check::connect(args).await?;
     let mut facts = Table::new([("fact", Align::Left), ("value", Align::Left)]);
     show_rights(&mut facts, &rights);
-    let found = start::find_now(args).map_err(Failure::usage)?;
+    let found = start::find_now(args).await.map_err(Failure::usage)?;
     let Some(mut found) = found else {
         facts.row(["dump", "none in the directory now"]);
         facts.row(["prefix", &args.destination.prefix.to_string()]);
         report.table(&facts).await?;
         return Ok(());
     };
-    let life = found.dump.probe(&found.directory, std::time::Instant::now());
+    let life = found.dump.probe(&found.directory).await;
     let (prefix, header) = place::place(args, &found)?;
     facts.row(["dump", &format!("{}, started {}", header.dump_id, header.identity.started)]);
-    facts.row(["verdict", verdict(&found, life)]);
+    let directory = Arc::clone(&found.directory);
+    let (is_renamed, why_not_removable) = aside(move || {
+        let is_there = |name: &str| directory.identity(name).is_ok();
+        (is_there(METADATA) && !is_there(METADATA_PARTIAL), directory.why_not_removable(METADATA_PARTIAL))
+    })
+    .await;
+    facts.row(["verdict", verdict(is_renamed, life)]);
     facts.row(["destination", &store.uri(&prefix.directory())]);
     facts.row(["prefix", &occupation(args, &store, &prefix, &header).await?]);
     let method = match found.dump.closed_by {
@@ -47,14 +54,14 @@ pub async fn run(args: &UploadArgs, report: &Report) -> Result<(), Failure> {
         ClosedBy::End => "not before the dump has ended",
     };
     facts.row(["closed files known by", &format!("{method}: {}", found.dump.closed_by_reason)]);
-    let removal = match found.directory.why_not_removable(METADATA_PARTIAL) {
+    let removal = match why_not_removable {
         _ if args.dump.keep => "kept".to_owned(),
         None => "removed after their upload".to_owned(),
         Some(why) => format!("cannot be removed: {why}"),
     };
     facts.row(["local files", &removal]);
     report.table(&facts).await?;
-    report.table(&fates(args, &found, prefix, &header)?).await?;
+    report.table(&fates(args, &found, prefix, &header, is_renamed).await?).await?;
     Ok(())
 }
 
@@ -67,10 +74,9 @@ fn show_rights(facts: &mut Table, rights: &[Right]) {
     facts.row(["right to delete objects", "not tried"]);
 }
 
-fn verdict(found: &Found, life: Life) -> &'static str {
-    let renamed = found.directory.identity(METADATA).is_ok() && found.directory.identity(METADATA_PARTIAL).is_err();
+fn verdict(is_renamed: bool, life: Life) -> &'static str {
     match life {
-        _ if renamed => "ended",
+        _ if is_renamed => "ended",
         Life::Alive { known: true } => "running",
         Life::Alive { known: false } => "unknown: nothing tells whether it runs",
         Life::Silent | Life::Ended(_) => "died, unless it is just being renamed",
@@ -103,22 +109,25 @@ async fn occupation(
     })
 }
 
-fn fates(
+async fn fates(
     args: &UploadArgs,
     found: &Found,
     prefix: crate::model::object_key::Prefix,
     header: &crate::model::manifest::ManifestHeader,
+    is_renamed: bool,
 ) -> anyhow::Result<Table> {
     let look = Look {
-        phase: if found.directory.identity(METADATA_PARTIAL).is_ok() { Phase::Writing } else { Phase::Ended },
+        phase: if is_renamed { Phase::Ended } else { Phase::Writing },
         closed_by: found.dump.closed_by,
-        lead: found.dump.sighted.inode,
-        not_before: not_before(args, &found.dump, header),
+        lead: found.dump.sighted.lead.inode,
+        not_before: not_before(args, &found.dump, header).await,
         prefix,
         held: Held::default(),
     };
     let state = Mutex::new(DumpState::new(Duration::ZERO));
-    let (scan, strangers) = look.at(&found.directory, &state).context("cannot look at the dump directory")?;
+    let directory = Arc::clone(&found.directory);
+    let looked = aside(move || look.at(&directory, &state)).await;
+    let (scan, strangers) = looked.context("cannot look at the dump directory")?;
     let mut files: Vec<_> = scan
         .probes
         .iter()

@@ -1,13 +1,17 @@
 //! After the last file: how did mydumper end, is the dump whole, does the bucket hold exactly it? Then manifest, then
 //! `metadata`, the commit.
 
+use std::sync::Arc;
+
 use anyhow::{Context, anyhow};
 use tracing::{info, warn};
 
 use super::advice::Standing;
 use super::bucket_check::BucketCheck;
+use super::follow::Shared;
 use super::session::Session;
 use super::start::ending_of;
+use crate::aside::aside;
 use crate::content::Closeness;
 use crate::dump_dir::Removal;
 use crate::exit_status::Failure;
@@ -104,16 +108,16 @@ impl Session<'_> {
     }
 
     /// Every kept file is looked at once more; what changed since it was read counts as not uploaded.
-    pub fn reopen_changed(&self) -> usize {
-        let mut state = self.shared.state();
-        let changed: Vec<_> = state
-            .kept()
-            .into_iter()
-            .filter(|(name, identity)| self.directory.identity(name.as_str()).is_ok_and(|there| there != *identity))
-            .collect();
+    pub async fn reopen_changed(&self) -> usize {
+        let (mut kept, directory) = (self.shared.state().kept(), Arc::clone(&self.directory));
+        let changed = aside(move || {
+            kept.retain(|(name, read)| directory.identity(name.as_str()).is_ok_and(|there| there != *read));
+            kept
+        })
+        .await;
         for (name, _) in &changed {
             warn!(file = %name, "it changed after its upload (will be uploaded again)");
-            state.reopen(name);
+            self.shared.state().reopen(name);
         }
         changed.len()
     }
@@ -128,21 +132,21 @@ impl Session<'_> {
             // First once more: mydumper may have written while its exit was waited for. On a full disk 1.0.1 closes files
             // after its last rename.
             self.follow(Phase::Ended).await?;
-            if self.reopen_changed() == 0 && self.judge_and_commit(ending, exit).await? == Step::Done {
-                return self.leave_clean();
+            if self.reopen_changed().await == 0 && self.judge_and_commit(ending, exit).await? == Step::Done {
+                return self.leave_clean().await;
             }
         }
         Err(Failure::failed(anyhow!("files of the dump are changed again and again after mydumper's end")))
     }
 
     async fn judge_and_commit(&mut self, ending: Ending, exit: DumperExit) -> Result<Step, Failure> {
-        let text = self.dump.sighted.read_again().context("cannot read the dump's metadata")?;
+        let text = self.dump.read_again().await.context("cannot read the dump's metadata")?;
         let metadata = &DumpMetadata::parse(&text);
         self.shared.transfer.abort_left_and_name_others().await;
         // What an earlier run left belongs to what is judged.
         self.adopt_earlier().await.map_err(not_committed)?;
         // Once more: a mydumper of which nothing tells may have been slow with its last rename.
-        let ending = if ending == Ending::Died { ending_of(&self.dump, &self.directory) } else { ending };
+        let ending = if ending == Ending::Died { ending_of(&self.dump, &self.directory).await } else { ending };
         let (why_incomplete, doubt) = self.judge(ending, exit, metadata);
         if let Some(reason) = why_incomplete {
             return Err(self.conclude_incomplete(reason, exit, metadata, text).await);
@@ -157,7 +161,7 @@ impl Session<'_> {
         }
         let commit = self.foresee_metadata().await?;
         // What was judged is what goes up, or it is judged anew.
-        if self.dump.sighted.read_again().ok().as_ref() != Some(&text) {
+        if self.dump.read_again().await.ok().as_ref() != Some(&text) {
             return Ok(Step::Again);
         }
         self.shared
@@ -168,7 +172,7 @@ impl Session<'_> {
         self.write_manifest(header, metadata, Some(commit)).await.map_err(not_committed)?;
         self.follow(Phase::Committing).await?;
         if self.shared.state().find_uploaded(METADATA).is_none() {
-            if self.dump.sighted.read_again().ok().as_ref() == Some(&text) {
+            if self.dump.read_again().await.ok().as_ref() == Some(&text) {
                 return Err(not_committed(anyhow!("metadata could not be uploaded")));
             }
             // What failed was what it is not any more.
@@ -177,7 +181,7 @@ impl Session<'_> {
         }
         self.totals.standing = Standing::Committed;
         self.check_commit().await?;
-        let late = self.came_late();
+        let late = self.came_late().await;
         if let Some(first) = late.first() {
             warn!("files came or changed while the dump was being committed, '{first}' among them");
             return self.take_back_for(late).await;
@@ -187,24 +191,28 @@ impl Session<'_> {
     }
 
     /// Files that turned up or changed while the dump was being committed: it was judged without them.
-    fn came_late(&mut self) -> Vec<FileName> {
+    async fn came_late(&mut self) -> Vec<FileName> {
         // Of another dump that has begun there meanwhile nothing is ours.
-        if !self.directory.is_current() || self.dump.is_overwritten(&self.directory) {
+        if self.dump.lost(&self.directory).await.is_some() {
             return Vec::new();
         }
-        let known = |name: &str| {
-            let state = self.shared.state();
-            let identity = state.find_uploaded(name).map(|uploaded| uploaded.local.clone());
-            match identity {
-                Some(Local::Kept(kept)) => self.directory.identity(name).is_ok_and(|there| there == *kept),
-                Some(Local::Removed) | None => false,
-            }
-        };
-        let names = self.directory.names().unwrap_or_default();
-        let names = names.iter().filter(|name| !self.strangers.contains_key(*name)).filter_map(|name| name.to_str());
-        let is_file = |name: &&str| self.directory.open_file(name).is_ok();
-        let late = names.filter(|name| !is_never_data(name) && !known(name)).filter(is_file);
-        late.filter_map(|name| name.parse().ok()).collect()
+        let (shared, directory, strangers) =
+            (Arc::clone(&self.shared), Arc::clone(&self.directory), self.strangers.clone());
+        aside(move || {
+            let known = |name: &str| {
+                let local = shared.state().find_uploaded(name).map(|uploaded| uploaded.local.clone());
+                match local {
+                    Some(Local::Kept(kept)) => directory.identity(name).is_ok_and(|there| there == *kept),
+                    Some(Local::Removed) | None => false,
+                }
+            };
+            let names = directory.names().unwrap_or_default();
+            let names = names.iter().filter(|name| !strangers.contains_key(*name)).filter_map(|name| name.to_str());
+            let is_file = |name: &&str| directory.open_file(name).is_ok();
+            let late = names.filter(|name| !is_never_data(name) && !known(name)).filter(is_file);
+            late.filter_map(|name| name.parse().ok()).collect()
+        })
+        .await
     }
 
     /// The commit does not hold what is there now: it is taken back, and the dump gone over once more.
@@ -261,19 +269,23 @@ impl Session<'_> {
             return Err(obstructed(&obstacles));
         }
         info!("{} has this dump already", self.destination());
-        self.leave_clean()
+        self.leave_clean().await
     }
 
-    fn leave_clean(&mut self) -> Result<(), Failure> {
-        for name in self.directory.names().unwrap_or_default() {
+    async fn leave_clean(&mut self) -> Result<(), Failure> {
+        let (directory, recorder) = (Arc::clone(&self.directory), Arc::clone(&self.shared.transfer.recorder));
+        let names = aside(move || {
+            // From now on what is left here only waits for its removal, and a later run must know that.
+            recorder.note(|record| record.committed = true);
+            directory.names().unwrap_or_default()
+        });
+        for name in names.await {
             let name = name.to_string_lossy();
             if is_never_data(&name) {
                 warn!(file = %name, "it is mydumper's own and stays: mydumper 1.x refuses a directory that is not empty");
             }
         }
-        // From now on what is left here only waits for its removal, and a later run must know that.
-        self.shared.transfer.recorder.note(|record| record.committed = true);
-        let left = self.remove_leftovers();
+        let left = self.remove_leftovers().await;
         if left.is_empty() { Ok(()) } else { Err(obstructed(&left)) }
     }
 
@@ -294,52 +306,39 @@ impl Session<'_> {
     }
 
     /// Removes what is left: kept files that could not be removed before, and at the very end the dump's lead.
-    pub fn remove_leftovers(&self) -> Vec<(String, String)> {
+    pub async fn remove_leftovers(&self) -> Vec<(String, String)> {
         if self.args.dump.keep {
             return Vec::new();
         }
-        let transfer = &self.shared.transfer;
-        let mut left = self.shared.state().kept();
-        // `metadata` last: while it is there, a restart finds the dump.
-        left.sort_by_key(|(name, _)| name.is_metadata());
-        let mut failed = Vec::new();
-        for (name, identity) in left {
-            let Some(object) = self.shared.state().find_uploaded(name.as_str()).map(|there| there.object.clone())
-            else {
-                continue;
-            };
-            match transfer.release_now(&name, &identity, &object) {
-                Ok(Removal::Removed | Removal::Absent) => self.shared.state().removed(&name),
-                Ok(Removal::Changed) => failed.push((name.to_string(), "it changed after its upload".to_owned())),
-                Err(error) => {
-                    failed.push((name.to_string(), format!("it is uploaded, but cannot be removed: {error}")))
-                }
-            }
-        }
-        failed
+        let shared = Arc::clone(&self.shared);
+        aside(move || remove_kept(&shared)).await
     }
 
     /// Removes `metadata.partial` or `metadata` of a dump that is not committed: its text is in the manifest, and the
     /// next night must find an empty directory.
     ///
     /// `judged` is how the dump ended by its verdict: where mydumper renames its lead after all, that verdict is wrong.
-    pub fn remove_lead(&self, judged: Ending) -> Vec<(String, String)> {
-        let mut failed = Vec::new();
+    pub async fn remove_lead(&self, judged: Ending) -> Vec<(String, String)> {
         if self.args.dump.keep {
-            return failed;
+            return Vec::new();
         }
-        for name in [METADATA_PARTIAL, METADATA] {
-            let Ok(identity) = self.directory.identity(name) else { continue };
-            if (identity.device, identity.inode) != self.dump.sighted.inode {
-                continue;
+        let (directory, lead) = (Arc::clone(&self.directory), self.dump.sighted.lead.inode);
+        let remove = move || {
+            let mut failed = Vec::new();
+            for name in [METADATA_PARTIAL, METADATA] {
+                let Ok(identity) = directory.identity(name) else { continue };
+                if (identity.device, identity.inode) != lead {
+                    continue;
+                }
+                if judged == Ending::Died && name == METADATA {
+                    failed.push((name.to_owned(), "mydumper has just finished it, though it seemed dead".to_owned()));
+                } else if let Err(error) = directory.remove_verified(name, &identity) {
+                    failed.push((name.to_owned(), format!("it cannot be removed: {error}")));
+                }
             }
-            if judged == Ending::Died && name == METADATA {
-                failed.push((name.to_owned(), "mydumper has just finished it, though it seemed dead".to_owned()));
-            } else if let Err(error) = self.directory.remove_verified(name, &identity) {
-                failed.push((name.to_owned(), format!("it cannot be removed: {error}")));
-            }
-        }
-        failed
+            failed
+        };
+        aside(remove).await
     }
 
     /// The dump is not whole: what there is stays in the bucket without `metadata`, and the manifest says why.
@@ -350,7 +349,7 @@ impl Session<'_> {
         metadata: &DumpMetadata,
         text: Vec<u8>,
     ) -> Failure {
-        let judged = ending_of(&self.dump, &self.directory);
+        let judged = ending_of(&self.dump, &self.directory).await;
         let mut header = self.final_header(DumpStateWord::Incomplete, exit, metadata);
         header.reason = Some(reason.clone());
         self.totals.standing = Standing::Broken;
@@ -369,9 +368,9 @@ impl Session<'_> {
         // While files could not be brought to safety the dump's lead stays, so that a restart finds the dump.
         if left.is_empty() && !self.is_lost {
             // The lead last, or first, for the same reasons as `metadata` in `remove_leftovers`.
-            left = if self.args.destination.write_only { self.remove_lead(judged) } else { Vec::new() };
-            left.extend(self.remove_leftovers());
-            left.extend(self.remove_lead(judged));
+            left = if self.args.destination.write_only { self.remove_lead(judged).await } else { Vec::new() };
+            left.extend(self.remove_leftovers().await);
+            left.extend(self.remove_lead(judged).await);
         }
         if left.is_empty() || self.is_lost {
             return Failure::incomplete(match self.full_disk() {
@@ -390,6 +389,25 @@ impl Session<'_> {
         let name: FileName = METADATA.parse().map_err(|error| anyhow!("{METADATA}: {error}"))?;
         self.shared.transfer.foresee(&name).await.with_context(|| format!("cannot read '{METADATA}'"))
     }
+}
+
+/// Removes all that was uploaded and kept. Blocks.
+fn remove_kept(shared: &Shared) -> Vec<(String, String)> {
+    let mut left = shared.state().kept();
+    // `metadata` last: while it is there, a restart finds the dump.
+    left.sort_by_key(|(name, _)| name.is_metadata());
+    let mut failed = Vec::new();
+    for (name, identity) in left {
+        let Some(object) = shared.state().find_uploaded(name.as_str()).map(|there| there.object.clone()) else {
+            continue;
+        };
+        match shared.transfer.giving_up().release(&name, &identity, &object) {
+            Ok(Removal::Removed | Removal::Absent) => shared.state().removed(&name),
+            Ok(Removal::Changed) => failed.push((name.to_string(), "it changed after its upload".to_owned())),
+            Err(error) => failed.push((name.to_string(), format!("it is uploaded, but cannot be removed: {error}"))),
+        }
+    }
+    failed
 }
 
 fn not_committed(error: anyhow::Error) -> Failure {

@@ -1,6 +1,7 @@
 //! Following a dump: scan, enqueue what is ready, until it has ended and everything is on its way's end.
 
 use std::collections::{HashSet, VecDeque};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,11 +9,13 @@ use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
 use super::disk::{self, DiskWatch};
+use crate::aside::aside;
 use crate::claim::ClaimError;
 use crate::cli::UploadArgs;
 use crate::dump_dir::DumpDir;
 use crate::dumper::{Child, Life, LivingDump};
 use crate::model::brake::HeldTooLong;
+use crate::model::disk_forecast::Space;
 use crate::model::file_name::FileName;
 use crate::model::reminder::Reminder;
 use crate::model::state::{DumpState, Phase, Scan, UploadJob};
@@ -198,67 +201,76 @@ pub struct Watcher<'a> {
 impl Watcher<'_> {
     /// Follows the dump to its end.
     pub async fn follow(&mut self, pool: &Pool<Job>) -> End {
+        match self.follow_on(pool).await {
+            Ok(end) | Err(end) => end,
+        }
+    }
+
+    async fn follow_on(&mut self, pool: &Pool<Job>) -> Result<End, End> {
         let mut backlog: VecDeque<Job> = VecDeque::new();
         let mut idle = Idle::new(Instant::now());
-        let mut ending =
-            (self.look.phase != Phase::Writing).then(|| super::start::ending_of(self.dump, &self.directory));
+        let stop = self.stop;
+        let mut ending = match self.look.phase {
+            Phase::Writing => None,
+            _ => Some(or_stop(stop, super::start::ending_of(self.dump, &self.directory)).await?),
+        };
         loop {
             // Asked before the look: what ends later is worth another one.
             let ends = self.dump.child().map_or(0, Child::ends);
             if ending.is_none() {
-                match self.life() {
-                    Life::Ended(end @ (Ending::Overwritten | Ending::Vanished)) => return End::Lost(end),
+                match or_stop(stop, self.dump.probe(&self.directory)).await? {
+                    Life::Ended(end @ (Ending::Overwritten | Ending::Vanished)) => return Ok(End::Lost(end)),
                     Life::Ended(end) => {
                         info!("the dump has ended");
                         (self.ended)();
                         // Nobody is left to be paused.
-                        self.disk.let_go();
+                        or_stop(stop, self.disk.let_go()).await?;
                         self.look.phase = Phase::Ended;
                         ending = Some(end);
                     }
                     Life::Alive { known: false } if idle.for_long(self.args.dump.idle_timeout) => {
-                        return End::Idle(self.args.dump.idle_timeout);
+                        return Ok(End::Idle(self.args.dump.idle_timeout));
                     }
                     Life::Alive { .. } | Life::Silent => {}
                 }
-            } else if let Some(end) = self.lost() {
-                return End::Lost(end);
             }
-            // What was listed may be the next dump's already.
-            match (self.scan().await, self.lost()) {
-                (_, Some(end)) => return End::Lost(end),
-                (Ok(scan), None) => {
-                    let now = Instant::now();
-                    if self.disk.is_paused() {
-                        // By us, so it is no wonder.
-                        idle = Idle::new(now);
-                    }
-                    idle.compare(&scan, now);
-                    if ending.is_none()
-                        && let Some(warning) = idle.warning(self.dump.dumper_version.as_deref(), now)
-                    {
-                        warn!("{warning}");
-                    }
-                    if let Some(held) = self.observe(scan, &mut backlog) {
-                        return End::Held(held);
-                    }
+            let Glance { scanned, space } = or_stop(stop, self.glance()).await??;
+            match scanned {
+                Ok(scan) => {
+                    self.look_idle(&mut idle, &scan, ending);
+                    or_stop(stop, self.observe(scan, space, &mut backlog)).await??;
                     if self.disk.has_died() {
-                        return End::Panicked("the thread that looks at the free space has ended".to_owned());
+                        let why = "the thread that looks at the free space has ended";
+                        return Ok(End::Panicked(why.to_owned()));
                     }
                 }
-                (Err(error), None) => {
+                Err(error) => {
                     warn!("cannot look at '{}' (will be retried): {error}", self.directory.path().display())
                 }
             }
             if let Some(ending) = ending
                 && self.is_drained(&backlog)
             {
-                return End::Drained(ending);
+                return Ok(End::Drained(ending));
             }
             let ends = ending.is_none().then_some(ends);
             if let Some(end) = self.enqueue_until_next_look(pool, &mut backlog, ends).await {
-                return end;
+                return Ok(end);
             }
+        }
+    }
+
+    fn look_idle(&self, idle: &mut Idle, scan: &Scan, ending: Option<Ending>) {
+        let now = Instant::now();
+        if self.disk.is_paused() {
+            // By us, so it is no wonder.
+            *idle = Idle::new(now);
+        }
+        idle.compare(scan, now);
+        if ending.is_none()
+            && let Some(warning) = idle.warning(self.dump.dumper_version.as_deref(), now)
+        {
+            warn!("{warning}");
         }
     }
 
@@ -269,53 +281,41 @@ impl Watcher<'_> {
         }
     }
 
-    fn life(&mut self) -> Life {
-        if !self.directory.is_current() {
-            return Life::Ended(Ending::Vanished);
-        }
-        self.dump.probe(&self.directory, Instant::now())
-    }
-
-    /// The directory is not this dump's any more: it was moved or removed, or a new dump came to life in it. Not asked when
-    /// this one is being committed: then only `metadata` is looked at, and a replaced one is known by its inode.
-    fn lost(&mut self) -> Option<Ending> {
-        match self.look.phase {
-            Phase::Committing => None,
-            _ if !self.directory.is_current() => Some(Ending::Vanished),
-            _ => self.dump.is_overwritten(&self.directory).then_some(Ending::Overwritten),
-        }
-    }
-
-    async fn scan(&mut self) -> std::io::Result<Scan> {
+    /// One look at the directory and its disk. It is this dump's still: else what was listed may be the next one's already.
+    /// Not asked when this one is being committed: then only `metadata` is looked at, and a replaced one is known by its
+    /// inode.
+    async fn glance(&mut self) -> Result<Glance, End> {
         let (look, directory, shared) = (self.look.clone(), Arc::clone(&self.directory), Arc::clone(&self.shared));
-        let scanned = tokio::task::spawn_blocking(move || look.at(&directory, &shared.state)).await;
-        let (scan, strangers) = scanned.map_err(std::io::Error::other)??;
-        for (name, why) in &strangers {
-            if self.strangers.get(name) != Some(why) {
-                warn!(file = %name.to_string_lossy(), "not uploaded: {why}");
-            }
+        let signs = (look.phase != Phase::Committing).then(|| self.dump.signs());
+        let (scanned, standing, space) = aside(move || {
+            let scanned = look.at(&directory, &shared.state);
+            (scanned, signs.map(|signs| signs.standing(&directory)), directory.space().ok())
+        })
+        .await;
+        if let Some(lost) = standing.and_then(|standing| self.dump.take_in(standing)) {
+            return Err(End::Lost(lost));
         }
-        self.strangers = strangers;
-        Ok(scan)
+        let scanned = scanned.map(|(scan, strangers)| {
+            for (name, why) in &strangers {
+                if self.strangers.get(name) != Some(why) {
+                    warn!(file = %name.to_string_lossy(), "not uploaded: {why}");
+                }
+            }
+            self.strangers = strangers;
+            scan
+        });
+        Ok(Glance { scanned, space })
     }
 
-    fn observe(&mut self, scan: Scan, backlog: &mut VecDeque<Job>) -> Option<HeldTooLong> {
-        let mut state = self.shared.state();
+    async fn observe(&mut self, scan: Scan, space: Option<Space>, backlog: &mut VecDeque<Job>) -> Result<(), End> {
         self.disk.notice(&scan);
-        let observed = state.observe(scan);
-        self.shared.transfer.recorder.note_seen(state.seen());
-        let held = match self.look.phase {
-            Phase::Writing => self.disk.steer(&state, &self.directory, &self.shared.transfer.store),
-            _ => None,
+        let (observed, seen, waiting) = {
+            let mut state = self.shared.state();
+            let observed = state.observe(scan);
+            (observed, state.seen(), state.waiting_bytes())
         };
-        if self.shown.is_none_or(|shown| shown.elapsed() >= SHOW_EVERY) {
-            self.shown = Some(Instant::now());
-            let note = self.disk.note(&state, &self.directory);
-            (self.seen)(self.look.phase, &state, note);
-        }
-        let mut withdrawing = locked(&self.shared.withdrawing);
-        let withdrawals = observed.withdrawn.into_iter().filter(|name| withdrawing.insert(name.clone()));
-        backlog.extend(withdrawals.map(Job::Withdraw));
+        let is_new = |name: &FileName| locked(&self.shared.withdrawing).insert(name.clone());
+        backlog.extend(observed.withdrawn.into_iter().filter(is_new).map(Job::Withdraw));
         let mut jobs = VecDeque::from(observed.jobs.into_iter().map(Job::Upload).collect::<Vec<_>>());
         if backlog.is_empty() {
             // Their own memory, where they may be all files of a dump that has ended.
@@ -323,7 +323,23 @@ impl Watcher<'_> {
         } else {
             backlog.append(&mut jobs);
         }
-        held
+        // Written down before any of them is on its way.
+        let recorder = Arc::clone(&self.shared.transfer.recorder);
+        if !recorder.has_seen(seen) {
+            aside(move || recorder.note_seen(seen)).await;
+        }
+        if self.look.phase == Phase::Writing
+            && let Some(held) = self.disk.steer(waiting, space, &self.shared.transfer.store)
+        {
+            return Err(End::Held(held));
+        }
+        if self.shown.is_none_or(|shown| shown.elapsed() >= SHOW_EVERY) {
+            self.shown = Some(Instant::now());
+            let state = self.shared.state();
+            let note = self.disk.note(&state, space);
+            (self.seen)(self.look.phase, &state, note);
+        }
+        Ok(())
     }
 
     fn is_drained(&self, backlog: &VecDeque<Job>) -> bool {
@@ -374,6 +390,20 @@ impl Watcher<'_> {
                 signal = self.stop.wait() => return Some(End::Stopped(signal)),
             }
         }
+    }
+}
+
+/// What one look at the directory saw, and the room on its disk.
+struct Glance {
+    scanned: io::Result<Scan>,
+    space: Option<Space>,
+}
+
+/// An answer, unless a stop is asked for before it comes: a filesystem need not answer.
+async fn or_stop<T>(stop: &Stop, answer: impl Future<Output = T>) -> Result<T, End> {
+    tokio::select! {
+        answer = answer => Ok(answer),
+        signal = stop.wait() => Err(End::Stopped(signal)),
     }
 }
 

@@ -10,6 +10,7 @@ mod finish;
 mod follow;
 mod guard;
 mod last_manifest;
+mod meanwhile;
 mod place;
 mod session;
 mod start;
@@ -25,6 +26,7 @@ use tracing::{error, info, warn};
 use self::advice::Standing;
 use self::session::Session;
 use self::start::Search;
+use crate::aside::aside;
 use crate::claim::SharedClaim;
 use crate::cli::UploadArgs;
 use crate::dump_dir::DumpDir;
@@ -207,15 +209,14 @@ pub async fn run(args: &UploadArgs, report: &Report, stop: &Stop) -> Status {
     if status == Status::Success {
         say_what_was_not_seen(args, &totals);
     }
-    write_metrics(args, &totals, status, began.elapsed());
+    write_metrics(args, &totals, status, began.elapsed()).await;
     status
 }
 
 /// What is left in the dump directory, which may lie on a filesystem that does not answer.
 async fn look_at_rest(args: &UploadArgs) -> Option<LocalFiles> {
     let directory = args.dump.dir.clone();
-    let look = tokio::task::spawn_blocking(move || advice::local_files(&directory));
-    tokio::time::timeout(LAST_LOOK_TIMEOUT, look).await.ok()?.ok()?
+    tokio::time::timeout(LAST_LOOK_TIMEOUT, aside(move || advice::local_files(&directory))).await.ok()?
 }
 
 /// A dump whose end nobody saw is not like the others, and with `--quiet` nothing else would say so.
@@ -243,7 +244,7 @@ fn say_doubt(totals: &Totals) {
     }
 }
 
-fn write_metrics(args: &UploadArgs, totals: &Totals, status: Status, duration: Duration) {
+async fn write_metrics(args: &UploadArgs, totals: &Totals, status: Status, duration: Duration) {
     let Some(path) = &args.metrics_file else { return };
     let metrics = RunMetrics {
         dir: args.dump.dir.clone(),
@@ -255,16 +256,12 @@ fn write_metrics(args: &UploadArgs, totals: &Totals, status: Status, duration: D
         peak_local_bytes: totals.peak_local,
     };
     // The file may lie on a filesystem that does not answer: we do not wait for it for ever.
-    let (sender, written) = std::sync::mpsc::channel();
     let to = path.clone();
-    let write = move || drop(sender.send(metrics.write(&to, Timestamp::now())));
-    let why = match std::thread::Builder::new().spawn(write) {
-        Err(error) => error.to_string(),
-        Ok(_) => match written.recv_timeout(METRICS_TIMEOUT) {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("it takes longer than {} s", METRICS_TIMEOUT.as_secs()),
-        },
+    let write = aside(move || metrics.write(&to, Timestamp::now()));
+    let why = match tokio::time::timeout(METRICS_TIMEOUT, write).await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("it takes longer than {} s", METRICS_TIMEOUT.as_secs()),
     };
     warn!("cannot write the metrics to '{}': {why}", path.display());
 }
@@ -277,7 +274,7 @@ async fn upload(args: &UploadArgs, stop: &Stop, totals: &mut Totals) -> Result<(
     if args.starts_mydumper() {
         finish_earlier(args, &store, stop, totals).await?;
     }
-    let (child, held) = start::start_child(args, &store, &totals.report).await?.unzip();
+    let (child, held) = unless_stopped(stop, start::start_child(args, &store, &totals.report)).await??.unzip();
     let deadline = Instant::now() + args.dump.wait;
     let result = upload_dumps(args, &store, child.as_ref(), held.flatten(), stop, totals, deadline).await;
     totals.sent = store.sent_bytes();
@@ -296,8 +293,10 @@ const LOOK_AT_EARLIER: Duration = Duration::from_secs(3);
 /// does not keep tonight's dump back unless the directory cannot be had.
 async fn finish_earlier(args: &UploadArgs, store: &Store, stop: &Stop, tonight: &mut Totals) -> Result<(), Failure> {
     // Whatever cannot be opened or listed is named when mydumper is to be started.
-    let Ok(directory) = DumpDir::open(&args.dump.dir) else { return Ok(()) };
-    if let Err(failure) = start::clear_failed_start(args, &directory) {
+    let path = args.dump.dir.clone();
+    let opened = unless_stopped(stop, aside(move || DumpDir::open(&path))).await?;
+    let Ok(directory) = opened.map(Arc::new) else { return Ok(()) };
+    if let Err(failure) = unless_stopped(stop, start::clear_failed_start(args, &directory)).await? {
         return if failure.status == Status::Incomplete && !args.dump.keep {
             let said = format!("{failure}; it was removed");
             warn!("{said}");
@@ -308,7 +307,7 @@ async fn finish_earlier(args: &UploadArgs, store: &Store, stop: &Stop, tonight: 
             Err(failure)
         };
     }
-    if args.dump.keep || !start::has_earlier_dump(args, &directory)? {
+    if args.dump.keep || !unless_stopped(stop, start::has_earlier_dump(args, &directory)).await?? {
         return Ok(());
     }
     warn!("an earlier dump stands in '{}': it is finished first", args.dump.dir.display());
@@ -409,7 +408,9 @@ pub(crate) struct Notes {
 impl Notes {
     /// Notes that mydumper was told to stop. Beside the dump first: that needs no network.
     async fn told_to_stop(&self, write_only: bool) {
-        let is_recorded = self.recorder.note(|record| record.dumper.told_to_stop = true);
+        let recorder = Arc::clone(&self.recorder);
+        let record = aside(move || recorder.note(|record| record.dumper.told_to_stop = true));
+        let is_recorded = tokio::time::timeout(MARK_TIMEOUT, record).await.unwrap_or(false);
         let note = async {
             match &self.claim {
                 Some(claim) => claim.note(|header| header.told_to_stop = true).await.is_ok(),
@@ -430,18 +431,21 @@ impl Notes {
 /// Stops mydumper. First it is noted: mydumper 1.0.1 makes its part of a dump look whole when it is stopped, and the next
 /// run must know better.
 async fn stop_child(child: &Child, args: &UploadArgs, store: &Store, totals: &mut Totals) {
-    if !child.may_still_write() {
+    if !child.may_still_write().await {
         return;
     }
     totals.standing = Standing::Stopped;
     let write_only = args.destination.write_only;
-    let before = totals.notes.clone().or_else(|| notes_of_unclaimed(args, store));
+    let before = match &totals.notes {
+        Some(notes) => Some(notes.clone()),
+        None => notes_of_unclaimed(args, store).await,
+    };
     if let Some(notes) = &before {
         notes.told_to_stop(write_only).await;
     }
     child.stop(args.dump.stop_timeout).await;
     if before.is_none()
-        && let Some(notes) = notes_of_unclaimed(args, store)
+        && let Some(notes) = notes_of_unclaimed(args, store).await
     {
         // It began meanwhile a dump that nobody has claimed.
         notes.told_to_stop(write_only).await;
@@ -449,11 +453,19 @@ async fn stop_child(child: &Child, args: &UploadArgs, store: &Store, totals: &mu
 }
 
 /// For the dump that stands in the directory and that nobody claimed: its lead can be written to, the bucket not.
-fn notes_of_unclaimed(args: &UploadArgs, store: &Store) -> Option<Notes> {
-    let found = start::find_now(args).ok()??;
+async fn notes_of_unclaimed(args: &UploadArgs, store: &Store) -> Option<Notes> {
+    let found = tokio::time::timeout(MARK_TIMEOUT, start::find_now(args)).await.ok()?.ok()??;
     let (prefix, header) = place::place(args, &found).ok()?;
     let recorder = place::recorder_of(&found.dump, &header, place::place_of(store, &prefix)).ok()?;
     Some(Notes { recorder: Arc::new(recorder), claim: None })
+}
+
+/// An answer, unless a stop is asked for before it comes.
+pub(crate) async fn unless_stopped<T>(stop: &Stop, answer: impl Future<Output = T>) -> Result<T, Failure> {
+    tokio::select! {
+        answer = answer => Ok(answer),
+        signal = stop.wait() => Err(stopped(signal)),
+    }
 }
 
 /// The failure that an orderly stop ends with.

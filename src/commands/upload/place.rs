@@ -1,6 +1,7 @@
 //! Where a dump goes, what its claim says, and since when files are its own.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::anyhow;
@@ -8,6 +9,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil};
 
 use super::start::Found;
+use crate::aside::aside;
 use crate::claim::{self, Claimed};
 use crate::cli::{DestinationArgs, UploadArgs};
 use crate::dump_dir::{DumpDir, identity_of};
@@ -53,13 +55,18 @@ pub fn place_of(store: &Store, prefix: &Prefix) -> Place {
 /// The record of a dump: an earlier run's, or a new one.
 pub fn recorder_of(dump: &LivingDump, header: &ManifestHeader, here: Place) -> std::io::Result<Recorder> {
     let record = dump.sighted.record.clone().unwrap_or_else(|| Record::new(header, here));
-    Ok(Recorder::new(dump.sighted.lead.try_clone()?, record))
+    Ok(Recorder::new(dump.sighted.lead.file.try_clone()?, record))
 }
 
 /// What an earlier run left to be accounted for, if there was one. The files of a dump belong into one place.
-pub fn settled(recorder: &Recorder, directory: &DumpDir, here: &Place) -> Result<Option<Record>, Failure> {
-    let is_there = |name: &FileName| directory.identity(name.as_str()).is_ok();
-    let record = recorder.settle(is_there);
+pub async fn settled(
+    recorder: &Arc<Recorder>,
+    directory: &Arc<DumpDir>,
+    here: &Place,
+) -> Result<Option<Record>, Failure> {
+    let (settles, directory) = (Arc::clone(recorder), Arc::clone(directory));
+    let is_there = move |name: &FileName| directory.identity(name.as_str()).is_ok();
+    let record = aside(move || settles.settle(is_there)).await;
     if record.binds() && !record.to.is(here) {
         let error = anyhow!(
             "{} files of this dump are in the bucket alone by now, at {}; the rest cannot go to {here}",
@@ -76,12 +83,13 @@ pub fn settled(recorder: &Recorder, directory: &DumpDir, here: &Place) -> Result
 /// Files that were last changed before this belong to something else than this dump: before the birth of
 /// `metadata.partial`, or, where 1.x with `--dirty` took an old one over, before the start that its last line tells. Of a
 /// dump that was never seen alive the birth counts only where it is the dump's and not a copy's.
-pub fn not_before(args: &UploadArgs, dump: &LivingDump, header: &ManifestHeader) -> Option<i128> {
+pub async fn not_before(args: &UploadArgs, dump: &LivingDump, header: &ManifestHeader) -> Option<i128> {
     if args.dump.include_older {
         return None;
     }
     if !header.seen_alive {
-        let changed = identity_of(&dump.sighted.lead).map_or(0, |lead| lead.modified);
+        let lead = Arc::clone(&dump.sighted.lead);
+        let changed = aside(move || identity_of(&lead.file).map_or(0, |lead| lead.modified)).await;
         return header.identity.began_at_rest(started_local(dump), &TimeZone::system(), changed.into());
     }
     let line = header.started.as_nanosecond();
@@ -147,7 +155,7 @@ pub async fn claim_patiently(
     header: &ManifestHeader,
     given_up: u64,
     dump: &mut LivingDump,
-    directory: &DumpDir,
+    directory: &Arc<DumpDir>,
 ) -> Result<Claimed, Failure> {
     loop {
         store.wait_for(Instant::now(), args.transfer.retry_for);
@@ -156,7 +164,7 @@ pub async fn claim_patiently(
             Err(failure) => failure,
         };
         let is_outage = find::<StoreError>(&failure.error).is_some_and(StoreError::is_outage);
-        let lives = matches!(dump.probe(directory, Instant::now()), Life::Alive { known: true });
+        let lives = matches!(dump.probe(directory).await, Life::Alive { known: true });
         if !is_outage || !lives {
             return Err(failure);
         }

@@ -15,9 +15,11 @@ use super::advice::Standing;
 use super::disk::DiskWatch;
 use super::fault::{fault, joined};
 use super::follow::{End, Job, Shared, Watcher};
+use super::meanwhile::Meanwhile;
 use super::place::{claim_patiently, not_before, place, place_of, recorder_of, settled};
 use super::start::Found;
-use super::{Notes, Sent, Totals, stop_child, stopped};
+use super::{Notes, Sent, Totals, stop_child, stopped, unless_stopped};
+use crate::aside::aside;
 use crate::claim::{ClaimError, Claimed, SharedClaim};
 use crate::cli::UploadArgs;
 use crate::content::Closeness;
@@ -93,27 +95,35 @@ impl<'a> Session<'a> {
         let Found { directory, mut dump, seen_alive } = found;
         let here = place_of(store, &prefix);
         let recorder = Arc::new(recorder_of(&dump, &header, here.clone()).map_err(Failure::failed)?);
-        let record = settled(&recorder, &directory, &here)?;
-        let disk = match seen_alive {
-            true => Some(DiskWatch::begin(args, child, &dump, &directory, &recorder)?),
+        let record = unless_stopped(stop, settled(&recorder, &directory, &here)).await??;
+        let mut disk = match seen_alive {
+            true => Some(unless_stopped(stop, DiskWatch::begin(args, child, &dump, &directory, &recorder)).await??),
             false => None,
         };
+        let phase = if seen_alive { Phase::Writing } else { Phase::Ended };
+        let look = unless_stopped(stop, look_at(args, &dump, &header, &prefix, phase)).await?;
+        let (there, interval) = (Arc::clone(&directory), args.dump.interval);
+        let mut meanwhile = Meanwhile { stop, disk: disk.as_mut(), look, directory: there, interval, store };
         let given_up = record.as_ref().map_or(0, |record| record.given.files);
         let claimed = match &record {
             // Nothing may be asked of the store, but the record knows.
             Some(record) if record.committed && args.destination.write_only => {
                 Claimed::committed(store, &prefix, &header)
             }
-            _ => tokio::select! {
-                claim = claim_patiently(args, store, &prefix, &header, given_up, &mut dump, &directory) => claim?,
-                signal = stop.wait() => return Err(stopped(signal)),
-            },
+            _ => {
+                let claim = claim_patiently(args, store, &prefix, &header, given_up, &mut dump, &directory);
+                match meanwhile.wait(claim).await {
+                    Ok(claimed) => claimed?,
+                    Err(interruption) => return Err(interruption.failure(args, child, store, totals).await),
+                }
+            }
         };
         let Claimed { claim, earlier, before, is_complete } = claimed;
         let is_new = before.is_none() && !is_complete;
         let header = claim.header().clone();
         // Where the claim is pruned, or may not be read, nothing else tells the next run what only this one can see.
-        recorder.note(|record| record.dumper.take_in(&header));
+        let (notes, facts) = (Arc::clone(&recorder), header.clone());
+        unless_stopped(stop, aside(move || notes.note(|record| record.dumper.take_in(&facts)))).await?;
         totals.left_out.clone_from(&header.left_out);
         // Where all is there nothing is sent.
         let wait = claim.wait_before_use().filter(|_| !is_complete);
@@ -127,16 +137,15 @@ impl<'a> Session<'a> {
         };
         let ours = Ours { claim: claim.clone(), recorder, is_to_wait: wait.is_some() };
         let transfer = transfer(args, store, &directory, prefix, &header, earlier, is_complete, closeness, ours);
-        let look = async {
+        let find_left = async {
             transfer.find_left_uploads().await;
             if is_new {
                 // What was begun under a prefix that nobody had claimed is of no dump that could be continued.
                 transfer.abort_left().await;
             }
         };
-        tokio::select! {
-            () = look => {}
-            signal = stop.wait() => return Err(stopped(signal)),
+        if let Err(interruption) = meanwhile.wait(find_left).await {
+            return Err(interruption.failure(args, child, store, totals).await);
         }
         let shared = Arc::new(Shared::new(args.dump.settle, transfer));
         shared.state().remember(record.as_ref().map(|record| record.seen).unwrap_or_default());
@@ -233,7 +242,7 @@ impl<'a> Session<'a> {
             if exit == DumperExit::NOT_SEEN || tells_less {
                 return known;
             }
-            recorder.note(|record| record.dumper.exit = Some(exit));
+            aside(move || recorder.note(|record| record.dumper.exit = Some(exit))).await;
             if let Err(error) = claim.note(move |header| header.dumper_exit = exit).await {
                 warn!("mydumper's exit status cannot be written into the claim: {error}");
             }
@@ -288,7 +297,7 @@ impl<'a> Session<'a> {
                 drop(pool);
                 let (why, standing) = match ending {
                     Ending::Overwritten => ("another dump has begun in the directory", Standing::Overwritten),
-                    _ if self.directory.is_current() => ("metadata.partial was removed", Standing::Broken),
+                    _ if self.is_current().await => ("metadata.partial was removed", Standing::Broken),
                     _ => ("the directory was moved or removed", Standing::Moved),
                 };
                 Err(self.lost(why, standing).await)
@@ -330,15 +339,16 @@ impl<'a> Session<'a> {
         }
     }
 
+    async fn is_current(&self) -> bool {
+        let directory = Arc::clone(&self.directory);
+        aside(move || directory.is_current()).await
+    }
+
     async fn watch(&mut self, pool: &Pool<Job>, phase: Phase, disk: DiskWatch) -> End {
-        let not_before = not_before(self.args, &self.dump, &self.header);
-        let look = Look {
-            phase,
-            closed_by: self.dump.closed_by,
-            lead: self.dump.sighted.inode,
-            not_before,
-            prefix: self.shared.transfer.prefix.clone(),
-            held: Held::default(),
+        let look = look_at(self.args, &self.dump, &self.header, &self.shared.transfer.prefix, phase);
+        let look = match unless_stopped(self.stop, look).await {
+            Ok(look) => look,
+            Err(_) => return End::Stopped(self.stop.wait().await),
         };
         let (totals, store, retry_for) = (&mut *self.totals, &self.store, self.args.transfer.retry_for);
         let (shared, prove_only) = (Arc::clone(&self.shared), self.shared.transfer.prove_only);
@@ -385,7 +395,7 @@ impl<'a> Session<'a> {
             exit.abort();
         }
         let metadata = DumpMetadata::default();
-        let text = self.dump.sighted.read_again().unwrap_or_default();
+        let text = self.dump.read_again().await.unwrap_or_default();
         let failure = self.conclude_incomplete(why.to_owned(), DumperExit::NOT_SEEN, &metadata, text).await;
         self.totals.standing = standing;
         failure
@@ -393,17 +403,13 @@ impl<'a> Session<'a> {
 
     /// mydumper was held for too long: its snapshot stays open, and its locks may. Only ours is ended by us.
     async fn end_held(&mut self, held: HeldTooLong) -> Failure {
-        let Some(child) = self.child else {
-            let hint = "it goes on by itself now, and nobody looks after the disk; what is local is still there: when the \
-                        store takes files again, run the same command";
-            return Failure::failed(hinted(anyhow!("{held}"), hint));
-        };
-        if let Some(exit) = self.exit.take() {
+        if self.child.is_some()
+            && let Some(exit) = self.exit.take()
+        {
             // It would write the claim anew, without the mark.
             exit.abort();
         }
-        stop_child(child, self.args, &self.store, self.totals).await;
-        Failure::failed(anyhow!("{held}, so it was ended"))
+        end_held(held, self.args, self.child, &self.store, self.totals).await
     }
 
     /// Takes no new files, gives running requests their time, aborts what is not done.
@@ -428,6 +434,35 @@ impl<'a> Session<'a> {
         if aborted.is_err() {
             warn!("unfinished uploads could not be aborted in time; the next run does it");
         }
+    }
+}
+
+/// The same, where nothing may be claimed yet.
+pub(super) async fn end_held(
+    held: HeldTooLong,
+    args: &UploadArgs,
+    child: Option<&Child>,
+    store: &Store,
+    totals: &mut Totals,
+) -> Failure {
+    let Some(child) = child else {
+        let hint = "it goes on by itself now, and nobody looks after the disk; what is local is still there: when the store \
+                    takes files again, run the same command";
+        return Failure::failed(hinted(anyhow!("{held}"), hint));
+    };
+    stop_child(child, args, store, totals).await;
+    Failure::failed(anyhow!("{held}, so it was ended"))
+}
+
+/// How the directory of a dump is looked at.
+async fn look_at(args: &UploadArgs, dump: &LivingDump, header: &ManifestHeader, prefix: &Prefix, phase: Phase) -> Look {
+    Look {
+        phase,
+        closed_by: dump.closed_by,
+        lead: dump.sighted.lead.inode,
+        not_before: not_before(args, dump, header).await,
+        prefix: prefix.clone(),
+        held: Held::default(),
     }
 }
 
@@ -493,7 +528,7 @@ fn transfer(
         claim: ours.claim,
         is_trusted: OnceCell::new(),
         recorder: ours.recorder,
-        large_removals: tokio::sync::Mutex::new(()),
+        removals: Default::default(),
         commit: Mutex::default(),
         earlier,
         hasher: Hasher::new(args.transfer.workers),

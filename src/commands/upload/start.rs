@@ -1,6 +1,5 @@
 //! Before the first upload: mydumper is started, and the dump is found.
 
-use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use anyhow::{Context, anyhow};
 use jiff::Timestamp;
 use tracing::{debug, info, warn};
 
+use crate::aside::aside;
 use crate::claim;
 use crate::cli::UploadArgs;
 use crate::dump_dir::DumpDir;
@@ -19,6 +19,7 @@ use crate::hint::hinted;
 use crate::model::file_kind::is_of_the_filesystem;
 use crate::model::file_name::{METADATA, METADATA_PARTIAL};
 use crate::model::identity::DumpIdentity;
+use crate::model::left_out::LeftOut;
 use crate::model::manifest::ClosedBy;
 use crate::model::verdict::Ending;
 use crate::report::Report;
@@ -38,7 +39,8 @@ pub async fn start_child(
         refuse_own_pid(args.dump.pid.map(u32::cast_signed))?;
         return Ok(None);
     }
-    let held = hold_empty(&args.dump.dir)?;
+    let path = args.dump.dir.clone();
+    let held = aside(move || hold_empty(&path)).await?;
     if args.destination.prefix.is_fixed() {
         let host = crate::platform::host_name();
         let prefix = args.destination.prefix.expand(&host, Timestamp::now()).map_err(Failure::usage)?;
@@ -53,13 +55,13 @@ pub async fn start_child(
     })
     .map_err(Failure::usage)?;
     info!(pid = child.pid(), "started {}", args.command[0].to_string_lossy());
-    say_what_is_left_out(&args.command);
+    let command = args.command.clone();
+    say_what_is_left_out(&aside(move || dumper::left_out_by_command(&command)).await.unwrap_or_default());
     Ok(Some((child, held)))
 }
 
 /// mydumper dumps no trigger, routine or event that it is not asked for, and says nothing of it.
-fn say_what_is_left_out(command: &[OsString]) {
-    let left_out = dumper::left_out_by_command(command).unwrap_or_default();
+fn say_what_is_left_out(left_out: &[LeftOut]) {
     let (options, not_asked): (Vec<_>, Vec<_>) =
         left_out.iter().filter_map(|what| Some((what.option()?, what.as_str()))).unzip();
     if !not_asked.is_empty() {
@@ -151,18 +153,26 @@ pub struct Search<'a> {
 impl Search<'_> {
     /// Waits for a dump; `None` when there is none in time, or our child ended without one.
     pub async fn run(&self, held: Option<Arc<DumpDir>>) -> Result<Option<Found>, Failure> {
+        tokio::select! {
+            found = self.search(held) => found,
+            signal = self.stop.wait() => Err(super::stopped(signal)),
+        }
+    }
+
+    async fn search(&self, held: Option<Arc<DumpDir>>) -> Result<Option<Found>, Failure> {
         let mut directory = held;
         let mut dying: Option<LivingDump> = None;
         info!("waiting for a dump in '{}'", self.args.dump.dir.display());
         loop {
             // Asked before the look: a child that is over by then has left all that there will be.
             let was_over = self.child.is_some_and(Child::is_over);
-            directory = self.open(directory.take())?;
-            if let Some(directory) = &directory {
-                match self.look(directory, &mut dying).await? {
-                    Some((dump, seen_alive)) => return self.found(directory, dump, seen_alive).map(Some),
+            let (path, held, host) = (self.args.dump.dir.clone(), directory.take(), self.host.to_owned());
+            if let Some((there, sight)) = aside(move || look(&path, held, &host)).await? {
+                match self.take(sight, &there, &mut dying).await? {
+                    Some((dump, seen_alive)) => return self.found(&there, dump, seen_alive).await.map(Some),
                     None => debug!("no living dump yet"),
                 }
+                directory = Some(there);
             }
             let given_up = match self.child {
                 // What it left behind may still begin a dump.
@@ -172,15 +182,14 @@ impl Search<'_> {
             if given_up {
                 // What is left is a dump that died, if there is one.
                 return match (directory, dying) {
-                    (Some(directory), Some(dump)) => self.found(&directory, dump, false).map(Some),
-                    (Some(directory), None) => clear_failed_start(self.args, &directory).map(|()| None),
+                    (Some(directory), Some(dump)) => self.found(&directory, dump, false).await.map(Some),
+                    (Some(directory), None) => clear_failed_start(self.args, &directory).await.map(|()| None),
                     _ => Ok(None),
                 };
             }
             tokio::select! {
                 () = tokio::time::sleep(self.args.dump.interval.min(LOOK_EVERY)) => {}
                 () = self.child_over(), if !was_over => {}
-                signal = self.stop.wait() => return Err(super::stopped(signal)),
             }
         }
     }
@@ -193,40 +202,27 @@ impl Search<'_> {
         }
     }
 
-    /// The directory that stands at the path now, locked. A script may remove it and make it again before the dump.
-    fn open(&self, held: Option<Arc<DumpDir>>) -> Result<Option<Arc<DumpDir>>, Failure> {
-        let path = &self.args.dump.dir;
-        let directory = match DumpDir::open(path) {
-            Ok(directory) => directory,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Failure::usage(cannot_open(path, error))),
-        };
-        if let Some(held) = held.filter(|held| held.is_same(&directory)) {
-            return Ok(Some(held));
-        }
-        locked(directory).map(Some)
-    }
-
     /// A dump that is to be uploaded now. One that seems dead is put into `dying`: a living one may take its place.
-    async fn look(
+    async fn take(
         &self,
+        sight: Sight,
         directory: &Arc<DumpDir>,
         dying: &mut Option<LivingDump>,
     ) -> Result<Option<(LivingDump, bool)>, Failure> {
-        match dumper::look(directory, self.host).map_err(Failure::usage)? {
+        match sight {
             Sight::Refused(why) => Err(Failure::usage(anyhow!(why))),
             Sight::Nothing | Sight::Starting => {
                 *dying = None;
                 Ok(None)
             }
             Sight::Finished(sighted) if self.done.as_ref() == Some(&sighted.identity) => Ok(None),
-            Sight::Finished(sighted) => Ok(Some((self.follow(sighted, directory).await?, false))),
+            Sight::Finished(sighted) => Ok(Some((self.follow(sighted, directory).await, false))),
             Sight::Partial(sighted) => {
                 let mut dump = match dying.take() {
                     Some(dump) if dump.sighted.identity == sighted.identity => dump,
-                    _ => self.follow(sighted, directory).await?,
+                    _ => self.follow(sighted, directory).await,
                 };
-                if matches!(dump.probe(directory, Instant::now()), Life::Alive { .. }) {
+                if matches!(dump.probe(directory).await, Life::Alive { .. }) {
                     return Ok(Some((dump, true)));
                 }
                 *dying = Some(dump);
@@ -235,17 +231,20 @@ impl Search<'_> {
         }
     }
 
-    /// On a thread of its own: it may go through all of `/proc`.
-    async fn follow(&self, sighted: Sighted, directory: &Arc<DumpDir>) -> Result<LivingDump, Failure> {
+    async fn follow(&self, sighted: Sighted, directory: &Arc<DumpDir>) -> LivingDump {
         let (directory, child, pid) = (Arc::clone(directory), self.child.cloned(), self.args.dump.pid);
-        let follow = move || LivingDump::follow(sighted, &directory, child.as_ref(), pid.map(u32::cast_signed));
-        tokio::task::spawn_blocking(follow).await.map_err(|error| Failure::failed(anyhow!(error)))
+        aside(move || LivingDump::follow(sighted, &directory, child.as_ref(), pid.map(u32::cast_signed))).await
     }
 
-    fn found(&self, directory: &Arc<DumpDir>, dump: LivingDump, seen_alive: bool) -> Result<Found, Failure> {
-        let lead = if directory.identity(METADATA_PARTIAL).is_ok() { METADATA_PARTIAL } else { METADATA };
+    async fn found(&self, directory: &Arc<DumpDir>, dump: LivingDump, seen_alive: bool) -> Result<Found, Failure> {
+        let there = Arc::clone(directory);
+        let (why_not_removable, owner) = aside(move || {
+            let lead = if there.identity(METADATA_PARTIAL).is_ok() { METADATA_PARTIAL } else { METADATA };
+            (there.why_not_removable(lead), there.owner_of(METADATA_PARTIAL))
+        })
+        .await;
         if !self.args.dump.keep
-            && let Some(why) = directory.why_not_removable(lead)
+            && let Some(why) = why_not_removable
         {
             let error =
                 anyhow!("files in '{}' could not be removed after their upload: {why}", directory.path().display());
@@ -254,34 +253,54 @@ impl Search<'_> {
         }
         let word = if seen_alive { "running" } else { "ended" };
         info!(started = dump.sighted.identity.started, "found a dump ({word})");
-        self.say_how_closed_files_are_known(&dump, directory);
+        say_how_closed_files_are_known(&dump, owner);
         Ok(Found { directory: Arc::clone(directory), dump, seen_alive })
     }
+}
 
-    fn say_how_closed_files_are_known(&self, dump: &LivingDump, directory: &DumpDir) {
-        let reason = dump.closed_by_reason;
-        match dump.closed_by {
-            ClosedBy::Lease => info!("closed files are known by leases: {reason}"),
-            ClosedBy::Proc => info!("closed files are known by /proc: {reason}"),
-            ClosedBy::End => {
-                let owner =
-                    directory.owner_of(METADATA_PARTIAL).map_or("unknown".to_owned(), |owner| owner.to_string());
-                let ours = rustix::process::geteuid().as_raw();
-                warn!(
-                    "nothing is uploaded before the dump has ended, because it cannot be known which files are closed \
-                     ({reason}); the dump's user id is {owner}, ours is {ours}: run as the same user"
-                );
-            }
+/// The directory that stands at the path now, locked: a script may remove it and make it again before the dump. And what is
+/// in it. Blocks.
+fn look(path: &Path, held: Option<Arc<DumpDir>>, host: &str) -> Result<Option<(Arc<DumpDir>, Sight)>, Failure> {
+    let there = match DumpDir::open(path) {
+        Ok(directory) => directory,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Failure::usage(cannot_open(path, error))),
+    };
+    let directory = match held.filter(|held| held.is_same(&there)) {
+        Some(held) => held,
+        None => locked(there)?,
+    };
+    let sight = dumper::look(&directory, host).map_err(Failure::usage)?;
+    Ok(Some((directory, sight)))
+}
+
+fn say_how_closed_files_are_known(dump: &LivingDump, owner: Option<u32>) {
+    let reason = dump.closed_by_reason;
+    match dump.closed_by {
+        ClosedBy::Lease => info!("closed files are known by leases: {reason}"),
+        ClosedBy::Proc => info!("closed files are known by /proc: {reason}"),
+        ClosedBy::End => {
+            let owner = owner.map_or("unknown".to_owned(), |owner| owner.to_string());
+            let ours = rustix::process::geteuid().as_raw();
+            warn!(
+                "nothing is uploaded before the dump has ended, because it cannot be known which files are closed \
+                 ({reason}); the dump's user id is {owner}, ours is {ours}: run as the same user"
+            );
         }
     }
 }
 
 /// What a mydumper left that failed before it began must not stop the nights that follow: it is removed and said once.
-pub fn clear_failed_start(args: &UploadArgs, directory: &DumpDir) -> Result<(), Failure> {
+pub async fn clear_failed_start(args: &UploadArgs, directory: &Arc<DumpDir>) -> Result<(), Failure> {
+    let (directory, keep) = (Arc::clone(directory), args.dump.keep);
+    aside(move || clear(&directory, keep)).await
+}
+
+fn clear(directory: &DumpDir, keep: bool) -> Result<(), Failure> {
     let Some(identity) = dumper::failed_before_it_began(directory) else { return Ok(()) };
     let path = directory.path().display();
     let error = anyhow!("a mydumper failed before its dump began: '{METADATA_PARTIAL}' in '{path}' is empty");
-    if args.dump.keep {
+    if keep {
         return Err(Failure::incomplete(hinted(error, "remove it before the next dump")));
     }
     match directory.remove_verified(METADATA_PARTIAL, &identity) {
@@ -291,14 +310,12 @@ pub fn clear_failed_start(args: &UploadArgs, directory: &DumpDir) -> Result<(), 
 }
 
 /// Whether another dump stands in a directory that is to get a new one; one that lives is somebody else's.
-pub fn has_earlier_dump(args: &UploadArgs, directory: &DumpDir) -> Result<bool, Failure> {
-    let sighted = match dumper::look(directory, &crate::platform::host_name()).map_err(Failure::usage)? {
-        Sight::Partial(sighted) | Sight::Finished(sighted) => sighted,
-        Sight::Nothing | Sight::Starting => return Ok(false),
-        Sight::Refused(why) => return Err(Failure::usage(anyhow!(why))),
+pub async fn has_earlier_dump(args: &UploadArgs, directory: &Arc<DumpDir>) -> Result<bool, Failure> {
+    let (there, pid) = (Arc::clone(directory), args.dump.pid);
+    let Some((mut dump, _)) = aside(move || standing(&there, pid)).await.map_err(Failure::usage)? else {
+        return Ok(false);
     };
-    let mut dump = LivingDump::follow(sighted, directory, None, args.dump.pid.map(u32::cast_signed));
-    if matches!(dump.probe(directory, Instant::now()), Life::Alive { known: true }) {
+    if matches!(dump.probe(directory).await, Life::Alive { known: true }) {
         let error = anyhow!("another mydumper is writing into '{}'", directory.path().display());
         return Err(Failure::usage(hinted(error, "wait for it, or use one directory for each")));
     }
@@ -306,24 +323,34 @@ pub fn has_earlier_dump(args: &UploadArgs, directory: &DumpDir) -> Result<bool, 
 }
 
 /// The dump that stands in the directory now, without waiting for one and without a lock.
-pub fn find_now(args: &UploadArgs) -> anyhow::Result<Option<Found>> {
-    let directory = match DumpDir::open(&args.dump.dir) {
-        Ok(directory) => directory,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(cannot_open(&args.dump.dir, error)),
-    };
-    let (sighted, seen_alive) = match dumper::look(&directory, &crate::platform::host_name())? {
+pub async fn find_now(args: &UploadArgs) -> anyhow::Result<Option<Found>> {
+    let (path, pid) = (args.dump.dir.clone(), args.dump.pid);
+    aside(move || {
+        let directory = match DumpDir::open(&path) {
+            Ok(directory) => Arc::new(directory),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(cannot_open(&path, error)),
+        };
+        let found = standing(&directory, pid)?;
+        Ok(found.map(|(dump, seen_alive)| Found { directory, dump, seen_alive }))
+    })
+    .await
+}
+
+/// The dump that stands in a directory, and whether it has its last name yet: then it is not alive. Blocks.
+fn standing(directory: &DumpDir, pid: Option<u32>) -> anyhow::Result<Option<(LivingDump, bool)>> {
+    let (sighted, may_live) = match dumper::look(directory, &crate::platform::host_name())? {
         Sight::Partial(sighted) => (sighted, true),
         Sight::Finished(sighted) => (sighted, false),
         Sight::Nothing | Sight::Starting => return Ok(None),
         Sight::Refused(why) => return Err(anyhow!(why)),
     };
-    let dump = LivingDump::follow(sighted, &directory, None, args.dump.pid.map(u32::cast_signed));
-    Ok(Some(Found { directory: Arc::new(directory), dump, seen_alive }))
+    Ok(Some((LivingDump::follow(sighted, directory, None, pid.map(u32::cast_signed)), may_live)))
 }
 
 /// What a dump's directory shows at its end, for a dump that was not seen alive.
-pub fn ending_of(dump: &LivingDump, directory: &DumpDir) -> Ending {
-    let is = |name| directory.identity(name).is_ok_and(|there| (there.device, there.inode) == dump.sighted.inode);
-    if is(METADATA) { Ending::Renamed } else { Ending::Died }
+pub async fn ending_of(dump: &LivingDump, directory: &Arc<DumpDir>) -> Ending {
+    let (directory, lead) = (Arc::clone(directory), dump.sighted.lead.inode);
+    let is_final = aside(move || directory.identity(METADATA).is_ok_and(|there| (there.device, there.inode) == lead));
+    if is_final.await { Ending::Renamed } else { Ending::Died }
 }

@@ -68,6 +68,14 @@ pub struct Scan {
     pub vanished: Vec<(FileName, FileIdentity)>,
 }
 
+impl Scan {
+    /// Bytes of all files that were looked at closely and that nobody writes.
+    pub fn closed_bytes(&self) -> u64 {
+        let closed = self.probes.iter().filter(|(_, probe)| probe.writers != Writers::Some);
+        closed.map(|(_, probe)| probe.identity.size).sum()
+    }
+}
+
 /// The right and the duty to upload one file once.
 #[derive(Debug, PartialEq, Eq)]
 pub struct UploadJob {

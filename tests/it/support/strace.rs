@@ -13,6 +13,8 @@ pub struct Trace(PathBuf);
 /// One call that has returned.
 #[derive(Debug)]
 pub struct Call {
+    /// The thread that made it. The first one of all is the program's first, which serves the network and the signals.
+    pub thread: String,
     pub name: String,
     /// Its arguments as they are printed; a descriptor has its path behind it: `7</tmp/dump/shop.t.sql>, …`.
     pub arguments: String,
@@ -47,6 +49,20 @@ impl Trace {
     }
 }
 
+/// What goes before a program whose calls of that name on the dump directory or on the dump's lead do not come back: as on
+/// a network's filesystem whose server is away. The program stays our child.
+pub fn hanging(call: &str, sandbox: &Sandbox) -> Vec<OsString> {
+    const TEN_MINUTES: &str = "600000000";
+    let (trace, inject) = (format!("trace={call}"), format!("inject={call}:delay_enter={TEN_MINUTES}"));
+    let mut line = vec![find_program("strace", "STRACE").into_os_string()];
+    line.extend(["-D", "-f", "-o", "/dev/null", "-e", &trace, "-e", &inject].map(OsString::from));
+    for path in [sandbox.dump_dir(), sandbox.dump_dir().join("metadata.partial")] {
+        line.extend(["-P".into(), path.into()]);
+    }
+    line.push("--".into());
+    line
+}
+
 /// A line is `PID name(arguments) = result`. Where another thread comes in between there are two: the first ends in
 /// `<unfinished ...>`, and the second goes on after `<... name resumed>`.
 fn read<'a>(line: &'a str, begun: &mut HashMap<&'a str, &'a str>) -> Option<Call> {
@@ -63,7 +79,12 @@ fn read<'a>(line: &'a str, begun: &mut HashMap<&'a str, &'a str>) -> Option<Call
     let (call, result) = whole.rsplit_once(" = ")?;
     let (name, arguments) = call.split_once('(')?;
     let digits = result.split(|c: char| !c.is_ascii_digit() && c != '-').next()?;
-    Some(Call { name: name.to_owned(), arguments: arguments.to_owned(), result: digits.parse().ok() })
+    Some(Call {
+        thread: thread.to_owned(),
+        name: name.to_owned(),
+        arguments: arguments.to_owned(),
+        result: digits.parse().ok(),
+    })
 }
 
 /// How many calls of each name there are.
