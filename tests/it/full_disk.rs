@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal};
 use crate::support::dir_watch::DirWatch;
 use crate::support::fake_dumper::{FakeDumper, Generation};
 use crate::support::s3_server::{Fault, Operation};
-use crate::support::sandbox::{Program, Run};
+use crate::support::sandbox::{Program, Run, eventually};
 use crate::support::stage::Stage;
 
 const COUNTED: &str = "[`shop`.`t`]\nrows = 3\n";
@@ -93,6 +93,36 @@ fn needs_root_after_a_full_disk_an_early_mydumpers_rows_are_counted() {
             _ => {
                 drop(finished.assert_says("metadata counts 3 rows of 'shop.t', its files hold 4").assert_says("hint:"))
             }
+        }
+    }
+}
+
+/// What went up and was removed before the disk was full is counted in the bucket: a whole dump is proved as one, and garbage
+/// is found.
+#[test]
+fn needs_root_rows_that_went_up_before_a_full_disk_are_counted_in_the_bucket() {
+    // More than one piece of a download.
+    let early = format!("INSERT INTO `t` VALUES(1)\n{};\n", ",(2)\n".repeat(20_000));
+    for (last, status) in [(ONE_ROW, 0), (TWO_ROWS, 3)] {
+        let stage = Stage::new();
+        let (disk, mut dumper, mut run) = begin(&stage, Generation::V1_0, &[]);
+        dumper.file_of("shop.t.00000.sql", early.as_bytes());
+        stage.wait_for("shop.t.00000.sql");
+        let local = disk.seen_by(run.pid(), "dump/shop.t.00000.sql");
+        eventually("it is removed here", || !local.exists());
+        let filler = disk.fill(run.pid());
+        run.wait_for_line("the disk was full (0 B free)");
+        drop(filler);
+        dumper.file_of("shop.t.00001.sql", last);
+        dumper.write_metadata("[`shop`.`t`]\nrows = 20002\n");
+        dumper.finish_and_exit();
+        let finished = run.finish().assert_status(status);
+        assert_eq!(stage.has("metadata"), status == 0);
+        let finished = finished.assert_says("1 files (97.7 KiB) went up before the disk was full");
+        if status == 3 {
+            finished.assert_says("metadata counts 20002 rows of 'shop.t', its files hold 20003");
+        } else {
+            assert_eq!(stage.manifest()["full_disk"], serde_json::Value::Null, "it is proved");
         }
     }
 }

@@ -145,6 +145,7 @@ impl Session<'_> {
         self.shared.transfer.abort_left_and_name_others().await;
         // What an earlier run left belongs to what is judged.
         self.adopt_earlier().await.map_err(not_committed)?;
+        self.count_in_the_bucket(metadata).await.map_err(|error| not_committed(error.into()))?;
         // Once more: a mydumper of which nothing tells may have been slow with its last rename.
         let ending = if ending == Ending::Died { ending_of(&self.dump, &self.directory).await } else { ending };
         let (why_incomplete, doubt) = self.judge(ending, exit, metadata);

@@ -4,14 +4,16 @@ use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use anyhow::anyhow;
+
 use super::disk::{DiskWatch, LOOK_EVERY};
-use super::session::end_held;
-use super::{Totals, stopped};
+use super::{Totals, stop_child, stopped};
 use crate::aside::aside;
 use crate::cli::UploadArgs;
 use crate::dump_dir::DumpDir;
 use crate::dumper::Child;
 use crate::exit_status::Failure;
+use crate::hint::hinted;
 use crate::model::brake::HeldTooLong;
 use crate::model::state::DumpState;
 use crate::s3::Store;
@@ -57,6 +59,23 @@ impl Interruption {
             Self::Held(held) => end_held(held, args, child, store, totals).await,
         }
     }
+}
+
+/// mydumper was held for too long: its snapshot stays open, and its locks may. Only ours is ended by us.
+pub(super) async fn end_held(
+    held: HeldTooLong,
+    args: &UploadArgs,
+    child: Option<&Child>,
+    store: &Store,
+    totals: &mut Totals,
+) -> Failure {
+    let Some(child) = child else {
+        let hint = "it goes on by itself now, and nobody looks after the disk; what is local is still there: when the store \
+                    takes files again, run the same command";
+        return Failure::failed(hinted(anyhow!("{held}"), hint));
+    };
+    stop_child(child, args, store, totals).await;
+    Failure::failed(anyhow!("{held}, so it was ended"))
 }
 
 impl Meanwhile<'_> {

@@ -15,6 +15,7 @@ mod place;
 mod session;
 mod start;
 mod store_check;
+mod uncounted;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

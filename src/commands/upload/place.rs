@@ -22,8 +22,10 @@ use crate::model::manifest::{DumpStateWord, DumperExit, FORMAT_OF_EQUAL_PARTS, M
 use crate::model::object_key::Prefix;
 use crate::model::record::{Place, Record};
 use crate::model::series::Series;
+use crate::model::state::Phase;
 use crate::recorder::Recorder;
 use crate::s3::{Store, StoreError};
+use crate::scan::{Held, Look};
 
 /// So much older than its first line (in nanoseconds) a `metadata.partial` is of an earlier dump.
 const TAKEN_OVER: i128 = 300 * 1_000_000_000;
@@ -99,6 +101,24 @@ pub async fn not_before(args: &UploadArgs, dump: &LivingDump, header: &ManifestH
         // Without a birth mydumper's zone is a guess, too; a file of last night is older still.
         None => line - WIDEST_ZONE,
     })
+}
+
+/// How the directory of a dump is looked at.
+pub async fn look_at(
+    args: &UploadArgs,
+    dump: &LivingDump,
+    header: &ManifestHeader,
+    prefix: &Prefix,
+    phase: Phase,
+) -> Look {
+    Look {
+        phase,
+        closed_by: dump.closed_by,
+        lead: dump.sighted.lead.inode,
+        not_before: not_before(args, dump, header).await,
+        prefix: prefix.clone(),
+        held: Held::default(),
+    }
 }
 
 /// The dump directory as the manifest has it.

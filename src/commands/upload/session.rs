@@ -15,8 +15,8 @@ use super::advice::Standing;
 use super::disk::DiskWatch;
 use super::fault::{fault, joined};
 use super::follow::{End, Job, Shared, Watcher};
-use super::meanwhile::Meanwhile;
-use super::place::{claim_patiently, not_before, place, place_of, recorder_of, settled};
+use super::meanwhile::{Meanwhile, end_held};
+use super::place::{claim_patiently, look_at, place, place_of, recorder_of, settled};
 use super::start::Found;
 use super::{Notes, Sent, Totals, stop_child, stopped, unless_stopped};
 use crate::aside::aside;
@@ -40,7 +40,7 @@ use crate::model::verdict::Ending;
 use crate::pool::Pool;
 use crate::recorder::Recorder;
 use crate::s3::Store;
-use crate::scan::{Held, Look, Strangers};
+use crate::scan::Strangers;
 use crate::stop::Stop;
 use crate::transfer::{Sending, Transfer};
 
@@ -434,35 +434,6 @@ impl<'a> Session<'a> {
         if aborted.is_err() {
             warn!("unfinished uploads could not be aborted in time; the next run does it");
         }
-    }
-}
-
-/// The same, where nothing may be claimed yet.
-pub(super) async fn end_held(
-    held: HeldTooLong,
-    args: &UploadArgs,
-    child: Option<&Child>,
-    store: &Store,
-    totals: &mut Totals,
-) -> Failure {
-    let Some(child) = child else {
-        let hint = "it goes on by itself now, and nobody looks after the disk; what is local is still there: when the store \
-                    takes files again, run the same command";
-        return Failure::failed(hinted(anyhow!("{held}"), hint));
-    };
-    stop_child(child, args, store, totals).await;
-    Failure::failed(anyhow!("{held}, so it was ended"))
-}
-
-/// How the directory of a dump is looked at.
-async fn look_at(args: &UploadArgs, dump: &LivingDump, header: &ManifestHeader, prefix: &Prefix, phase: Phase) -> Look {
-    Look {
-        phase,
-        closed_by: dump.closed_by,
-        lead: dump.sighted.lead.inode,
-        not_before: not_before(args, dump, header).await,
-        prefix: prefix.clone(),
-        held: Held::default(),
     }
 }
 

@@ -17,6 +17,7 @@ use super::file_name::FileName;
 use super::identity::FileIdentity;
 use super::listing::Listing;
 use super::record::Seen;
+use super::row_count::FileRows;
 use super::taken_back::{may_be_empty, renamed_to, rows_beside};
 
 /// What is known of a file's writers.
@@ -428,6 +429,16 @@ impl DumpState {
         self.change(name, |known| {
             known.stage = Stage::TakenBack(None);
             known.setback = None;
+        });
+    }
+
+    /// What became known of an uploaded file's content afterwards.
+    pub fn learn(&mut self, name: &FileName, rows: Option<FileRows>, broken: Option<Box<str>>) {
+        self.change(name, |known| {
+            if let Stage::Uploaded(uploaded) = &mut known.stage {
+                uploaded.rows = rows;
+                uploaded.broken = uploaded.broken.take().or(broken);
+            }
         });
     }
 
