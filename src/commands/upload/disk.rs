@@ -320,12 +320,11 @@ impl Drop for LooksEnd {
 /// Looks again and again, and once more when the other end of `ended` is dropped: mydumper wrote until just now.
 fn keep_looking(ended: mpsc::Receiver<()>, mut look: impl FnMut() + Send + 'static) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("disk".to_owned()).spawn(move || {
-        loop {
-            let is_last = ended.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout);
+        look();
+        let mut is_last = false;
+        while !is_last {
+            is_last = ended.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout);
             look();
-            if is_last {
-                return;
-            }
         }
     })
 }

@@ -15,7 +15,7 @@ use crate::dumper::Child;
 use crate::exit_status::Failure;
 use crate::hint::hinted;
 use crate::model::brake::HeldTooLong;
-use crate::model::state::DumpState;
+use crate::model::state::{DumpState, Scan, Writers};
 use crate::s3::Store;
 use crate::scan::Look;
 use crate::stop::Stop;
@@ -102,7 +102,7 @@ impl Meanwhile<'_> {
             // Whatever is wrong with the directory the watcher will say.
             if let Ok((scan, _)) = scanned {
                 disk.notice(&scan);
-                if let Some(held) = disk.steer(scan.closed_bytes(), space, self.store) {
+                if let Some(held) = disk.steer(closed_bytes(&scan), space, self.store) {
                     return held;
                 }
             }
@@ -114,4 +114,10 @@ impl Meanwhile<'_> {
             }
         }
     }
+}
+
+/// Bytes of all files that nobody writes.
+fn closed_bytes(scan: &Scan) -> u64 {
+    let closed = scan.probes.iter().filter(|(_, probe)| probe.writers != Writers::Some);
+    closed.map(|(_, probe)| probe.identity.size).sum()
 }

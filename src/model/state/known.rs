@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::DumpState;
 use crate::model::file_name::FileName;
 use crate::model::identity::FileIdentity;
 use crate::model::manifest::ObjectRecord;
@@ -33,6 +34,18 @@ pub struct Uploaded {
     pub broken: Option<Box<str>>,
     /// The rows in it, where it is a data file and they were counted.
     pub rows: Option<FileRows>,
+}
+
+impl DumpState {
+    /// What became known of an uploaded file's content afterwards.
+    pub fn learn(&mut self, name: &FileName, rows: Option<FileRows>, broken: Option<Box<str>>) {
+        self.change(name, |known| {
+            if let Stage::Uploaded(uploaded) = &mut known.stage {
+                uploaded.rows = rows;
+                uploaded.broken = uploaded.broken.take().or(broken);
+            }
+        });
+    }
 }
 
 impl Uploaded {

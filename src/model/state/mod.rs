@@ -17,7 +17,6 @@ use super::file_name::FileName;
 use super::identity::FileIdentity;
 use super::listing::Listing;
 use super::record::Seen;
-use super::row_count::FileRows;
 use super::taken_back::{may_be_empty, renamed_to, rows_beside};
 
 /// What is known of a file's writers.
@@ -67,14 +66,6 @@ pub struct Scan {
     /// Files that an earlier look held open and whose names are gone, with their last identity: exact, where the
     /// identity that a look saw is only what the file was then.
     pub vanished: Vec<(FileName, FileIdentity)>,
-}
-
-impl Scan {
-    /// Bytes of all files that were looked at closely and that nobody writes.
-    pub fn closed_bytes(&self) -> u64 {
-        let closed = self.probes.iter().filter(|(_, probe)| probe.writers != Writers::Some);
-        closed.map(|(_, probe)| probe.identity.size).sum()
-    }
 }
 
 /// The right and the duty to upload one file once.
@@ -429,16 +420,6 @@ impl DumpState {
         self.change(name, |known| {
             known.stage = Stage::TakenBack(None);
             known.setback = None;
-        });
-    }
-
-    /// What became known of an uploaded file's content afterwards.
-    pub fn learn(&mut self, name: &FileName, rows: Option<FileRows>, broken: Option<Box<str>>) {
-        self.change(name, |known| {
-            if let Stage::Uploaded(uploaded) = &mut known.stage {
-                uploaded.rows = rows;
-                uploaded.broken = uploaded.broken.take().or(broken);
-            }
         });
     }
 
