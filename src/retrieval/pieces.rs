@@ -54,6 +54,8 @@ pub enum NoPiece {
     Store(StoreError),
     /// The bytes in the bucket are not those that were uploaded.
     Different,
+    /// They have another hash than the object's ETag, which may be none of theirs: whether they differ is not known.
+    Unknown,
     /// Nothing here failed but memory or a thread.
     Local(io::Error),
 }
@@ -77,6 +79,8 @@ pub struct Pieces {
     object: Arc<ObjectRef>,
     plan: PartPlan,
     check: Check,
+    /// Whether another hash means other bytes.
+    is_certain: bool,
     /// The number of the piece that is fetched next, and of the one that is given out next.
     fetched: u32,
     given: u32,
@@ -100,6 +104,7 @@ impl Pieces {
         let size = object.size;
         let in_pieces = || PartPlan::of_object(size, PartSizes::equal(PIECE.max(size.div_ceil(PARTS_MAX.into()))));
         let (plan, check) = match &known.hash {
+            _ if unproved && !known.is_certain => (in_pieces(), Check::Nothing),
             ContentHash::Parts { sizes, part_md5s } if !part_md5s.is_empty() => {
                 (PartPlan::of_object(size, *sizes), Check::Parts(part_md5s.clone()))
             }
@@ -108,11 +113,21 @@ impl Pieces {
             }
             ContentHash::Whole { md5 } if size <= PIECE => (in_pieces(), Check::Parts(vec![*md5])),
             ContentHash::Whole { md5 } => (in_pieces(), Check::Whole(Md5::new(), *md5)),
-            _ if unproved => (in_pieces(), Check::Nothing),
             _ => return None,
         };
         let (supply, object) = (Arc::clone(supply), Arc::new(object));
-        Some(Self { supply, object, plan: plan?, check, fetched: 1, given: 1, coming: VecDeque::new(), in_hand: None })
+        let is_certain = known.is_certain;
+        Some(Self {
+            supply,
+            object,
+            plan: plan?,
+            check,
+            is_certain,
+            fetched: 1,
+            given: 1,
+            coming: VecDeque::new(),
+            in_hand: None,
+        })
     }
 
     /// Begins to fetch what will be needed, as far as there is room.
@@ -149,6 +164,10 @@ impl Pieces {
             Some(in_hand) => in_hand,
             None => self.fetch_next().await,
         }
+        .map_err(|error| match error {
+            NoPiece::Different if !self.is_certain => NoPiece::Unknown,
+            error => error,
+        })
     }
 
     async fn fetch_next(&mut self) -> Result<Option<Piece>, NoPiece> {

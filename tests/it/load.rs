@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rustix::process::Signal;
 
 use crate::support::mariadb::{MariaDb, mydumper};
-use crate::support::s3_server::{ACCESS_KEY, BUCKET, Fault, Operation, S3Server, SECRET_KEY};
+use crate::support::s3_server::{ACCESS_KEY, BUCKET, Encryption, Fault, Operation, S3Server, SECRET_KEY};
 use crate::support::sandbox::{Endpoint, PeakLocalBytes, Program, Sandbox, eventually, eventually_some};
 use crate::support::seaweedfs::SeaweedFs;
 
@@ -269,4 +269,24 @@ fn tables_are_loaded_beside_others() {
         assert_eq!(MariaDb::second().sql(&format!("SHOW TABLES FROM {database}")).trim(), "small");
         load().args(MariaDb::second().myloader()).run().assert_status(2).assert_says("has 3 tables already");
     }
+}
+
+/// A dump that other programs put there: its ETags are all that is known. One that is no MD5 proves nothing.
+#[test]
+fn a_dump_without_a_manifest_is_proved_by_its_etags() {
+    let server = S3Server::start();
+    let story = Story::new(endpoint_of(&server), "load_foreign", &[]);
+    server.remove_directly(BUCKET, "dump/mydumper2s3.json");
+    story.load_all().run().assert_status(0);
+    story.assert_loaded();
+
+    // With KMS an ETag has the form of an MD5 and is none.
+    let server = S3Server::start();
+    server.set_default_encryption(BUCKET, Encryption::Kms { key_id: "k".into() });
+    let story = Story::new(endpoint_of(&server), "load_foreign_kms", &[]);
+    server.remove_directly(BUCKET, "dump/mydumper2s3.json");
+    story.load_all().run().assert_status(1).assert_says("nothing was loaded; --unproved");
+    let load = story.load().arg("--unproved").arg("--").args(MariaDb::second().myloader());
+    load.run().assert_status(0);
+    story.assert_loaded();
 }

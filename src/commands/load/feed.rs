@@ -37,6 +37,8 @@ pub enum Trouble {
     Store(usize, StoreError),
     /// A file in the bucket has other bytes.
     Different(usize),
+    /// A file in the bucket has another hash than its ETag, which need not be a hash of it.
+    Unknown(usize),
     /// myloader closed a file before its end, and went on.
     Unread(usize),
     /// Something failed here.
@@ -213,6 +215,7 @@ async fn write(number: usize, writer: OwnedFd, mut pieces: Pieces, progress: &Pr
             Ok(None) => return Ok(()),
             Err(NoPiece::Store(error)) => return Err(Trouble::Store(number, error)),
             Err(NoPiece::Different) => return Err(Trouble::Different(number)),
+            Err(NoPiece::Unknown) => return Err(Trouble::Unknown(number)),
             Err(NoPiece::Local(error)) => return Err(Trouble::Local(number, error)),
         };
         match writer.write_all(&piece.bytes).await {

@@ -42,7 +42,7 @@ use crate::platform::Exit;
 use crate::program::{AfterUs, Launch};
 use crate::report::Report;
 use crate::retrieval::NAMED_MAX;
-use crate::retrieval::bring::Bring;
+use crate::retrieval::bring::{Bring, Proved};
 use crate::retrieval::directory::RestoreDir;
 use crate::retrieval::memory::Memory;
 use crate::retrieval::pieces::{Pieces, Supply};
@@ -173,11 +173,15 @@ async fn all_pieces(
     let unproved: Vec<_> =
         pieces.iter().filter(|(_, pieces)| pieces.is_none()).map(|(name, _)| format!("'{name}'")).collect();
     if !unproved.is_empty() {
-        let count = unproved.len();
-        let error = anyhow!("{count} files have no hash that could prove them: {}", first_few(&unproved, NAMED_MAX));
-        return Err(Failure::failed(hinted(error, "--unproved loads them as they are")));
+        return Err(cannot_be_proved(&unproved));
     }
     Ok(pieces.into_iter().filter_map(|(_, pieces)| pieces).collect())
+}
+
+fn cannot_be_proved(names: &[String]) -> Failure {
+    let count = names.len();
+    let error = anyhow!("{count} files have no hash that could prove them: {}", first_few(names, NAMED_MAX));
+    Failure::failed(hinted(error, "nothing was loaded; --unproved loads them as they are"))
 }
 
 /// Schema files and `metadata` are real files: they are small, and myloader reads them more than once.
@@ -202,9 +206,14 @@ async fn place(
         progress: Some(report.progress("fetching schemas", files.len(), bytes)),
     };
     let brought = futures_util::stream::iter(files).map(async |wanted| {
-        bring.bring(wanted).await.with_context(|| format!("cannot fetch '{}'", wanted.listed.name))
+        let proved = bring.bring(wanted).await.with_context(|| format!("cannot fetch '{}'", wanted.listed.name))?;
+        Ok::<_, anyhow::Error>((proved == Proved::BySizeOnly).then(|| format!("'{}'", wanted.listed.name)))
     });
-    let () = brought.buffer_unordered(args.workers).try_for_each(async |_| Ok(())).await.map_err(Failure::failed)?;
+    let brought: Vec<_> = brought.buffer_unordered(args.workers).try_collect().await.map_err(Failure::failed)?;
+    let unproved: Vec<_> = brought.into_iter().flatten().collect();
+    if !unproved.is_empty() && !args.unproved {
+        return Err(cannot_be_proved(&unproved));
+    }
     if args.into.is_some() {
         beside::cut_foreign_keys(plan, &directory).map_err(Failure::failed)?;
     }
@@ -256,6 +265,13 @@ fn conclude(data: &[&Wanted], fed: Fed, complaints: &Complaints) -> Result<(), F
         Err(Trouble::Different(number)) => {
             let error = anyhow!("'{}' in the bucket is not what was uploaded", name(number));
             (Status::Difference, error)
+        }
+        Err(Trouble::Unknown(number)) => {
+            let error = anyhow!(
+                "'{}' has another hash than its ETag, which some stores make in another way: --unproved loads it as it is",
+                name(number)
+            );
+            (Status::Failure, error)
         }
         Err(Trouble::Store(number, error)) => {
             (Status::Failure, anyhow::Error::new(error).context(format!("cannot fetch '{}'", name(number))))
