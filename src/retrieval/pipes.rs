@@ -1,7 +1,8 @@
 //! FIFOs in place of data files, and which of them somebody opens to read.
 //!
 //! A FIFO cannot be opened for writing without waiting before somebody reads it (ENXIO): that tells which file is wanted
-//! now. 100,000 such questions take 0.36 s, so those that are likely are asked often, and all of them every two seconds.
+//! now. 100,000 such questions take 0.36 s. So those that are likely are asked in each round; of all others many, as long as
+//! files are opened, and few while those that are open keep their reader busy, so that all are asked every two seconds.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,8 +18,12 @@ use tokio::sync::mpsc;
 
 /// Between two rounds of questions.
 const ROUND: Duration = Duration::from_millis(5);
-/// Rounds in which every FIFO is asked once.
+/// Rounds in which every FIFO is asked once, while nothing is opened.
 const SWEEP_ROUNDS: usize = 400;
+/// The most questions of a round while files are opened: they take less time than the round.
+const QUESTIONS_MAX: usize = 1_000;
+/// How many rounds without a file that was opened count as nothing being opened.
+const QUIET_AFTER: u32 = 100;
 /// So many of those that were opened last are remembered.
 const RECENT_MAX: usize = 32;
 /// So many behind each of them are likely to be next.
@@ -97,12 +102,14 @@ struct Asking {
     recent: VecDeque<usize>,
     /// Where the sweep goes on.
     sweep: usize,
+    /// Rounds since a file was opened.
+    quiet: u32,
 }
 
 impl Asking {
     fn new(pipes: Pipes, is_over: Arc<AtomicBool>, sender: mpsc::Sender<io::Result<Opened>>) -> Self {
         let (is_opened, left) = (vec![false; pipes.count], pipes.count);
-        Self { pipes, is_over, sender, is_opened, left, recent: VecDeque::new(), sweep: 0 }
+        Self { pipes, is_over, sender, is_opened, left, recent: VecDeque::new(), sweep: 0, quiet: 0 }
     }
 
     fn run(&mut self) {
@@ -123,13 +130,17 @@ impl Asking {
     fn round(&mut self) -> io::Result<usize> {
         let count = self.pipes.count;
         let likely: Vec<usize> = self.recent.iter().flat_map(|last| self.behind(*last)).collect();
-        let some = (0..count.div_ceil(SWEEP_ROUNDS).max(LIKELY).min(count)).map(|step| (self.sweep + step) % count);
-        let some: Vec<usize> = some.collect();
+        let questions = match self.quiet {
+            ..QUIET_AFTER => QUESTIONS_MAX,
+            _ => count.div_ceil(SWEEP_ROUNDS).max(LIKELY),
+        };
+        let some: Vec<usize> = (0..questions.min(count)).map(|step| (self.sweep + step) % count).collect();
         self.sweep = (self.sweep + some.len()) % count.max(1);
         let mut opened = 0;
         for number in likely.into_iter().chain(some) {
             opened += usize::from(!self.is_opened[number] && self.ask(number)?);
         }
+        self.quiet = if opened > 0 { 0 } else { self.quiet.saturating_add(1) };
         Ok(opened)
     }
 
@@ -154,5 +165,50 @@ impl Asking {
         // Nobody takes it where all is over: then it is closed, and whoever reads it is dead.
         let _ = self.sender.blocking_send(Ok(Opened { number, writer }));
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    /// Whoever reads, in whatever order: each is found once, and gets its own bytes and its end.
+    #[tokio::test]
+    async fn each_pipe_is_found_when_somebody_reads_it() {
+        const COUNT: usize = 1_000;
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut watch = Pipes::make(directory.path(), COUNT).expect("pipes").watch().expect("a watch");
+        let path = directory.path().to_owned();
+        // One after the other, from both ends.
+        let order: Vec<usize> = (0..COUNT / 2).flat_map(|number| [number, COUNT - 1 - number]).collect();
+        let wanted = order.clone();
+        let reader = std::thread::spawn(move || {
+            let read = |number: &usize| {
+                let mut text = String::new();
+                let mut pipe = File::open(path.join(name_of(*number))).expect("a pipe");
+                pipe.read_to_string(&mut text).expect("text");
+                text
+            };
+            wanted.iter().map(read).collect::<Vec<_>>()
+        });
+        let mut found = Vec::new();
+        while let Some(opened) = watch.next().await {
+            let Opened { number, writer } = opened.expect("a pipe");
+            found.push(number);
+            File::from(writer).write_all(number.to_string().as_bytes()).expect("written");
+        }
+        assert_eq!(found, order);
+        let texts = reader.join().expect("the reader");
+        assert_eq!(texts, order.iter().map(ToString::to_string).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn without_a_file_nothing_is_waited_for() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut watch = Pipes::make(directory.path(), 0).expect("no pipe").watch().expect("a watch");
+        assert!(watch.next().await.is_none());
     }
 }
