@@ -59,10 +59,11 @@ fn a_certificate_that_is_not_trusted_is_refused() {
     let dumper = finished_dump(&stage);
     let front = TlsFront::before(stage.server.port());
     let certificate = front.write_certificate(stage.sandbox.path("ca.pem"));
-    upload_to(&stage, &front.url("localhost")).run().assert_status(2).assert_says("certificate");
+    let unknown = upload_to(&stage, &front.url("localhost")).run().assert_status(2);
+    unknown.assert_says("the store's certificate is not trusted").assert_says("--ca-bundle");
     // Another host name than the certificate's.
     let other = upload_to(&stage, &front.url("127.0.0.1")).arg("--ca-bundle").arg(&certificate);
-    other.run().assert_status(2).assert_says("certificate");
+    other.run().assert_status(2).assert_says("the store's certificate is for another host");
     assert!(stage.server.requests().is_empty(), "it was asked");
     assert_eq!(stage.sandbox.local_files(), dumper.files());
     let trusted = upload_to(&stage, &front.url("localhost")).arg("--ca-bundle").arg(&certificate);
