@@ -47,6 +47,9 @@ pub async fn start_child(
         let directory = super::place::directory_of(&args.dump.dir);
         claim::check_free(store, &args.destination, &prefix, (&host, &directory)).await?;
     }
+    let command = args.command.clone();
+    let left_out = aside(move || dumper::left_out_by_command(&command)).await.unwrap_or_default();
+    // Nothing is waited for behind this: a signal would end the wait, and leave a mydumper that nobody knows of.
     let child = Child::start(dumper::Start {
         command: &args.command,
         directory: &args.dump.dir,
@@ -55,8 +58,7 @@ pub async fn start_child(
     })
     .map_err(Failure::usage)?;
     info!(pid = child.pid(), "started {}", args.command[0].to_string_lossy());
-    let command = args.command.clone();
-    say_what_is_left_out(&aside(move || dumper::left_out_by_command(&command)).await.unwrap_or_default());
+    say_what_is_left_out(&left_out);
     Ok(Some((child, held)))
 }
 
