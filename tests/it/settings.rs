@@ -14,7 +14,7 @@ use crate::support::sandbox::Finished;
 use crate::support::stage::{MANIFEST, Stage};
 
 const NOTHING: [&str; 0] = [];
-const MIB: u64 = 1024 * 1024;
+pub const MIB: u64 = 1024 * 1024;
 
 /// A finished dump of one small file.
 pub fn small_dump(stage: &Stage) -> FakeDumper {
@@ -22,7 +22,7 @@ pub fn small_dump(stage: &Stage) -> FakeDumper {
 }
 
 /// A finished dump of these files.
-fn dump_of(stage: &Stage, files: &[(&str, u64)]) -> FakeDumper {
+pub fn dump_of(stage: &Stage, files: &[(&str, u64)]) -> FakeDumper {
     let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
     files.iter().for_each(|(name, bytes)| dumper.file(name, *bytes));
     dumper.finish_and_exit();
@@ -226,67 +226,6 @@ fn objects_are_as_they_were_wished() {
         let parts = key.ends_with("/shop.u.00000.sql").then_some(3);
         assert_eq!(object.parts_count, parts, "{key}");
         assert_eq!(attributes.metadata.get("part-size").map(String::as_str), parts.map(|_| "5242880"), "{key}");
-    }
-}
-
-/// "Asked for and silently not done": status 0 would say that a backup is encrypted which is not.
-#[test]
-fn what_the_store_does_not_do_is_said_before_anything_is_sent() {
-    let limits = Limits { ignores_settings: true, ..Limits::default() };
-    let stage = Stage::with(S3Server::builder().limits(limits).start());
-    dump_of(&stage, &[("shop.t.00000.sql", 1_000)]);
-    let local = stage.sandbox.local_files();
-    for (asked, shown) in [
-        (["--sse", "AES256"], "--sse AES256 was asked for, and the store shows nothing of it"),
-        (["--sse", "aws:kms"], "--sse aws:kms was asked for, and the store shows nothing of it"),
-        (["--storage-class", "GLACIER"], "--storage-class GLACIER was asked for, and the store shows 'STANDARD'"),
-        (["--tag", "job=nightly"], "--tag job=nightly was asked for, and the store shows nothing of it"),
-    ] {
-        stage.upload().args(asked).run().assert_status(2).assert_says(shown).assert_says("leave it out");
-        assert_eq!((stage.sandbox.local_files(), stage.server.keys(BUCKET)), (local.clone(), Vec::new()), "{asked:?}");
-    }
-    stage.upload().args(["--storage-class", "STANDARD"]).run().assert_status(0);
-}
-
-/// A restart, `list` and `verify` read the manifest and `metadata`, so these are never archived.
-#[test]
-fn an_archived_dump_is_found_again_and_continued() {
-    let stage = Stage::new();
-    let dumper = dump_of(&stage, &[("shop.t.00000.sql", 1_000), ("shop.u.00000.sql", 11 * MIB)]);
-    let options = ["--part-size", "5MiB", "--storage-class", "DEEP_ARCHIVE"];
-    let away = stage.server.inject(Fault::answer(500, "InternalError").on(Operation::UploadPart));
-    stage.upload().args(options).args(["--retry-for", "1s"]).run().assert_status(1);
-    away.clear();
-    stage.upload().args(options).run().assert_status(0);
-    for key in stage.server.keys(BUCKET) {
-        let object = stage.server.object(BUCKET, &key).expect("an object that was listed");
-        let archived = key.ends_with(".sql").then_some("DEEP_ARCHIVE");
-        assert_eq!(object.attributes.storage_class.as_deref(), archived, "{key}");
-    }
-    assert_eq!(stage.server.keys(BUCKET).len(), 4);
-    stage
-        .command("verify")
-        .args(["--prefix", &stage.prefix()])
-        .run()
-        .assert_status(0)
-        .assert_says("3 match, 0 mismatch, 0 missing, 0 extra");
-    drop(dumper);
-}
-
-/// Who may not look is told that it was not looked at; that says nothing against the store.
-#[test]
-fn what_may_not_be_looked_at_is_no_difference() {
-    for (operation, after, asked, said) in [
-        // The first HEAD is the trial of the right itself.
-        (Operation::HeadObject, 1, ["--sse", "AES256"], "s3:GetObject is missing"),
-        (Operation::GetObjectTagging, 0, ["--tag", "job=nightly"], "s3:GetObjectTagging is missing"),
-    ] {
-        let stage = Stage::new();
-        let dumper = dump_of(&stage, &[("shop.t.00000.sql", 1_000)]);
-        let denied = stage.server.inject(Fault::answer(403, "AccessDenied").on(operation).after(after).once());
-        stage.upload().args(asked).run().assert_status(0).assert_says(said);
-        assert!(denied.hits() > 0);
-        stage.assert_whole(&dumper);
     }
 }
 

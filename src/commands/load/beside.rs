@@ -10,12 +10,13 @@ use tracing::info;
 use crate::exit_status::Failure;
 use crate::hint::hinted;
 use crate::model::file_kind::FileKind;
+use crate::model::file_name::FileName;
 use crate::model::schema_text::without_foreign_keys;
 use crate::model::units::first_few;
 use crate::real_names::text_of;
 use crate::retrieval::NAMED_MAX;
 use crate::retrieval::directory::RestoreDir;
-use crate::retrieval::plan::{Plan, Wanted};
+use crate::retrieval::plan::Plan;
 
 /// The largest text of a schema file, in bytes.
 const SCHEMA_MAX: u64 = 16 * 1024 * 1024;
@@ -47,21 +48,26 @@ pub fn keep_tables_alone(plan: &mut Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes foreign keys out of the schema files that stand there.
-pub fn cut_foreign_keys(plan: &Plan, directory: &RestoreDir) -> anyhow::Result<()> {
-    let schemas: Vec<&Wanted> = plan.wanted.iter().filter(|wanted| wanted.kind == FileKind::Schema).collect();
-    let tables: HashSet<_> = schemas.iter().filter_map(|wanted| wanted.of.1.as_deref()).collect();
+/// The schema file of each table in the plan, and the table's name.
+pub fn tables(plan: &Plan) -> Vec<(FileName, String)> {
+    let tables = plan.wanted.iter().filter(|wanted| wanted.kind == FileKind::Schema);
+    tables.filter_map(|wanted| Some((wanted.listed.name.clone(), wanted.of.1.clone()?))).collect()
+}
+
+/// Takes foreign keys to other tables out of the schema files that stand there. Blocks.
+pub fn cut_foreign_keys(tables: &[(FileName, String)], directory: &RestoreDir) -> anyhow::Result<()> {
+    let names: HashSet<&str> = tables.iter().map(|(_, table)| table.as_str()).collect();
     let mut changed = Vec::new();
-    for wanted in schemas {
-        let name = wanted.listed.name.as_str();
-        let failed = || format!("cannot change '{name}'");
-        let text = read(directory, name).with_context(failed)?;
-        let kept = without_foreign_keys(&text, |table| tables.contains(table));
+    for (file, table) in tables {
+        let failed = || format!("cannot change '{file}'");
+        let text = read(directory, file.as_str()).with_context(failed)?;
+        let kept = without_foreign_keys(&text, |table| names.contains(table));
         if kept != text {
             // Without its compression: myloader takes either.
+            let name = file.as_str();
             let plain = name.find(".sql").map_or(name, |at| &name[..at + ".sql".len()]);
             directory.replace(name, plain, kept.as_bytes()).with_context(failed)?;
-            changed.push(wanted.table());
+            changed.push(format!("'{table}'"));
         }
     }
     if !changed.is_empty() {

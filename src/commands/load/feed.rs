@@ -41,8 +41,8 @@ pub enum Trouble {
     Unknown(usize),
     /// myloader closed a file before its end, and went on.
     Unread(usize),
-    /// Something failed here.
-    Local(usize, io::Error),
+    /// Something failed here, with one file or with all.
+    Local(Option<usize>, io::Error),
 }
 
 /// What came of it.
@@ -118,7 +118,7 @@ impl Feeding {
             tokio::select! {
                 opened = self.watch.next(), if !all_opened => match opened {
                     Some(Ok(opened)) => self.begin(opened)?,
-                    Some(Err(error)) => return Err(Trouble::Local(usize::MAX, error)),
+                    Some(Err(error)) => return Err(Trouble::Local(None, error)),
                     None => all_opened = true,
                 },
                 Some(written) = self.writers.join_next() => self.end(written)?,
@@ -146,7 +146,7 @@ impl Feeding {
         // The server waits for rows from the moment that it has the statement, and not for long: so it gets that only when
         // there are rows to be sent.
         let primes = self.rows_of.get(&number).copied().and_then(|rows| self.prime(rows));
-        let held = writer.try_clone().map_err(|error| Trouble::Local(number, error))?;
+        let held = writer.try_clone().map_err(|error| Trouble::Local(Some(number), error))?;
         self.open[number] = Some(held);
         let progress = Arc::clone(&self.progress);
         self.writers.spawn_local(async move {
@@ -160,7 +160,7 @@ impl Feeding {
             }
             let written = match pieces {
                 Some(pieces) => write(number, writer, *pieces, &progress).await,
-                None => Err(Trouble::Local(number, io::Error::other("it was opened twice"))),
+                None => Err(Trouble::Local(Some(number), io::Error::other("it was opened twice"))),
             };
             (number, written)
         });
@@ -185,7 +185,7 @@ impl Feeding {
 
     /// A writer has ended. Only after success is its pipe closed.
     fn end(&mut self, written: Result<(usize, Result<(), Trouble>), tokio::task::JoinError>) -> Result<(), Trouble> {
-        let (number, result) = written.map_err(|error| Trouble::Local(usize::MAX, io::Error::other(error)))?;
+        let (number, result) = written.map_err(|error| Trouble::Local(None, io::Error::other(error)))?;
         result?;
         self.open[number] = None;
         self.is_done[number] = true;
@@ -208,7 +208,7 @@ impl Feeding {
 }
 
 async fn write(number: usize, writer: OwnedFd, mut pieces: Pieces, progress: &Progress) -> Result<(), Trouble> {
-    let mut writer = pipe::Sender::from_owned_fd(writer).map_err(|error| Trouble::Local(number, error))?;
+    let mut writer = pipe::Sender::from_owned_fd(writer).map_err(|error| Trouble::Local(Some(number), error))?;
     loop {
         let piece = match pieces.next().await {
             Ok(Some(piece)) => piece,
@@ -216,12 +216,12 @@ async fn write(number: usize, writer: OwnedFd, mut pieces: Pieces, progress: &Pr
             Err(NoPiece::Store(error)) => return Err(Trouble::Store(number, error)),
             Err(NoPiece::Different) => return Err(Trouble::Different(number)),
             Err(NoPiece::Unknown) => return Err(Trouble::Unknown(number)),
-            Err(NoPiece::Local(error)) => return Err(Trouble::Local(number, error)),
+            Err(NoPiece::Local(error)) => return Err(Trouble::Local(Some(number), error)),
         };
         match writer.write_all(&piece.bytes).await {
             Ok(()) => progress.advance(0, piece.bytes.len() as u64),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(Trouble::Unread(number)),
-            Err(error) => return Err(Trouble::Local(number, error)),
+            Err(error) => return Err(Trouble::Local(Some(number), error)),
         }
     }
 }

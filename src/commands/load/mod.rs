@@ -24,6 +24,7 @@ pub use self::guardian::{HELPER_ARGUMENT, tidy_when_the_pipe_breaks};
 use self::stage::Stage;
 use super::choose::chosen;
 use super::reach::{first_answer, reach, stopped};
+use crate::aside::aside;
 use crate::bucket_dump::Listing;
 use crate::cli::LoadArgs;
 use crate::exit_status::{Failure, Status};
@@ -31,7 +32,7 @@ use crate::hasher::Hasher;
 use crate::hint::hinted;
 use crate::model::dump_metadata::without_sections;
 use crate::model::file_kind::FileKind;
-use crate::model::file_name::METADATA;
+use crate::model::file_name::{FileName, METADATA};
 use crate::model::load_target::LoadTarget;
 use crate::model::loader_command::LoaderCommand;
 use crate::model::object_key::Prefix;
@@ -46,6 +47,7 @@ use crate::retrieval::bring::{Bring, Proved};
 use crate::retrieval::directory::RestoreDir;
 use crate::retrieval::memory::Memory;
 use crate::retrieval::pieces::{Pieces, Supply};
+use crate::retrieval::pipes::Pipes;
 use crate::retrieval::plan::{Plan, Selection, Wanted};
 use crate::s3::{ObjectRef, Store};
 use crate::stop::Stop;
@@ -65,7 +67,7 @@ async fn load(args: &LoadArgs, report: &Report, stop: &Stop) -> Result<Status, F
         prepared = prepare(args, &command, report) => prepared?,
         signal = stop.wait() => return Err(stopped(signal, "nothing was loaded")),
     };
-    let Prepared { plan, stage, supply, pieces, target } = prepared;
+    let Prepared { plan, stage, pipes, mut guardian, supply, pieces, target } = prepared;
     let data: Vec<&Wanted> = plan.wanted.iter().filter(|wanted| wanted.is_data()).collect();
     let bytes: u64 = data.iter().map(|wanted| wanted.listed.size).sum();
     let line = command.complete(&stage.dump(), args.replace, args.into.as_deref());
@@ -78,8 +80,7 @@ async fn load(args: &LoadArgs, report: &Report, stop: &Stop) -> Result<Status, F
         temporary: Some(&stage.temporary()),
         after_us: AfterUs::Dies,
     };
-    let watch = stage.watch().map_err(|error| Failure::failed(anyhow!(error).context("cannot watch the pipes")))?;
-    let mut guardian = Guardian::start(stage.root()).map_err(Failure::failed)?;
+    let watch = pipes.watch().map_err(|error| Failure::failed(anyhow!(error).context("cannot watch the pipes")))?;
     let program = launch.start().map_err(Failure::usage)?.watch(|| ());
     guardian.watch(program.pid());
     info!(pid = program.pid(), "started {}", args.command[0].to_string_lossy());
@@ -119,6 +120,9 @@ fn rows_of(data: &[&Wanted]) -> HashMap<usize, usize> {
 struct Prepared {
     plan: Plan,
     stage: Stage,
+    pipes: Pipes,
+    /// Tidies up if we die.
+    guardian: Guardian,
     supply: Arc<Supply>,
     /// Of each data file, in the order of the pipes.
     pieces: Vec<Pieces>,
@@ -147,9 +151,11 @@ async fn prepare(args: &LoadArgs, command: &LoaderCommand, report: &Report) -> R
         requests: Semaphore::new(args.workers),
     });
     let pieces = all_pieces(args, &supply, &prefix, &data).await?;
-    let stage = Stage::make(&data).map_err(Failure::failed)?;
+    let names: Vec<FileName> = data.iter().map(|wanted| wanted.listed.name.clone()).collect();
+    let (stage, pipes) = aside(move || Stage::make(&names)).await.map_err(Failure::failed)?;
+    let guardian = Guardian::start(stage.root()).map_err(Failure::failed)?;
     place(args, report, &store, &prefix, &stage, &files, &plan).await?;
-    Ok(Prepared { plan, stage, supply, pieces, target })
+    Ok(Prepared { plan, stage, pipes, guardian, supply, pieces, target })
 }
 
 /// How each data file will be proved. What cannot be is said now.
@@ -194,7 +200,7 @@ async fn place(
     files: &[&Wanted],
     plan: &Plan,
 ) -> Result<(), Failure> {
-    let directory = stage.directory().map_err(Failure::failed)?;
+    let directory = Arc::new(stage.directory().map_err(Failure::failed)?);
     let bytes = files.iter().map(|wanted| wanted.listed.size).sum();
     let bring = Bring {
         store,
@@ -215,7 +221,8 @@ async fn place(
         return Err(cannot_be_proved(&unproved));
     }
     if args.into.is_some() {
-        beside::cut_foreign_keys(plan, &directory).map_err(Failure::failed)?;
+        let (tables, there) = (beside::tables(plan), Arc::clone(&directory));
+        aside(move || beside::cut_foreign_keys(&tables, &there)).await.map_err(Failure::failed)?;
     }
     let sections = if args.tables.is_empty() { None } else { Some(plan.sections()) };
     write_metadata(&directory, plan, sections.as_ref()).context("cannot write metadata").map_err(Failure::failed)
@@ -263,7 +270,10 @@ fn conclude(data: &[&Wanted], fed: Fed, complaints: &Complaints) -> Result<(), F
         Ok(Exit::Signal(signal)) => (Status::Failure, anyhow!("myloader was ended by signal {signal}")),
         Err(Trouble::Stopped(signal)) => (Status::Signal(signal), anyhow!("stopped by signal {signal}")),
         Err(Trouble::Different(number)) => {
-            let error = anyhow!("'{}' in the bucket is not what was uploaded", name(number));
+            let error = anyhow!(
+                "'{}' in the bucket is not what was uploaded (`mydumper2s3 verify --deep` shows what else is not)",
+                name(number)
+            );
             (Status::Difference, error)
         }
         Err(Trouble::Unknown(number)) => {
@@ -277,7 +287,8 @@ fn conclude(data: &[&Wanted], fed: Fed, complaints: &Complaints) -> Result<(), F
             (Status::Failure, anyhow::Error::new(error).context(format!("cannot fetch '{}'", name(number))))
         }
         Err(Trouble::Local(number, error)) => {
-            (Status::Failure, anyhow!(error).context(format!("cannot hand '{}' to myloader", name(number))))
+            let what = number.map_or_else(|| "the dump's files".to_owned(), |number| format!("'{}'", name(number)));
+            (Status::Failure, anyhow!(error).context(format!("cannot hand {what} to myloader")))
         }
         Err(Trouble::Unread(number)) => (Status::Failure, anyhow!("myloader closed '{}' before its end", name(number))),
     };
@@ -300,7 +311,7 @@ fn what_is_incomplete(data: &[&Wanted], is_done: &[bool]) -> String {
         0 => "the rows of all tables were handed over; what follows them (indexes, views, triggers) may be missing"
             .to_owned(),
         _ => format!(
-            "{} of {total} tables are not whole on the server: {}; drop them, or load them again with --tables",
+            "{} of {total} tables are not whole on the server: {}; drop them before they are loaded again, which --tables and --replace do",
             named.len(),
             first_few(&named, NAMED_MAX)
         ),

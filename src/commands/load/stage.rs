@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use tempfile::TempDir;
 
+use crate::model::file_name::FileName;
 use crate::retrieval::directory::RestoreDir;
-use crate::retrieval::pipes::{self, Pipes, Watch};
-use crate::retrieval::plan::Wanted;
+use crate::retrieval::pipes::{self, Pipes};
 
 /// The dump, as myloader sees it.
 const DUMP: &str = "dump";
@@ -28,12 +28,11 @@ pub fn is_ours(path: &Path) -> bool {
 /// The directories. They go when this is dropped.
 pub struct Stage {
     root: TempDir,
-    count: usize,
 }
 
 impl Stage {
-    /// Makes them, with a link for each data file.
-    pub fn make(data: &[&Wanted]) -> anyhow::Result<Self> {
+    /// Makes them, with a link and a pipe for each data file. Blocks.
+    pub fn make(data: &[FileName]) -> anyhow::Result<(Self, Pipes)> {
         let place = std::env::temp_dir();
         let private = std::fs::Permissions::from_mode(0o700);
         let root = tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(&place);
@@ -41,12 +40,13 @@ impl Stage {
         for name in [DUMP, PIPES, TEMPORARY] {
             std::fs::create_dir(root.path().join(name)).context("cannot make a directory")?;
         }
-        let stage = Self { root, count: data.len() };
-        for (number, wanted) in data.iter().enumerate() {
+        let stage = Self { root };
+        let pipes = Pipes::make(&stage.root.path().join(PIPES), data.len()).context("cannot make a pipe")?;
+        for (number, name) in data.iter().enumerate() {
             let pipe = stage.root.path().join(PIPES).join(pipes::name_of(number));
-            symlink(pipe, stage.dump().join(wanted.listed.name.as_str())).context("cannot make a link")?;
+            symlink(pipe, stage.dump().join(name.as_str())).context("cannot make a link")?;
         }
-        Ok(stage)
+        Ok((stage, pipes))
     }
 
     /// All of it.
@@ -67,10 +67,5 @@ impl Stage {
     /// Where the dump is, for our own files.
     pub fn directory(&self) -> anyhow::Result<RestoreDir> {
         RestoreDir::open_private(&self.dump())
-    }
-
-    /// Makes the pipes and looks who opens them.
-    pub fn watch(&self) -> std::io::Result<Watch> {
-        Pipes::make(&self.root.path().join(PIPES), self.count)?.watch()
     }
 }
