@@ -20,8 +20,8 @@ use tokio::sync::{Mutex, MutexGuard};
 use tracing::{debug, info, warn};
 
 use self::digests::Digests;
-use self::place::{Holes, clear, occupied, unclaimed};
-pub use self::place::{check_free, may_clear};
+use self::place::{Holes, clear, unclaimed};
+pub use self::place::{Occupied, check_free, may_clear};
 pub use self::writing::is_another;
 use self::writing::{Text, Unanswered};
 use crate::bucket_dump::{Listed, Listing};
@@ -167,6 +167,11 @@ impl Claim {
             is_lost: false,
             written: Instant::now(),
         }
+    }
+
+    /// What is claimed.
+    pub fn prefix(&self) -> &Prefix {
+        &self.prefix
     }
 
     /// What stands in it.
@@ -316,27 +321,50 @@ fn is_unknown(error: &StoreError) -> bool {
     matches!(error.kind, ErrorKind::NotImplemented | ErrorKind::Invalid)
 }
 
-/// Claims a prefix for a dump, or finds it claimed by an earlier run for the same dump. `header` is what to write, and
-/// `given_up` how many files of the dump were removed here after their upload to this place.
+/// What is known beside the dump of the place that it is to go to.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Known {
+    /// Whether an earlier run for the same dump chose it.
+    pub is_ours: bool,
+    /// So many files of the dump were removed here after their upload to it.
+    pub given_up: u64,
+}
+
+/// Claims a prefix where nothing may be asked. What an earlier run claimed is written over; what is claimed and of which
+/// nothing is known is another's.
+async fn claim_unseen(mut claim: Claim, known: Known) -> Result<Claimed, Failure> {
+    let (store, prefix) = (claim.store.clone(), claim.prefix.clone());
+    let written = match known.is_ours {
+        true => claim.note(|_| {}).await,
+        false => claim.begin().await.map_err(ClaimError::Store),
+    };
+    match written {
+        Err(ClaimError::Store(error)) if !known.is_ours && error.kind == ErrorKind::Precondition => {
+            return Err(Occupied::new(&store, &prefix, "it is claimed", true).failure_unseen());
+        }
+        written => written.map_err(Failure::failed)?,
+    }
+    not_as_asked(&claim.digests.otherwise)?;
+    if store.has_settings_beside_encryption() {
+        info!(
+            "whether objects become what was asked for is not checked, but for their encryption: with --write-only none is \
+             looked at"
+        );
+    }
+    Ok(Claimed { claim, earlier: HashMap::new(), before: None, is_complete: false })
+}
+
+/// Claims a prefix for a dump, or finds it claimed by an earlier run for the same dump. `header` is what to write.
 pub async fn claim(
     store: &Store,
     destination: &DestinationArgs,
     prefix: &Prefix,
     header: &ManifestHeader,
-    given_up: u64,
+    known: Known,
 ) -> Result<Claimed, Failure> {
     let fresh = |etag| Claim::new(store, prefix, header.clone(), etag, destination.write_only);
     if destination.write_only {
-        let mut claim = fresh(None);
-        claim.note(|_| {}).await.map_err(Failure::failed)?;
-        not_as_asked(&claim.digests.otherwise)?;
-        if store.has_settings_beside_encryption() {
-            info!(
-                "whether objects become what was asked for is not checked, but for their encryption: with --write-only \
-                   none is looked at"
-            );
-        }
-        return Ok(Claimed { claim, earlier: HashMap::new(), before: None, is_complete: false });
+        return claim_unseen(fresh(None), known).await;
     }
     let mut unlisted = None;
     for _ in 0..2 {
@@ -346,8 +374,8 @@ pub async fn claim(
             return Ok(claimed);
         }
         if !listing.is_empty() {
-            if given_up > 0 {
-                return Err(unclaimed(store, prefix, given_up));
+            if known.given_up > 0 {
+                return Err(unclaimed(store, prefix, known.given_up));
             }
             let me = (header.identity.host.as_str(), header.directory.as_str());
             may_clear(store, destination, prefix, &listing, me).await?;
@@ -376,7 +404,7 @@ pub async fn claim(
         info!("claimed {}", store.uri(&prefix.directory()));
         return Ok(Claimed { claim, earlier: HashMap::new(), before: None, is_complete: false });
     }
-    Err(occupied(store, prefix, "another program claimed it just now"))
+    Err(Occupied::new(store, prefix, "another program claimed it just now", true).failure())
 }
 
 /// The manifest as the store itself shows it.

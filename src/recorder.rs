@@ -75,9 +75,10 @@ impl Recorder {
         record
     }
 
-    /// Where the files go; written with the next change.
-    pub fn set_place(&self, place: &Place) {
-        self.lock().record.to = place.clone();
+    /// The place was claimed: the files go there. Written with the next change.
+    pub fn claimed(&self, place: &Place) {
+        let record = &mut self.lock().record;
+        (record.to, record.claimed) = (place.clone(), true);
     }
 
     /// Changes the record and writes it. Returns whether it stands there now. Blocks.

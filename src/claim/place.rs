@@ -1,5 +1,7 @@
 //! Whether a prefix is free for a dump, and what may be done to make it so.
 
+use std::fmt;
+
 use anyhow::anyhow;
 use jiff::Timestamp;
 use tracing::warn;
@@ -148,8 +150,10 @@ pub async fn may_clear(
             let manifest = read_manifest(store, listing.manifest.as_ref(), drop).await.map_err(Failure::failed)?;
             check_dead(store, prefix, manifest.and_then(Result::ok).as_ref(), listing.times().max(), me)
         }
-        _ if whole => Err(occupied(store, prefix, "it holds another dump")),
-        _ => Err(occupied(store, prefix, "it holds other objects")),
+        _ => {
+            let why = if whole { "it holds another dump" } else { "it holds other objects" };
+            Err(Occupied::new(store, prefix, why, listing.manifest.is_some()).failure())
+        }
     }
 }
 
@@ -175,9 +179,38 @@ fn check_dead(
     Err(Failure::usage(hinted(error, hint)))
 }
 
-pub(super) fn occupied(store: &Store, prefix: &Prefix, why: &str) -> Failure {
-    let uri = store.uri(&prefix.directory());
-    let hint =
-        "choose another --prefix; --replace-incomplete deletes what has no metadata, --overwrite deletes all of it";
-    Failure::usage(hinted(anyhow!("{uri} is occupied: {why}"), hint))
+/// A prefix that is another's, as far as can be seen.
+#[derive(Debug)]
+pub struct Occupied {
+    uri: String,
+    why: &'static str,
+    /// Whether a claim stands there that is not ours.
+    pub is_claimed: bool,
+}
+
+impl fmt::Display for Occupied {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} is occupied: {}", self.uri, self.why)
+    }
+}
+
+impl std::error::Error for Occupied {}
+
+impl Occupied {
+    pub(super) fn new(store: &Store, prefix: &Prefix, why: &'static str, is_claimed: bool) -> Self {
+        Self { uri: store.uri(&prefix.directory()), why, is_claimed }
+    }
+
+    pub(super) fn failure(self) -> Failure {
+        let hint =
+            "choose another --prefix; --replace-incomplete deletes what has no metadata, --overwrite deletes all of it";
+        Failure::usage(hinted(self, hint))
+    }
+
+    /// Where nothing may be asked of the store, and nothing deleted.
+    pub(super) fn failure_unseen(self) -> Failure {
+        let hint = "choose another --prefix; if an earlier run of this dump claimed it, what that run uploaded is there, \
+                    and the record beside the dump, which would tell so, is missing";
+        Failure::usage(hinted(self, hint))
+    }
 }

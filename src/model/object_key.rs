@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
 use super::file_name::{BadName, FileName, MANIFEST};
 use super::series::Series;
@@ -53,6 +53,12 @@ impl PrefixTemplate {
             .map_err(|error| self.bad(format!("has a time field that cannot be filled in: {error}")))?;
         // The host comes second: a % in its name is not a time field.
         with_time.replace("{host}", &host_segment(host)).parse()
+    }
+
+    /// Whether a dump that begins a second later goes to another place.
+    pub fn tells_seconds(&self) -> bool {
+        let at = |second| self.expand("host", Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second));
+        at(0) != at(1)
     }
 
     /// The key of an object that a store may be tried with: where the series begins, in a directory of its own, so that it
@@ -147,6 +153,11 @@ impl Prefix {
         self.join("")
     }
 
+    /// The place of the `n`th dump of one second, from 2 on.
+    pub fn beside(&self, n: u32) -> Result<Self, BadPrefix> {
+        format!("{self}-{n}").parse()
+    }
+
     /// The prefix as text, without its last `/`.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -225,6 +236,22 @@ mod tests {
         ] {
             assert_eq!(series(template).as_deref(), expected, "{template}");
         }
+    }
+
+    #[test]
+    fn dumps_of_one_second_stand_side_by_side_in_one_series() {
+        for (template, tells) in
+            [(DEFAULT_PREFIX, true), ("nightly/%s", true), ("nightly/%Y-%m-%dT%H%MZ", false), ("{host}/latest", false)]
+        {
+            let template: PrefixTemplate = template.parse().expect("a template");
+            assert_eq!(template.tells_seconds(), tells, "{template}");
+        }
+        let template: PrefixTemplate = DEFAULT_PREFIX.parse().expect("a template");
+        let first = template.expand("db1", "2026-11-22T02:03:04Z".parse().expect("a time")).expect("a prefix");
+        let second = first.beside(2).expect("a prefix");
+        assert_eq!(second.as_str(), "db1/2026-11-22T020304Z-2");
+        assert_eq!(Series::of_place(&second), Series::of_place(&first));
+        assert!(Prefix("x".repeat(KEY_LENGTH_MAX - MANIFEST.len() - 1)).beside(2).is_err(), "no room");
     }
 
     #[test]

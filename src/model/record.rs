@@ -207,6 +207,9 @@ pub struct Record {
     pub host: String,
     /// Where the files went.
     pub to: Place,
+    /// Whether that place was claimed for the dump.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub claimed: bool,
     /// What became known of mydumper.
     #[serde(flatten)]
     pub dumper: DumperFacts,
@@ -235,6 +238,7 @@ impl Record {
             dump: header.dump_id.clone(),
             host: header.identity.host.clone(),
             to,
+            claimed: false,
             dumper: DumperFacts::default(),
             committed: false,
             given: Objects::default(),
@@ -314,6 +318,7 @@ mod tests {
             dump: "d".repeat(32),
             host: "db1".into(),
             to: Place { endpoint: Some("http://127.0.0.1:9000".into()), uri: "s3://b/db1/2026-11-22T020001Z/".into() },
+            claimed: true,
             dumper: DumperFacts {
                 full_disk: Some(FullDisk::MayHaveBeen),
                 version: Some("0.21.4-5".into()),

@@ -28,6 +28,7 @@ mod listings;
 mod load;
 mod memory;
 mod object_settings;
+mod one_second;
 mod outage;
 mod output;
 mod promises;

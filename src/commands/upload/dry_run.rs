@@ -37,7 +37,7 @@ pub async fn run(args: &UploadArgs, report: &Report) -> Result<(), Failure> {
         return Ok(());
     };
     let life = found.dump.probe(&found.directory).await;
-    let (prefix, header) = place::place(args, &found)?;
+    let (prefix, header) = place::place(args, &store, &found)?;
     facts.row(["dump", &format!("{}, started {}", header.dump_id, header.identity.started)]);
     let directory = Arc::clone(&found.directory);
     let (is_renamed, why_not_removable) = aside(move || {

@@ -456,7 +456,7 @@ async fn stop_child(child: &Child, args: &UploadArgs, store: &Store, totals: &mu
 /// For the dump that stands in the directory and that nobody claimed: its lead can be written to, the bucket not.
 async fn notes_of_unclaimed(args: &UploadArgs, store: &Store) -> Option<Notes> {
     let found = tokio::time::timeout(MARK_TIMEOUT, start::find_now(args)).await.ok()?.ok()??;
-    let (prefix, header) = place::place(args, &found).ok()?;
+    let (prefix, header) = place::place(args, store, &found).ok()?;
     let recorder = place::recorder_of(&found.dump, &header, place::place_of(store, &prefix)).ok()?;
     Some(Notes { recorder: Arc::new(recorder), claim: None })
 }

@@ -7,10 +7,11 @@ use std::time::Instant;
 use anyhow::anyhow;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil};
+use tracing::info;
 
 use super::start::Found;
 use crate::aside::aside;
-use crate::claim::{self, Claimed};
+use crate::claim::{self, Claimed, Known, Occupied};
 use crate::cli::{DestinationArgs, UploadArgs};
 use crate::dump_dir::{DumpDir, identity_of};
 use crate::dumper::{Life, LivingDump};
@@ -30,16 +31,29 @@ use crate::scan::{Held, Look};
 /// So much older than its first line (in nanoseconds) a `metadata.partial` is of an earlier dump.
 const TAKEN_OVER: i128 = 300 * 1_000_000_000;
 
-/// Where a dump goes, and what its claim says.
-pub fn place(args: &UploadArgs, found: &Found) -> Result<(Prefix, ManifestHeader), Failure> {
+/// So many dumps of one second find a place by themselves.
+const IN_ONE_SECOND_MAX: u32 = 9;
+
+/// Where a dump goes, and what its claim says: the place that the options name, or the one beside it that an earlier run
+/// chose because another dump of the same second had that.
+pub fn place(args: &UploadArgs, store: &Store, found: &Found) -> Result<(Prefix, ManifestHeader), Failure> {
     let started = started_at(&found.dump);
     let prefix = args.destination.prefix.expand(&found.dump.sighted.identity.host, started).map_err(Failure::usage)?;
+    let chosen = |prefix: &Prefix| is_chosen(store, &found.dump, prefix);
+    let mut beside = (2..=IN_ONE_SECOND_MAX).filter_map(|n| prefix.beside(n).ok());
+    let beside = if args.destination.prefix.tells_seconds() { beside.find(chosen) } else { None };
+    let prefix = beside.unwrap_or(prefix);
     let mut header = header(&found.dump, &found.directory, started, found.seen_alive);
     header.series = Some(series(args, &header, &prefix).to_string());
     if let Some(record) = &found.dump.sighted.record {
         record.dumper.tell(&mut header);
     }
     Ok((prefix, header))
+}
+
+/// Whether an earlier run of this dump chose that place.
+fn is_chosen(store: &Store, dump: &LivingDump, prefix: &Prefix) -> bool {
+    dump.sighted.record.as_ref().is_some_and(|record| record.claimed && record.to.is(&place_of(store, prefix)))
 }
 
 /// What the dump is one of.
@@ -78,7 +92,6 @@ pub async fn settled(
         let hint = "run the same command with the --endpoint-url, --bucket and --prefix of the earlier run";
         return Err(Failure::usage(hinted(error, hint)));
     }
-    recorder.set_place(here);
     Ok(Some(record).filter(|record| record.binds() || record.seen.files > 0))
 }
 
@@ -167,26 +180,50 @@ fn header(dump: &LivingDump, directory: &DumpDir, started: Timestamp, seen_alive
     }
 }
 
-/// Claims the prefix. While the dump lives an outage is waited out; after its end as long as any other.
-pub async fn claim_patiently(
-    args: &UploadArgs,
-    store: &Store,
-    prefix: &Prefix,
-    header: &ManifestHeader,
-    given_up: u64,
-    dump: &mut LivingDump,
-    directory: &Arc<DumpDir>,
-) -> Result<Claimed, Failure> {
-    loop {
-        store.wait_for(Instant::now(), args.transfer.retry_for);
-        let failure = match claim::claim(store, &args.destination, prefix, header, given_up).await {
-            Ok(claimed) => return Ok(claimed),
-            Err(failure) => failure,
-        };
-        let is_outage = find::<StoreError>(&failure.error).is_some_and(StoreError::is_outage);
-        let lives = matches!(dump.probe(directory).await, Life::Alive { known: true });
-        if !is_outage || !lives {
-            return Err(failure);
+/// A dump that is to have a place of its own.
+pub struct Claiming<'a> {
+    /// The settings.
+    pub args: &'a UploadArgs,
+    /// The store.
+    pub store: &'a Store,
+    /// The place to begin with.
+    pub prefix: Prefix,
+    /// What the claim says.
+    pub header: &'a ManifestHeader,
+    /// So many of its files were removed here after their upload to that place.
+    pub given_up: u64,
+    /// Whether it is being written, or was by our child: then it is no copy of a dump that has its place already.
+    pub is_original: bool,
+}
+
+impl Claiming<'_> {
+    /// Claims a place. While the dump lives an outage is waited out; after its end as long as any other.
+    ///
+    /// A dump that began in the same second as another goes beside it: two jobs of one minute get the same prefix.
+    pub async fn claim(self, dump: &mut LivingDump, directory: &Arc<DumpDir>) -> Result<Claimed, Failure> {
+        let Self { args, store, .. } = self;
+        let mut known = Known { is_ours: is_chosen(store, dump, &self.prefix), given_up: self.given_up };
+        let may_move = self.is_original && !known.is_ours && args.destination.prefix.tells_seconds();
+        let mut others = (2..=IN_ONE_SECOND_MAX).filter(|_| may_move).filter_map(|n| self.prefix.beside(n).ok());
+        let mut prefix = self.prefix.clone();
+        loop {
+            store.wait_for(Instant::now(), args.transfer.retry_for);
+            let failure = match claim::claim(store, &args.destination, &prefix, self.header, known).await {
+                Ok(claimed) => return Ok(claimed),
+                Err(failure) => failure,
+            };
+            if find::<Occupied>(&failure.error).is_some_and(|occupied| occupied.is_claimed)
+                && let Some(other) = others.next()
+            {
+                info!("{}, by a dump of the same second: this one goes to {other}", failure.error);
+                (prefix, known) = (other, Known::default());
+                continue;
+            }
+            let is_outage = find::<StoreError>(&failure.error).is_some_and(StoreError::is_outage);
+            let lives = matches!(dump.probe(directory).await, Life::Alive { known: true });
+            if !is_outage || !lives {
+                return Err(failure);
+            }
         }
     }
 }

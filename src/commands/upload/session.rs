@@ -16,7 +16,7 @@ use super::disk::DiskWatch;
 use super::fault::{fault, joined};
 use super::follow::{End, Job, Shared, Watcher};
 use super::meanwhile::{Meanwhile, end_held};
-use super::place::{claim_patiently, look_at, place, place_of, recorder_of, settled};
+use super::place::{Claiming, look_at, place, place_of, recorder_of, settled};
 use super::start::Found;
 use super::{Notes, Sent, Totals, stop_child, stopped, unless_stopped};
 use crate::aside::aside;
@@ -88,7 +88,7 @@ impl<'a> Session<'a> {
         found: Found,
     ) -> Result<Self, Failure> {
         let began = Instant::now();
-        let (prefix, header) = place(args, &found)?;
+        let (prefix, header) = place(args, store, &found)?;
         totals.destination = Some(store.uri(&prefix.directory()));
         totals.standing = Standing::Underway;
         store.has_files();
@@ -111,8 +111,9 @@ impl<'a> Session<'a> {
                 Claimed::committed(store, &prefix, &header)
             }
             _ => {
-                let claim = claim_patiently(args, store, &prefix, &header, given_up, &mut dump, &directory);
-                match meanwhile.wait(claim).await {
+                let (is_original, prefix) = (seen_alive || child.is_some(), prefix.clone());
+                let claiming = Claiming { args, store, prefix, header: &header, given_up, is_original };
+                match meanwhile.wait(claiming.claim(&mut dump, &directory)).await {
                     Ok(claimed) => claimed?,
                     Err(interruption) => return Err(interruption.failure(args, child, store, totals).await),
                 }
@@ -120,7 +121,9 @@ impl<'a> Session<'a> {
         };
         let Claimed { claim, earlier, before, is_complete } = claimed;
         let is_new = before.is_none() && !is_complete;
-        let header = claim.header().clone();
+        let (prefix, header) = (claim.prefix().clone(), claim.header().clone());
+        totals.destination = Some(store.uri(&prefix.directory()));
+        recorder.claimed(&place_of(store, &prefix));
         // Where the claim is pruned, or may not be read, nothing else tells the next run what only this one can see.
         let (notes, facts) = (Arc::clone(&recorder), header.clone());
         unless_stopped(stop, aside(move || notes.note(|record| record.dumper.take_in(&facts)))).await?;
