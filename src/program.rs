@@ -1,6 +1,8 @@
 //! A program that we start: in a session and process group of its own, its output line by line, and never left behind.
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -178,24 +180,38 @@ impl Program {
 
 /// This same program as a helper, which outlives us: it learns of our end by the end of a pipe.
 #[derive(Debug)]
-pub struct Helper {
+pub struct Helper<P = std::process::ChildStdin> {
     /// The process.
     pub process: std::process::Child,
     /// What it reads; it breaks when we die.
-    pub pipe: std::process::ChildStdin,
+    pub pipe: P,
 }
 
 impl Helper {
     /// Starts it; the first argument says what it is to do.
     pub fn start<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> anyhow::Result<Self> {
+        // A Ctrl-C or a signal to our group must not end it before us.
+        let mut process = Self::command(arguments)?.stdin(Stdio::piped()).process_group(0).spawn()?;
+        let pipe = process.stdin.take().context("the helper has no pipe")?;
+        Ok(Self { process, pipe })
+    }
+
+    fn command<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> anyhow::Result<std::process::Command> {
         // By its path in /proc the program is the same even after an upgrade replaced the file.
         let program = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
         let mut command = std::process::Command::new(program);
         give_environment(&mut command, false);
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        // A Ctrl-C or a signal to our group must not end it before us.
-        let mut process = command.process_group(0).spawn()?;
-        let pipe = process.stdin.take().context("the helper has no pipe")?;
+        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(command)
+    }
+}
+
+impl Helper<UnixStream> {
+    /// The same, with a socket in place of the pipe, through which descriptors can be passed. Whoever is started so takes a
+    /// session of its own.
+    pub fn start_at_socket<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> anyhow::Result<Self> {
+        let (pipe, its_end) = UnixStream::pair()?;
+        let process = Helper::command(arguments)?.stdin(OwnedFd::from(its_end)).spawn()?;
         Ok(Self { process, pipe })
     }
 }

@@ -101,6 +101,16 @@ pub fn ignore_lease_breaks() {
     unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
 }
 
+/// Ignores the signals that ask a program to end: all processes of a service or a terminal get them, also one that must
+/// outlive the others.
+#[allow(unsafe_code, reason = "no crate here sets a signal to be ignored")]
+pub fn ignore_requests_to_end() {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: SIG_IGN runs no code of ours.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
 /// Gives a child a session, and so a process group, of its own.
 ///
 /// A group alone is not enough: if we die while it is stopped, the kernel finds a newly orphaned group with stopped

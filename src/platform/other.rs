@@ -34,6 +34,9 @@ pub fn drop_cached(_file: &File, _offset: u64, _length: u64) {}
 /// There is no such signal here.
 pub fn ignore_lease_breaks() {}
 
+/// Left as they are.
+pub fn ignore_requests_to_end() {}
+
 /// A process group of its own.
 pub fn own_session(command: &mut tokio::process::Command) {
     command.process_group(0);

@@ -69,11 +69,11 @@ impl Pipes {
         Ok(Self { directory, count })
     }
 
-    /// Asks from now on which of them are read.
-    pub fn watch(self) -> io::Result<Watch> {
+    /// Asks from now on which of them are read. `on_open`, which may block, gets each that is, before anybody else does.
+    pub fn watch(self, on_open: impl Fn(&Opened) + Send + 'static) -> io::Result<Watch> {
         let is_over = Arc::new(AtomicBool::new(false));
         let (sender, opened) = mpsc::channel(RECENT_MAX);
-        let mut asking = Asking::new(self, Arc::clone(&is_over), sender);
+        let mut asking = Asking::new(self, Arc::clone(&is_over), sender, Box::new(on_open));
         std::thread::Builder::new().name("pipes".to_owned()).spawn(move || asking.run())?;
         Ok(Watch { is_over, opened })
     }
@@ -96,6 +96,7 @@ struct Asking {
     pipes: Pipes,
     is_over: Arc<AtomicBool>,
     sender: mpsc::Sender<io::Result<Opened>>,
+    on_open: Box<dyn Fn(&Opened) + Send>,
     /// Whether each was opened.
     is_opened: Vec<bool>,
     left: usize,
@@ -107,9 +108,14 @@ struct Asking {
 }
 
 impl Asking {
-    fn new(pipes: Pipes, is_over: Arc<AtomicBool>, sender: mpsc::Sender<io::Result<Opened>>) -> Self {
+    fn new(
+        pipes: Pipes,
+        is_over: Arc<AtomicBool>,
+        sender: mpsc::Sender<io::Result<Opened>>,
+        on_open: Box<dyn Fn(&Opened) + Send>,
+    ) -> Self {
         let (is_opened, left) = (vec![false; pipes.count], pipes.count);
-        Self { pipes, is_over, sender, is_opened, left, recent: VecDeque::new(), sweep: 0, quiet: 0 }
+        Self { pipes, is_over, sender, on_open, is_opened, left, recent: VecDeque::new(), sweep: 0, quiet: 0 }
     }
 
     fn run(&mut self) {
@@ -155,7 +161,9 @@ impl Asking {
             Err(Errno::NXIO | Errno::INTR) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
-        let _ = rustix::pipe::fcntl_setpipe_size(&writer, CAPACITY);
+        let opened = Opened { number, writer };
+        (self.on_open)(&opened);
+        let _ = rustix::pipe::fcntl_setpipe_size(&opened.writer, CAPACITY);
         self.is_opened[number] = true;
         self.left -= 1;
         if self.recent.len() == RECENT_MAX {
@@ -163,7 +171,7 @@ impl Asking {
         }
         self.recent.push_back(number);
         // Nobody takes it where all is over: then it is closed, and whoever reads it is dead.
-        let _ = self.sender.blocking_send(Ok(Opened { number, writer }));
+        let _ = self.sender.blocking_send(Ok(opened));
         Ok(true)
     }
 }
@@ -180,7 +188,7 @@ mod tests {
     async fn each_pipe_is_found_when_somebody_reads_it() {
         const COUNT: usize = 1_000;
         let directory = tempfile::tempdir().expect("a directory");
-        let mut watch = Pipes::make(directory.path(), COUNT).expect("pipes").watch().expect("a watch");
+        let mut watch = Pipes::make(directory.path(), COUNT).expect("pipes").watch(|_| ()).expect("a watch");
         let path = directory.path().to_owned();
         // One after the other, from both ends.
         let order: Vec<usize> = (0..COUNT / 2).flat_map(|number| [number, COUNT - 1 - number]).collect();
@@ -208,7 +216,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_file_nothing_is_waited_for() {
         let directory = tempfile::tempdir().expect("a directory");
-        let mut watch = Pipes::make(directory.path(), 0).expect("no pipe").watch().expect("a watch");
+        let mut watch = Pipes::make(directory.path(), 0).expect("no pipe").watch(|_| ()).expect("a watch");
         assert!(watch.next().await.is_none());
     }
 }

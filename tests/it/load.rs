@@ -1,92 +1,12 @@
 //! A dump into a server without a disk that holds it: real MariaDB, mydumper and myloader.
 
-use std::path::PathBuf;
-
 use rustix::process::Signal;
 
-use crate::support::mariadb::{MariaDb, mydumper};
-use crate::support::s3_server::{ACCESS_KEY, BUCKET, Encryption, Fault, Operation, S3Server, SECRET_KEY};
-use crate::support::sandbox::{Endpoint, PeakLocalBytes, Program, Sandbox, eventually, eventually_some};
+use crate::support::load_story::{ROWS, Story, endpoint_of, eventually_nothing_is_left};
+use crate::support::mariadb::MariaDb;
+use crate::support::s3_server::{BUCKET, Encryption, Fault, Operation, S3Server};
+use crate::support::sandbox::PeakLocalBytes;
 use crate::support::seaweedfs::SeaweedFs;
-
-/// So many rows of the large table are more than one part of the smallest size, in one file.
-const ROWS: u32 = 40_000;
-
-/// A dump of a database of its own in the bucket, and the second server to load it into.
-struct Story {
-    database: &'static str,
-    sandbox: Sandbox,
-    endpoint: Endpoint,
-}
-
-/// 1.x runs compressors: not the scripted ones that a sandbox has.
-fn with_real_programs(program: Program<'_>) -> Program<'_> {
-    program.env("PATH", std::env::var_os("PATH").unwrap_or_default())
-}
-
-/// The strict server, as an endpoint.
-fn endpoint_of(server: &S3Server) -> Endpoint {
-    Endpoint {
-        url: server.endpoint(),
-        bucket: BUCKET.to_owned(),
-        access_key: ACCESS_KEY.to_owned(),
-        secret_key: SECRET_KEY.to_owned(),
-    }
-}
-
-impl Story {
-    fn new(endpoint: Endpoint, database: &'static str, options: &[&str]) -> Self {
-        Self::new_with(endpoint, database, options, |_| String::new())
-    }
-
-    /// With what else is to be in the database.
-    fn new_with(endpoint: Endpoint, database: &'static str, options: &[&str], more: impl Fn(&str) -> String) -> Self {
-        MariaDb::shared().create_sample(database, ROWS);
-        MariaDb::shared().sql(&more(database));
-        let story = Self { database, sandbox: Sandbox::new(), endpoint };
-        let upload = story.sandbox.mydumper2s3().upload_to(&story.endpoint).args(["--prefix", "dump"]);
-        let upload = with_real_programs(upload.args(["--part-size", "5MiB"])).arg("--").arg(mydumper());
-        upload.args(MariaDb::shared().mydumper_arguments(database)).args(options).run().assert_status(0);
-        std::fs::create_dir_all(story.sandbox.path("tmp")).expect("a directory");
-        story
-    }
-
-    fn load(&self) -> Program<'_> {
-        let program = self.sandbox.mydumper2s3().arg("load").args(["--bucket", &self.endpoint.bucket]);
-        let program = program.args(["--prefix", "dump"]).connect_to(&self.endpoint);
-        with_real_programs(program).env("TMPDIR", self.sandbox.path("tmp"))
-    }
-
-    fn load_all(&self) -> Program<'_> {
-        self.load().arg("--").args(MariaDb::second().myloader())
-    }
-
-    fn assert_loaded(&self) {
-        let (here, there) = (MariaDb::shared(), MariaDb::second());
-        assert_eq!(there.checksums(self.database), here.checksums(self.database));
-        assert_eq!(there.programs(self.database), here.programs(self.database));
-        self.assert_nothing_is_left();
-    }
-
-    fn assert_nothing_is_left(&self) {
-        let tmp = self.sandbox.path("tmp");
-        let left: Vec<_> = std::fs::read_dir(&tmp).expect("a directory").flatten().map(|entry| entry.path()).collect();
-        assert_eq!(left, [] as [PathBuf; 0]);
-        let tmp = tmp.display().to_string();
-        let is_of_this = |line: &Vec<u8>| String::from_utf8_lossy(line).contains(&tmp);
-        let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
-        let lines: Vec<_> = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok()).collect();
-        assert!(!lines.iter().any(is_of_this), "a process is left");
-    }
-
-    /// Where myloader looks, once that is there.
-    fn stage(&self) -> PathBuf {
-        eventually_some("a directory for myloader", || {
-            let made = std::fs::read_dir(self.sandbox.path("tmp")).expect("a directory").flatten().next()?;
-            Some(made.path().join("dump"))
-        })
-    }
-}
 
 #[test]
 fn a_dump_is_loaded_and_no_disk_holds_it() {
@@ -184,16 +104,9 @@ fn myloader_does_not_outlive_us() {
     let held = server.inject(Fault::hold().on(Operation::GetObject).key_where(is_data));
     let run = story.load_all().start();
     held.wait_for_hits(1);
-    let stage = story.stage().display().to_string();
+    story.loader();
     run.kill();
-    let is_loading = || {
-        let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
-        let mut lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
-        lines.any(|line| String::from_utf8_lossy(&line).contains(&stage))
-    };
-    eventually("myloader is gone", || !is_loading());
-    let tmp = story.sandbox.path("tmp");
-    eventually("the pipes are gone", || std::fs::read_dir(&tmp).expect("a directory").next().is_none());
+    eventually_nothing_is_left(&story.tmp());
 }
 
 /// 0.10.1 ends with 0 whatever becomes of a statement: its words count.

@@ -26,6 +26,7 @@ mod left_out;
 mod list;
 mod listings;
 mod load;
+mod load_faults;
 mod memory;
 mod object_settings;
 mod one_second;

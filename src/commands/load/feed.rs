@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::debug;
 
+use super::guardian::Holds;
 use crate::platform::Exit;
 use crate::program::Program;
 use crate::report::Progress;
@@ -72,6 +73,8 @@ pub struct Feeding {
     /// Of each file with a statement, the one with its rows.
     rows_of: HashMap<usize, usize>,
     progress: Arc<Progress>,
+    /// Pipes do not end when we die.
+    holds: Holds,
     /// A second hold on the pipe of each file that is being written: whatever becomes of its writer, it does not end.
     open: Vec<Option<OwnedFd>>,
     is_done: Vec<bool>,
@@ -85,6 +88,7 @@ impl Feeding {
     pub fn new(
         program: Program,
         watch: Watch,
+        holds: Holds,
         pieces: Vec<Pieces>,
         rows_of: HashMap<usize, usize>,
         progress: Arc<Progress>,
@@ -96,6 +100,7 @@ impl Feeding {
             pieces: pieces.into_iter().map(|pieces| Waiting::Untouched(Box::new(pieces))).collect(),
             rows_of,
             progress,
+            holds,
             open: (0..count).map(|_| None).collect(),
             is_done: vec![false; count],
             writers: JoinSet::new(),
@@ -188,6 +193,7 @@ impl Feeding {
         let (number, result) = written.map_err(|error| Trouble::Local(None, io::Error::other(error)))?;
         result?;
         self.open[number] = None;
+        self.holds.release(number);
         self.is_done[number] = true;
         self.progress.advance(1, 0);
         Ok(())

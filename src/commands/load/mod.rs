@@ -9,6 +9,7 @@ mod stage;
 mod target;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -67,7 +68,7 @@ async fn load(args: &LoadArgs, report: &Report, stop: &Stop) -> Result<Status, F
         prepared = prepare(args, &command, report) => prepared?,
         signal = stop.wait() => return Err(stopped(signal, "nothing was loaded")),
     };
-    let Prepared { plan, stage, pipes, mut guardian, supply, pieces, target } = prepared;
+    let Prepared { plan, stage, pipes, guardian, supply, pieces, target } = prepared;
     let data: Vec<&Wanted> = plan.wanted.iter().filter(|wanted| wanted.is_data()).collect();
     let bytes: u64 = data.iter().map(|wanted| wanted.listed.size).sum();
     let line = command.complete(&stage.dump(), args.replace, args.into.as_deref());
@@ -80,12 +81,14 @@ async fn load(args: &LoadArgs, report: &Report, stop: &Stop) -> Result<Status, F
         temporary: Some(&stage.temporary()),
         after_us: AfterUs::Dies,
     };
-    let watch = pipes.watch().map_err(|error| Failure::failed(anyhow!(error).context("cannot watch the pipes")))?;
+    let (holds, in_helper) = (guardian.holds(), guardian.holds());
+    let watch = pipes.watch(move |opened| in_helper.hold(opened.number, opened.writer.as_fd()));
+    let watch = watch.map_err(|error| Failure::failed(anyhow!(error).context("cannot watch the pipes")))?;
     let program = launch.start().map_err(Failure::usage)?.watch(|| ());
     guardian.watch(program.pid());
     info!(pid = program.pid(), "started {}", args.command[0].to_string_lossy());
     let progress = Arc::new(report.progress("loading", data.len(), bytes));
-    let fed = Feeding::new(program, watch, pieces, rows_of(&data), progress).run(stop).await;
+    let fed = Feeding::new(program, watch, holds, pieces, rows_of(&data), progress).run(stop).await;
     guardian.dismiss();
     drop(supply);
     conclude(&data, fed, &listener.heard())?;

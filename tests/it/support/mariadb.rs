@@ -52,6 +52,24 @@ impl MariaDb {
         SERVER.get_or_init(MariaDb::start)
     }
 
+    /// A server of its own on a disk of so many MiB, of which some 33 are taken from the start. Only root can do that.
+    pub fn on_a_small_disk(mebibytes: u32) -> MariaDb {
+        let mount = "mount -t tmpfs -o size=$0 disk \"$1\" && shift && \
+                     mariadb-install-db --no-defaults --auth-root-authentication-method=normal --skip-test-db \
+                         --user=root --innodb-log-file-size=4M --datadir=\"$1\" && shift && exec \"$@\"";
+        let dir = Server::directory("mariadb");
+        let data = dir.join("data");
+        std::fs::create_dir(&data).expect("a place for the disk");
+        let wrapper = ["unshare", "--mount", "sh", "-c", mount, &format!("{mebibytes}m")].map(OsString::from);
+        let wrapper = wrapper.into_iter().chain([data.clone().into(), data.clone().into()]);
+        let mut small = options(&data, &dir.join("socket")).map(OsString::from).to_vec();
+        // Without a binary log, for which a full server waits.
+        small.retain(|option| !option.to_string_lossy().starts_with("--log-bin"));
+        small.push("--innodb-log-file-size=4M".into());
+        let started = MariaDb::start_in(dir, wrapper.collect(), small);
+        started.unwrap_or_else(|log| panic!("MariaDB does not start on a small disk:\n{log}"))
+    }
+
     /// A database that has one of everything, among it names that are hard on file names and keys, and a
     /// table `big` of about 260 bytes a row.
     #[track_caller]
@@ -145,9 +163,22 @@ impl MariaDb {
         self.port
     }
 
+    /// The same as another user, whom this makes with these rights on everything.
+    #[track_caller]
+    pub fn myloader_with_rights(&self, user: &str, rights: &str) -> Vec<OsString> {
+        self.sql(&format!("GRANT {rights} ON *.* TO '{user}'@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'"));
+        let mut line = vec![find_program("myloader", "MYLOADER").into_os_string()];
+        line.extend(self.connection_of(user));
+        line
+    }
+
     fn connection(&self) -> Vec<OsString> {
+        self.connection_of(USER)
+    }
+
+    fn connection_of(&self, user: &str) -> Vec<OsString> {
         let port = self.port.to_string();
-        ["-h", "127.0.0.1", "-P", &port, "-u", USER, "-p", PASSWORD].map(OsString::from).to_vec()
+        ["-h", "127.0.0.1", "-P", &port, "-u", user, "-p", PASSWORD].map(OsString::from).to_vec()
     }
 
     fn try_sql(&self, statements: &str) -> Output {
@@ -181,10 +212,16 @@ impl MariaDb {
         let dir = Server::directory("mariadb");
         let data = dir.join("data");
         install(&data);
+        let options = options(&data, &dir.join("socket")).map(OsString::from);
+        MariaDb::start_in(dir, Vec::new(), options.to_vec())
+    }
+
+    fn start_in(dir: PathBuf, mut line: Vec<OsString>, options: Vec<OsString>) -> Result<MariaDb, String> {
         let socket = dir.join("socket");
         let [port] = free_ports();
-        let mut line = vec![find_program("mariadbd", "MARIADBD").into_os_string()];
-        line.extend(options(&data, &socket, port).map(OsString::from));
+        line.push(find_program("mariadbd", "MARIADBD").into_os_string());
+        line.extend(options);
+        line.push(format!("--port={port}").into());
         line.extend(as_whoever_we_are());
         let mariadb = MariaDb { server: Server::start("MariaDB", dir, &line, ""), socket, port };
         mariadb.wait_until_ready()?;
@@ -228,13 +265,12 @@ fn as_whoever_we_are() -> Option<OsString> {
     rustix::process::getuid().is_root().then(|| "--user=root".into())
 }
 
-fn options(data: &Path, socket: &Path, port: u16) -> [String; 9] {
+fn options(data: &Path, socket: &Path) -> [String; 8] {
     [
         // It must come first.
         "--no-defaults".to_owned(),
         format!("--datadir={}", data.display()),
         format!("--socket={}", socket.display()),
-        format!("--port={port}"),
         "--bind-address=127.0.0.1".to_owned(),
         "--log-bin=binlog".to_owned(),
         "--server-id=1".to_owned(),

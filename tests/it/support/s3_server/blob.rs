@@ -89,11 +89,14 @@ impl std::fmt::Debug for BlobDir {
 impl Blob {
     /// Changes the byte in the middle. Size, ETag and everything else the server says about it stay.
     pub fn flip_byte(&self) -> io::Result<()> {
+        self.flip_byte_at(self.size / 2)
+    }
+
+    pub fn flip_byte_at(&self, offset: u64) -> io::Result<()> {
         let file = OpenOptions::new().read(true).write(true).open(&self.path)?;
-        let middle = self.size / 2;
         let mut byte = [0];
-        file.read_exact_at(&mut byte, middle)?;
-        file.write_all_at(&[!byte[0]], middle)
+        file.read_exact_at(&mut byte, offset)?;
+        file.write_all_at(&[!byte[0]], offset)
     }
 
     pub fn open_at(&self, offset: u64, length: u64) -> io::Result<io::Take<File>> {

@@ -95,6 +95,17 @@ impl StoredObject {
         blob.flip_byte().expect("the bytes of a stored object can be changed");
     }
 
+    /// The same of a certain byte.
+    pub fn flip_byte_at(&self, offset: u64) {
+        let (mut start, mut blobs) = (0, self.blobs.iter());
+        let blob = blobs.find(|blob| {
+            start += blob.size;
+            offset < start
+        });
+        let blob = blob.expect("an object has such a byte");
+        blob.flip_byte_at(offset + blob.size - start).expect("the bytes of a stored object can be changed");
+    }
+
     pub fn stream(&self, range: Range<u64>) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static + use<> {
         let reader = ObjectReader { pieces: self.pieces(range), open: None };
         futures_util::stream::try_unfold(reader, |mut reader| async move {
