@@ -32,8 +32,7 @@ use crate::model::etag::ETag;
 use crate::model::file_name::FileName;
 use crate::model::manifest::{DumpStateWord, DumperExit, ManifestHeader, ObjectRecord};
 use crate::model::object_key::Prefix;
-use crate::s3::{Condition, ErrorKind, ListedObject, Store, StoreError};
-use crate::transfer::{TRIES, Transfer};
+use crate::s3::{Condition, ErrorKind, ListedObject, Store, StoreError, TRIES};
 use crate::trial::{check_settings, not_again, not_as_asked};
 
 /// Where a store knows no conditions two dumps may claim one prefix at the same time, and both believe it. So long after
@@ -220,8 +219,13 @@ impl Claim {
         self.write(&text).await
     }
 
-    /// Writes the last manifest over the claim. Nothing is written after it.
-    pub async fn finish(&mut self, transfer: &Transfer, file: File) -> Result<ObjectRecord, ClaimError> {
+    /// Writes the last manifest over the claim. Nothing is written after it. `put` puts a file under the claim's key, on a
+    /// condition, and is told whether the store is known to check Content-MD5.
+    pub async fn finish(
+        &mut self,
+        file: File,
+        put: impl AsyncFn(&str, File, Condition, Option<bool>) -> anyhow::Result<ObjectRecord>,
+    ) -> Result<ObjectRecord, ClaimError> {
         if self.is_lost {
             return Err(self.lost());
         }
@@ -230,7 +234,7 @@ impl Claim {
         for _ in 0..TRIES {
             let condition = self.condition().await?;
             let file = file.try_clone().map_err(|error| self.unwritable(error))?;
-            match transfer.put_own(&self.prefix.manifest_key(), file, condition, is_checked).await {
+            match put(&self.prefix.manifest_key(), file, condition, is_checked).await {
                 Ok(object) => {
                     self.etag = object.etag.clone().or_else(|| object.hash.etag());
                     self.is_closed = true;

@@ -12,7 +12,7 @@
 //!
 //! cli           what may be typed; leaves as model types
 //! claim         the prefix made ours; the only writer of manifests
-//! transfer      one file's life: open, hash, upload, prove, remove
+//! transfer      one file's life: found ready, opened, looked at, made an object, given up here
 //! content       whether a file's content is whole: compressed frames, empty schema files
 //! fetch         objects on their way back, to be hashed, decoded or written
 //! hasher        MD5 of many stretches of files side by side, ahead of their sending
@@ -21,6 +21,7 @@
 //! scan          one look at the directory, in the order that matters
 //! bucket_dump   a dump as it lies in the bucket: its listing
 //! bucket_manifest  the one reader of manifests
+//! object_writer bytes that are held here become an object: hashed, sent, proved
 //! object_hash   how an object was hashed when it went up, so that a copy can be compared
 //! catalog       the dumps in a bucket, and where each stands
 //! real_names    the names behind those that mydumper made up for files
@@ -63,6 +64,7 @@ pub mod hasher;
 pub mod hint;
 pub mod model;
 pub mod object_hash;
+pub mod object_writer;
 pub mod page_cache;
 pub mod platform;
 pub mod pool;

@@ -71,13 +71,10 @@ fn cannot_upload(store: &Store, error: StoreError) -> anyhow::Error {
 }
 
 /// Where nothing but PutObject is allowed: a PUT whose Content-MD5 is wrong. Who may not put is told so; who may is told
-/// that the digest is bad. No object is left either way.
-pub async fn try_a_refused_put(store: &Store, prefix: &Prefix) -> anyhow::Result<()> {
+/// that the digest is bad. No object is left either way, but by a store that does not check: there it stays under `key`.
+pub async fn try_a_refused_put(store: &Store, key: &str) -> anyhow::Result<()> {
     let wrong = Md5Digest::of(b"not x");
-    match store
-        .put(&prefix.manifest_key(), FileRange::in_memory("trial", b"x")?, wrong, &Default::default(), &Condition::None)
-        .await
-    {
+    match store.put(key, FileRange::in_memory("trial", b"x")?, wrong, &Default::default(), &Condition::None).await {
         Err(error) if error.is_about_acl() => Err(cannot_upload(store, error)),
         Err(error) if matches!(error.kind, ErrorKind::BadDigest | ErrorKind::Invalid) => Ok(()),
         Err(error) => Err(cannot_upload(store, error)),

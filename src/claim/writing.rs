@@ -8,8 +8,7 @@ use super::{Claim, ClaimError};
 use crate::model::etag::{ETag, Md5Digest};
 use crate::model::manifest::{self, ManifestHeader};
 use crate::model::user_metadata::DUMP_ID;
-use crate::s3::{Condition, ErrorKind, FileRange, ObjectHead, PutAnswer, StoreError};
-use crate::transfer::TRIES;
+use crate::s3::{Condition, ErrorKind, FileRange, ObjectHead, PutAnswer, StoreError, TRIES};
 
 /// A claim is no larger, in bytes: it names no file.
 const CLAIM_MAX: u64 = 1 << 20;

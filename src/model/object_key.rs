@@ -14,7 +14,7 @@ pub const KEY_LENGTH_MAX: usize = 1024;
 /// The default: one directory a host, and in it one a dump, so that a nightly job needs no `--prefix`.
 pub const DEFAULT_PREFIX: &str = "{host}/%Y-%m-%dT%H%M%SZ";
 
-/// Where a store is tried, below what the series has in common.
+/// Where a store is tried, below a dump's place or what the series has in common.
 const TRIAL: &str = "mydumper2s3-trial/object";
 
 /// What was typed as `--prefix`: text with `{host}` and strftime fields, checked but not yet expanded.
@@ -151,6 +151,11 @@ impl Prefix {
     /// What every key of the dump starts with: the prefix and a `/`, or nothing for the bucket's root.
     pub fn directory(&self) -> String {
         self.join("")
+    }
+
+    /// The key of an object that a store may be tried with in a dump's place: deeper than its files, so it is none of them.
+    pub fn trial_key(&self) -> String {
+        self.join(TRIAL)
     }
 
     /// The place of the `n`th dump of one second, from 2 on.

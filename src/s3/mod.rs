@@ -30,4 +30,7 @@ pub use error::{ErrorKind, StoreError};
 pub use objects::{DELETE_BATCH, ListedObject, ListedUpload, ObjectHead, OpenUpload, StoredPart};
 pub use settings::ObjectSettings;
 pub use store::Store;
+/// How often damaged bytes, a wrong ETag or a lost upload id make whoever sends them begin anew.
+pub const TRIES: u32 = 4;
+
 pub use upload::{Condition, PartAnswer, PutAnswer, Upload};

@@ -7,7 +7,9 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use super::{Outcome, Transfer, same_content};
+use tokio::sync::{Mutex, OnceCell};
+
+use super::{Outcome, Transfer};
 use crate::aside::aside;
 use crate::claim::ClaimError;
 use crate::content::Found;
@@ -18,6 +20,7 @@ use crate::model::manifest::ObjectRecord;
 use crate::model::record::Objects;
 use crate::model::state::{Local, UploadJob, Uploaded};
 use crate::model::taken_back::renamed_to;
+use crate::object_writer::same_content;
 use crate::recorder::Recorder;
 
 /// A file of so many bytes may take its time to be removed: the others do not wait for it.
@@ -31,6 +34,26 @@ enum Left {
     Renamed,
     /// It was to go.
     Removal(io::Result<Removal>),
+}
+
+/// How local files are given up.
+#[derive(Debug)]
+pub struct Disposal {
+    /// Writes down what is given up.
+    pub recorder: Arc<Recorder>,
+    /// Leave local files in place.
+    pub keep: bool,
+    /// Whether the claim was looked at before the first local file was given up.
+    is_trusted: OnceCell<()>,
+    /// Files are removed one at a time, and beside them a large one: what is being removed must fit into the record.
+    turns: [Mutex<()>; 2],
+}
+
+impl Disposal {
+    /// Nothing is given up yet.
+    pub fn new(recorder: Arc<Recorder>, keep: bool) -> Self {
+        Self { recorder, keep, is_trusted: OnceCell::new(), turns: Default::default() }
+    }
 }
 
 /// What gives local files up. Its calls block.
@@ -54,7 +77,9 @@ impl Transfer {
         let uploaded = |local| Uploaded { object: object.clone(), local, broken, rows: found.rows };
         // `metadata` goes last, when the commit is known to stand.
         // Without a record what is removed is better still here; after mydumper's end the disk does not fill any more.
-        let keep = self.keep || job.name().is_metadata() || (job.after_end() && !self.recorder.is_possible());
+        let keep = self.disposal.keep
+            || job.name().is_metadata()
+            || (job.after_end() && !self.disposal.recorder.is_possible());
         if !keep {
             match self.claim_is_ours().await {
                 Ok(()) => {}
@@ -89,7 +114,7 @@ impl Transfer {
     ) -> Result<Left, String> {
         let (name, read, file) = (job.name().clone(), *job.identity(), Arc::clone(file));
         let (object, gives_up) = (object.clone(), self.giving_up());
-        let turn = &self.removals[usize::from(read.size >= LARGE)];
+        let turn = &self.disposal.turns[usize::from(read.size >= LARGE)];
         let _turn = if keep { None } else { Some(turn.lock().await) };
         aside(move || {
             // The ETag proves the transfer, not that the file stayed the same meanwhile.
@@ -116,13 +141,13 @@ impl Transfer {
 
     /// What gives local files up, on a thread that may wait for the filesystem.
     pub fn giving_up(&self) -> GivingUp {
-        GivingUp { directory: Arc::clone(&self.directory), recorder: Arc::clone(&self.recorder) }
+        GivingUp { directory: Arc::clone(&self.directory), recorder: Arc::clone(&self.disposal.recorder) }
     }
 
     /// Looks, before the first file is given up, whether the prefix is still ours.
     async fn claim_is_ours(&self) -> Result<(), ClaimError> {
-        let look = async || self.claim.lock().await.check().await;
-        self.is_trusted.get_or_try_init(look).await?;
+        let look = async || self.writer.claim.lock().await.check().await;
+        self.disposal.is_trusted.get_or_try_init(look).await?;
         Ok(())
     }
 }

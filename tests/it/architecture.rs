@@ -38,6 +38,7 @@ const FLOORS: [(&str, &[&str]); 4] = [
             "fetch",
             "hasher",
             "object_hash",
+            "object_writer",
             "pool",
             "real_names",
             "removal",

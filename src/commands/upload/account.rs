@@ -59,7 +59,7 @@ impl Session<'_> {
         let here = self.present(unknown.clone()).await;
         futures_util::stream::iter(unknown.iter().filter(|name| !here.contains(*name)))
             .map(Ok::<_, anyhow::Error>)
-            .try_for_each_concurrent(transfer.workers, |name| self.adopt(name))
+            .try_for_each_concurrent(transfer.writer.gate.width(), |name| self.adopt(name))
             .await?;
         self.withdraw_renamed().await
     }
@@ -132,13 +132,13 @@ impl Session<'_> {
 
     async fn adopt(&self, name: &FileName) -> anyhow::Result<()> {
         let transfer = &self.shared.transfer;
-        let head = self.store.head(&transfer.prefix.key(name)?).await?;
-        let Some(head) = head.filter(|head| head.metadata.get(DUMP_ID) == Some(&transfer.dump_id)) else {
+        let head = self.store.head(&transfer.writer.prefix.key(name)?).await?;
+        let Some(head) = head.filter(|head| head.metadata.get(DUMP_ID) == Some(&transfer.writer.dump_id)) else {
             return Ok(());
         };
         let broken = head.metadata.get(BROKEN).map(|why| why.as_str().into());
         let rows = head.metadata.get(ROWS).and_then(|rows| rows.parse().ok());
-        let has_opaque_etags = transfer.claim.lock().await.has_opaque_etags();
+        let has_opaque_etags = transfer.writer.claim.lock().await.has_opaque_etags();
         let object = record_of(head, has_opaque_etags);
         self.earlier.adopted().insert(name.clone(), Objects::of(name, &object));
         self.shared.state().adopt(name.clone(), Uploaded { object, local: Local::Removed, broken, rows });

@@ -37,7 +37,7 @@ impl<'a> BucketCheck<'a> {
             }
             ControlFlow::Continue(())
         };
-        walk(store, &shared.transfer.prefix, compare).await?;
+        walk(store, &shared.transfer.writer.prefix, compare).await?;
         Ok(check)
     }
 

@@ -65,7 +65,7 @@ impl Session<'_> {
             lost: &lost,
             rows: &rows,
             full_disk: self.full_disk(),
-            survives_full_disk: self.shared.transfer.survives_full_disk,
+            survives_full_disk: self.shared.transfer.looks.survives_full_disk,
             unaccounted: unaccounted.as_deref(),
         };
         (why_incomplete(&evidence), doubt(&evidence))
@@ -142,7 +142,7 @@ impl Session<'_> {
     async fn judge_and_commit(&mut self, ending: Ending, exit: DumperExit) -> Result<Step, Failure> {
         let text = self.dump.read_again().await.context("cannot read the dump's metadata")?;
         let metadata = &DumpMetadata::parse(&text);
-        self.shared.transfer.abort_left_and_name_others().await;
+        self.shared.transfer.writer.abort_left_and_name_others().await;
         // What an earlier run left belongs to what is judged.
         self.adopt_earlier().await.map_err(not_committed)?;
         self.count_in_the_bucket(metadata).await.map_err(|error| not_committed(error.into()))?;
@@ -229,7 +229,7 @@ impl Session<'_> {
     /// Deletes the `metadata` that this run put, if it is still ours.
     async fn take_back_commit(&mut self) -> anyhow::Result<()> {
         self.totals.standing = Standing::Underway;
-        let key = format!("{}{METADATA}", self.shared.transfer.prefix.directory());
+        let key = format!("{}{METADATA}", self.shared.transfer.writer.prefix.directory());
         let ours = self.shared.state().find_uploaded(METADATA).and_then(|uploaded| uploaded.object.etag.clone());
         let there = self.store.head(&key).await?;
         // Another one's stays.
@@ -274,7 +274,7 @@ impl Session<'_> {
     }
 
     async fn leave_clean(&mut self) -> Result<(), Failure> {
-        let (directory, recorder) = (Arc::clone(&self.directory), Arc::clone(&self.shared.transfer.recorder));
+        let (directory, recorder) = (Arc::clone(&self.directory), Arc::clone(&self.shared.transfer.disposal.recorder));
         let names = aside(move || {
             // From now on what is left here only waits for its removal, and a later run must know that.
             recorder.note(|record| record.committed = true);

@@ -104,7 +104,7 @@ impl Shared {
     }
 
     async fn upload(&self, job: UploadJob) {
-        let outcome = self.transfer.upload(&job).await;
+        let outcome = Box::pin(self.transfer.upload(&job)).await;
         let name = job.name().clone();
         let mut state = self.state();
         match outcome {
@@ -324,12 +324,12 @@ impl Watcher<'_> {
             backlog.append(&mut jobs);
         }
         // Written down before any of them is on its way.
-        let recorder = Arc::clone(&self.shared.transfer.recorder);
+        let recorder = Arc::clone(&self.shared.transfer.disposal.recorder);
         if !recorder.has_seen(seen) {
             aside(move || recorder.note_seen(seen)).await;
         }
         if self.look.phase == Phase::Writing
-            && let Some(held) = self.disk.steer(waiting, space, &self.shared.transfer.store)
+            && let Some(held) = self.disk.steer(waiting, space, &self.shared.transfer.writer.store)
         {
             return Err(End::Held(held));
         }

@@ -1,7 +1,6 @@
 //! The claim while files go up: believed, and renewed.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -14,7 +13,7 @@ use super::session::Session;
 use super::stopped;
 use crate::claim::{ClaimError, SharedClaim};
 use crate::exit_status::Failure;
-use crate::transfer::Transfer;
+use crate::object_writer::Gate;
 
 /// How often it is looked whether the claim is to be renewed.
 const LOOK_AT_CLAIM: Duration = Duration::from_secs(60);
@@ -23,7 +22,7 @@ impl Session<'_> {
     /// Waits until the claim may be believed, before the last manifest is written over it.
     pub(super) async fn believe_claim(&self) -> Result<(), Failure> {
         tokio::select! {
-            believed = believe(&self.claim, &self.shared.transfer, self.args.transfer.workers) => {
+            believed = believe(&self.claim, &self.shared.transfer.writer.gate) => {
                 believed.map_err(|error| Failure::failed(anyhow::Error::new(error)))
             }
             signal = self.stop.wait() => Err(stopped(signal)),
@@ -33,10 +32,10 @@ impl Session<'_> {
     /// Lets files be sent once the claim may be believed; and renews it while nothing is completed, or when the disk is
     /// found full: a run after this one must know.
     pub(super) fn guard_claim(&self, found_full: Option<Arc<Notify>>) -> JoinHandle<()> {
-        let (claim, shared, workers) = (self.claim.clone(), Arc::clone(&self.shared), self.args.transfer.workers);
+        let (claim, shared) = (self.claim.clone(), Arc::clone(&self.shared));
         let watched = Arc::clone(&self.shared);
         let guard = async move {
-            if let Err(error) = believe(&claim, &shared.transfer, workers).await {
+            if let Err(error) = believe(&claim, &shared.transfer.writer.gate).await {
                 return shared.give_up(error);
             }
             loop {
@@ -64,8 +63,8 @@ impl Session<'_> {
 
 /// Where the store knows no conditions a new claim may be believed only when no other can be under way any more. Nothing
 /// is sent before that.
-async fn believe(claim: &SharedClaim, transfer: &Transfer, workers: usize) -> Result<(), ClaimError> {
-    if transfer.may_send.load(Ordering::Relaxed) {
+async fn believe(claim: &SharedClaim, gate: &Gate) -> Result<(), ClaimError> {
+    if gate.is_open() {
         return Ok(());
     }
     let wait = claim.lock().await.wait_before_use().unwrap_or_default();
@@ -78,8 +77,6 @@ async fn believe(claim: &SharedClaim, transfer: &Transfer, workers: usize) -> Re
     }
     tokio::time::sleep(wait).await;
     claim.lock().await.check().await?;
-    if !transfer.may_send.swap(true, Ordering::Relaxed) {
-        transfer.requests.add_permits(workers);
-    }
+    gate.open();
     Ok(())
 }

@@ -34,14 +34,18 @@ impl Session<'_> {
                 .map(|(name, _)| name.clone())
                 .filter(|name| has_masked_part(name.as_str()))
                 .collect();
-            real_names.complete(&self.store, &self.shared.transfer.prefix, masked.iter()).await;
+            real_names.complete(&self.store, &self.shared.transfer.writer.prefix, masked.iter()).await;
         }
         let file = self.manifest_file(header, metadata, &real_names, commit).context("cannot write the manifest")?;
         let mut copy = file.try_clone().context("cannot read the manifest back")?;
         copy.rewind()?;
         let mut hasher = HashWriter(Sha256::new());
         std::io::copy(&mut copy, &mut hasher)?;
-        self.claim.lock().await.finish(&self.shared.transfer, file).await?;
+        let writer = &self.shared.transfer.writer;
+        let put = async |key: &str, file: File, condition, is_checked| {
+            Box::pin(writer.put_own(key, file, condition, is_checked)).await
+        };
+        self.claim.lock().await.finish(file, put).await?;
         let sha256 = hasher.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         self.manifest_sha256 = Some(sha256);
         Ok(())

@@ -5,6 +5,7 @@ mod advice;
 mod bucket_check;
 mod disk;
 mod dry_run;
+mod equip;
 mod fault;
 mod finish;
 mod follow;

@@ -1,18 +1,17 @@
 //! The upload of one dump, from its claim to its end.
 
-use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::anyhow;
-use tokio::sync::{Notify, OnceCell, Semaphore};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::account::EarlierRuns;
 use super::advice::Standing;
 use super::disk::DiskWatch;
+use super::equip::Ours;
 use super::fault::{fault, joined};
 use super::follow::{End, Job, Shared, Watcher};
 use super::meanwhile::{Meanwhile, end_held};
@@ -22,27 +21,20 @@ use super::{Notes, Sent, Totals, stop_child, stopped, unless_stopped};
 use crate::aside::aside;
 use crate::claim::{ClaimError, Claimed, SharedClaim};
 use crate::cli::UploadArgs;
-use crate::content::Closeness;
 use crate::dump_dir::DumpDir;
-use crate::dumper::{Child, ExitSources, ExitStatusFile, LivingDump, Role};
+use crate::dumper::{Child, ExitSources, ExitStatusFile, LivingDump};
 use crate::exit_status::Failure;
-use crate::hasher::Hasher;
 use crate::hint::hinted;
 use crate::model::brake::HeldTooLong;
 use crate::model::dump_metadata::DumpMetadata;
-use crate::model::dumper_version::survives_full_disk;
-use crate::model::file_name::FileName;
 use crate::model::manifest::{DumperExit, ManifestHeader};
-use crate::model::object_key::Prefix;
 use crate::model::state::Phase;
 use crate::model::units::human_duration;
 use crate::model::verdict::Ending;
 use crate::pool::Pool;
-use crate::recorder::Recorder;
 use crate::s3::Store;
 use crate::scan::Strangers;
 use crate::stop::Stop;
-use crate::transfer::{Sending, Transfer};
 
 /// Bytes of two notes that a status line has room for.
 const NOTES_MAX: usize = 44;
@@ -132,19 +124,14 @@ impl<'a> Session<'a> {
         let wait = claim.wait_before_use().filter(|_| !is_complete);
         let claim = SharedClaim::new(claim);
         totals.notes = Some(Notes { recorder: Arc::clone(&recorder), claim: Some(claim.clone()) });
-        // Where the exit status will be seen, it tells of a compressor that failed; inflating everything costs CPU.
-        let closeness = match will_be_seen(args, &dump) {
-            _ if args.dump.content_check || is_in_doubt(&header) => Closeness::Whole,
-            true => Closeness::Ends,
-            false => Closeness::Inflated,
-        };
-        let ours = Ours { claim: claim.clone(), recorder, is_to_wait: wait.is_some() };
-        let transfer = transfer(args, store, &directory, prefix, &header, earlier, is_complete, closeness, ours);
+        let (claim_of, is_to_wait) = (claim.clone(), wait.is_some());
+        let ours = Ours { args, prefix, claim: claim_of, header: &header, recorder, is_to_wait, is_complete };
+        let transfer = ours.transfer(store, &directory, &dump, earlier);
         let find_left = async {
-            transfer.find_left_uploads().await;
+            transfer.writer.find_left_uploads().await;
             if is_new {
                 // What was begun under a prefix that nobody had claimed is of no dump that could be continued.
-                transfer.abort_left().await;
+                transfer.writer.abort_left().await;
             }
         };
         if let Err(interruption) = meanwhile.wait(find_left).await {
@@ -177,7 +164,7 @@ impl<'a> Session<'a> {
 
     /// Where the dump goes, for messages.
     pub(super) fn destination(&self) -> String {
-        self.store.uri(&self.shared.transfer.prefix.directory())
+        self.store.uri(&self.shared.transfer.writer.prefix.directory())
     }
 
     /// Uploads the dump and commits it.
@@ -232,7 +219,7 @@ impl<'a> Session<'a> {
             file: self.args.dump.exit_status_file.clone().map(|path| ExitStatusFile::new(path, not_before)),
         };
         let (known, claim) = (self.header.dumper_exit, self.claim.clone());
-        let recorder = Arc::clone(&self.shared.transfer.recorder);
+        let recorder = Arc::clone(&self.shared.transfer.disposal.recorder);
         // A dump that had ended before we came has no process left, but a script may still write its file.
         let patience = if alive || sources.file.is_some() { self.args.dump.wait } else { Duration::ZERO };
         let ended = Arc::new(Notify::new());
@@ -276,7 +263,7 @@ impl<'a> Session<'a> {
     pub(super) async fn follow(&mut self, phase: Phase) -> Result<Ending, Failure> {
         let shared = Arc::clone(&self.shared);
         // As many files again as are hashed side by side, so that there are files to hash beside those that are sent.
-        let files = self.args.transfer.workers + self.shared.transfer.hasher.side_by_side();
+        let files = self.args.transfer.workers + self.shared.transfer.writer.hasher.side_by_side();
         let watched = Arc::clone(&self.shared);
         let work = move |job: Job| {
             let shared = Arc::clone(&shared);
@@ -348,7 +335,7 @@ impl<'a> Session<'a> {
     }
 
     async fn watch(&mut self, pool: &Pool<Job>, phase: Phase, disk: DiskWatch) -> End {
-        let look = look_at(self.args, &self.dump, &self.header, &self.shared.transfer.prefix, phase);
+        let look = look_at(self.args, &self.dump, &self.header, &self.shared.transfer.writer.prefix, phase);
         let look = match unless_stopped(self.stop, look).await {
             Ok(look) => look,
             Err(_) => return End::Stopped(self.stop.wait().await),
@@ -379,7 +366,7 @@ impl<'a> Session<'a> {
                     (Some(note), Some(down)) if note.len() + down.len() < NOTES_MAX => Some(format!("{note} · {down}")),
                     (note, down) => note.or(down),
                 };
-                let sent = Sent { files: shared.transfer.sending.count(), bytes: store.sent_bytes() };
+                let sent = Sent { files: shared.transfer.writer.gate.sending(), bytes: store.sent_bytes() };
                 totals.show(if prove_only { "comparing with the bucket" } else { word(phase) }, state, sent, note);
             },
         };
@@ -427,13 +414,13 @@ impl<'a> Session<'a> {
                 stop_child(child, self.args, &self.store, self.totals).await;
             }
         };
-        self.shared.transfer.stop();
+        self.shared.transfer.writer.gate.stop();
         let uploads = tokio::time::timeout(self.args.dump.stop_timeout, pool.stop());
         let (_, ended) = tokio::join!(child, uploads);
         if ended.is_err() {
             warn!("some uploads did not end in time; their files are still local");
         }
-        let aborted = tokio::time::timeout(ABORT_TIMEOUT, self.shared.transfer.abort_all()).await;
+        let aborted = tokio::time::timeout(ABORT_TIMEOUT, self.shared.transfer.writer.abort_all()).await;
         if aborted.is_err() {
             warn!("unfinished uploads could not be aborted in time; the next run does it");
         }
@@ -446,74 +433,5 @@ fn word(phase: Phase) -> &'static str {
         Phase::Writing => "dump running",
         Phase::Ended => "dump ended",
         Phase::Committing => "committing",
-    }
-}
-
-/// Whether what an earlier run saw of the disk asks for a proof of the dump's content.
-fn is_in_doubt(header: &ManifestHeader) -> bool {
-    header.full_disk.is_some() && !survives_full_disk(header.dumper_version.as_deref())
-}
-
-/// Whether mydumper's exit status can be expected to become known.
-fn will_be_seen(args: &UploadArgs, dump: &LivingDump) -> bool {
-    let of_writer = dump.writer().is_some_and(|writer| match writer.role {
-        Role::Child => true,
-        Role::Holder | Role::Named => !writer.has_ended() || writer.exit().is_some(),
-        Role::Launcher => false,
-    });
-    of_writer || args.dump.exit_status_file.is_some()
-}
-
-/// By what a prefix is ours.
-struct Ours {
-    claim: SharedClaim,
-    recorder: Arc<Recorder>,
-    /// Whether nothing may be sent yet.
-    is_to_wait: bool,
-}
-
-#[allow(clippy::too_many_arguments, reason = "the fields of one struct, each from another source")]
-fn transfer(
-    args: &UploadArgs,
-    store: &Store,
-    directory: &Arc<DumpDir>,
-    prefix: Prefix,
-    header: &ManifestHeader,
-    earlier: HashMap<FileName, crate::bucket_dump::Listed>,
-    prove_only: bool,
-    closeness: Closeness,
-    ours: Ours,
-) -> Transfer {
-    Transfer {
-        store: store.clone(),
-        directory: Arc::clone(directory),
-        prefix,
-        dump_id: header.dump_id.clone(),
-        part_size: args.transfer.part_size.0,
-        max_parts: args.transfer.max_parts,
-        sha256: args.destination.sha256,
-        least_closeness: closeness,
-        survives_full_disk: survives_full_disk(header.dumper_version.as_deref()),
-        write_only: args.destination.write_only,
-        withdrawn: Mutex::default(),
-        // Nothing in such a store tells a restart what was there: it must find all of it here.
-        keep: args.dump.keep || (args.destination.write_only && !prove_only),
-        prove_only: prove_only && !args.destination.write_only,
-        claim: ours.claim,
-        is_trusted: OnceCell::new(),
-        recorder: ours.recorder,
-        removals: Default::default(),
-        commit: Mutex::default(),
-        earlier,
-        hasher: Hasher::new(args.transfer.workers),
-        looks: Semaphore::new(args.transfer.workers),
-        requests: Semaphore::new(if ours.is_to_wait { 0 } else { args.transfer.workers }),
-        may_send: AtomicBool::new(!ours.is_to_wait),
-        sending: Sending::default(),
-        is_stopping: AtomicBool::new(false),
-        workers: args.transfer.workers,
-        has_opaque_parts: AtomicBool::new(false),
-        open_uploads: Mutex::default(),
-        left_uploads: Mutex::default(),
     }
 }

@@ -48,7 +48,7 @@ async fn connect_and_try(args: &UploadArgs) -> anyhow::Result<(Store, Vec<Right>
     // Any prefix of ours will do, so let it be the one that a dump of this second would get.
     let prefix = destination.prefix.expand(&platform::host_name(), Timestamp::now())?;
     let rights = if destination.write_only {
-        trial::try_a_refused_put(&store, &prefix).await?;
+        trial::try_a_refused_put(&store, &prefix.trial_key()).await?;
         Vec::new()
     } else {
         check_bucket(args, &store).await?;

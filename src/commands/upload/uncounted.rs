@@ -21,7 +21,7 @@ impl Session<'_> {
     /// Counts the rows of all data files that nobody counted, where only that proves the dump and it can be done.
     pub(super) async fn count_in_the_bucket(&self, metadata: &DumpMetadata) -> Result<(), StoreError> {
         let transfer = &self.shared.transfer;
-        let is_in_doubt = self.full_disk().is_some() && !transfer.survives_full_disk;
+        let is_in_doubt = self.full_disk().is_some() && !transfer.looks.survives_full_disk;
         let has_counts = metadata.tables.iter().any(|table| table.rows.is_some());
         if !is_in_doubt || !has_counts || self.args.destination.write_only {
             return Ok(());
@@ -41,12 +41,14 @@ impl Session<'_> {
         );
         stream::iter(uncounted)
             .map(Ok)
-            .try_for_each_concurrent(transfer.workers, |(name, object)| async move { self.count(&name, &object).await })
+            .try_for_each_concurrent(transfer.writer.gate.width(), |(name, object)| async move {
+                self.count(&name, &object).await
+            })
             .await
     }
 
     async fn count(&self, name: &FileName, object: &ObjectRecord) -> Result<(), StoreError> {
-        let key = format!("{}{name}", self.shared.transfer.prefix.directory());
+        let key = format!("{}{name}", self.shared.transfer.writer.prefix.directory());
         let there = ObjectRef { key, size: object.size, etag: object.etag.clone() };
         let Some(check) = ContentCheck::of(name.as_str()) else { return Ok(()) };
         let counting = Counting { check, hasher: ContentHasher::like(&object.hash, false) };

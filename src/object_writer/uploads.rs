@@ -2,16 +2,36 @@
 //! otherwise. Their user metadata, their key and their access list are of whoever began them, and no listing shows them;
 //! so only an id that is written down beside the dump makes one ours.
 
-use std::sync::{Arc, PoisonError};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::{debug, info, warn};
 
-use super::Transfer;
+use super::ObjectWriter;
 use crate::aside::aside;
 use crate::model::file_kind::could_be_dump_file;
+use crate::recorder::Recorder;
 use crate::s3::{ErrorKind, ListedUpload, OpenUpload};
 
-impl Transfer {
+/// Multipart uploads that have not ended.
+#[derive(Debug)]
+pub struct Uploads {
+    /// Begun here.
+    open: Mutex<HashSet<OpenUpload>>,
+    /// Of this dump's files, begun by an earlier run: continued, or aborted in the end.
+    left: Mutex<Vec<OpenUpload>>,
+    /// Remembers which are ours.
+    recorder: Arc<Recorder>,
+}
+
+impl Uploads {
+    /// None yet.
+    pub fn new(recorder: Arc<Recorder>) -> Self {
+        Self { open: Mutex::default(), left: Mutex::default(), recorder }
+    }
+}
+
+impl ObjectWriter {
     /// Looks for uploads that an earlier run began and did not end. Returns how many others there are of names like
     /// those of a dump.
     pub async fn find_left_uploads(&self) -> usize {
@@ -36,33 +56,35 @@ impl Transfer {
                 return 0;
             }
         };
-        let (ours, others): (Vec<_>, Vec<_>) =
-            listed.into_iter().map(|listed| listed.upload).partition(|upload| self.recorder.has_upload(upload.mark()));
-        *self.left_uploads.lock().unwrap_or_else(PoisonError::into_inner) = ours;
+        let (ours, others): (Vec<_>, Vec<_>) = listed
+            .into_iter()
+            .map(|listed| listed.upload)
+            .partition(|upload| self.uploads.recorder.has_upload(upload.mark()));
+        *self.uploads.left.lock().unwrap_or_else(PoisonError::into_inner) = ours;
         others.len()
     }
 
     /// An upload of this key that an earlier run left behind.
     pub(super) fn take_left(&self, key: &str) -> Option<OpenUpload> {
-        let mut left = self.left_uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = self.uploads.left.lock().unwrap_or_else(PoisonError::into_inner);
         let at = left.iter().position(|upload| upload.key == key)?;
         Some(left.swap_remove(at))
     }
 
     pub(super) async fn remember(&self, upload: OpenUpload) {
-        let (recorder, mark) = (Arc::clone(&self.recorder), upload.mark());
+        let (recorder, mark) = (Arc::clone(&self.uploads.recorder), upload.mark());
         aside(move || recorder.begin_upload(mark)).await;
-        self.open_uploads.lock().unwrap_or_else(PoisonError::into_inner).insert(upload);
+        self.uploads.open.lock().unwrap_or_else(PoisonError::into_inner).insert(upload);
     }
 
     pub(super) fn forget(&self, upload: &OpenUpload) {
-        self.recorder.end_upload(upload.mark());
+        self.uploads.recorder.end_upload(upload.mark());
         self.leave(upload);
     }
 
     /// It seems to have ended; if it is found all the same, it is ours.
     pub(super) fn leave(&self, upload: &OpenUpload) {
-        self.open_uploads.lock().unwrap_or_else(PoisonError::into_inner).remove(upload);
+        self.uploads.open.lock().unwrap_or_else(PoisonError::into_inner).remove(upload);
     }
 
     /// Gives an upload up. Its parts cost storage until then, but nothing is lost with them: a failure is only noted, and
@@ -79,7 +101,7 @@ impl Transfer {
 
     /// Aborts all that was begun and not ended: for an orderly stop.
     pub async fn abort_all(&self) {
-        let open: Vec<_> = self.open_uploads.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        let open: Vec<_> = self.uploads.open.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
         for upload in open {
             self.abort(upload).await;
         }
@@ -87,7 +109,7 @@ impl Transfer {
 
     /// Aborts what an earlier run began and this one had no use for.
     pub async fn abort_left(&self) {
-        let left = std::mem::take(&mut *self.left_uploads.lock().unwrap_or_else(PoisonError::into_inner));
+        let left = std::mem::take(&mut *self.uploads.left.lock().unwrap_or_else(PoisonError::into_inner));
         for upload in left {
             info!("aborting an unfinished upload of {}", self.store.uri(&upload.key));
             self.abort(upload).await;

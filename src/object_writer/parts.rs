@@ -10,16 +10,18 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use tracing::{debug, info, trace, warn};
 
 use super::proof::Evidence;
-use super::{Passage, Source, TRIES, Transfer, Trouble};
+use super::{ObjectWriter, Passage, Source, TRIES, Trouble};
 use crate::hasher::Hashed;
 use crate::model::etag::{ETag, Md5Digest};
 use crate::model::manifest::{ContentHash, ObjectRecord};
 use crate::model::part_plan::{Part, PartPlan};
-use crate::model::user_metadata::{DUMP_ID, tell_part_sizes};
+use crate::model::part_sizes::PartSizes;
+use crate::model::user_metadata::{DUMP_ID, UserMetadata, tell_part_sizes};
 use crate::s3::{Completed, ErrorKind, FileRange, ObjectHead, PutAnswer, StoreError, StoredPart, Upload};
 
 /// A part that the store took.
-struct SentPart {
+#[derive(Debug)]
+pub struct SentPart {
     number: u32,
     /// Of the bytes that were read here.
     md5: Md5Digest,
@@ -29,67 +31,165 @@ struct SentPart {
     is_proved: bool,
 }
 
-impl Transfer {
-    /// Uploads a file in parts, several at once. It begins when its first part is hashed: files that wait for that have
-    /// nothing in the store yet.
-    pub(super) async fn put_parts(&self, passage: &Passage<'_>) -> Result<ObjectRecord, Trouble> {
-        let Passage { key, plan, source: Source { footprint, turn, .. }, .. } = *passage;
-        let hash = async |part: Part| -> io::Result<_> {
-            Ok((part, self.hasher.hash(*turn, footprint.file(), part.offset, part.length).await?))
-        };
-        let ahead = self.workers + self.hasher.side_by_side();
-        let mut hashes = pin!(stream::iter(plan.parts()).map(hash).buffered(ahead));
-        let first = hashes.try_next().await?;
-        let permit = self.permit().await?;
-        let _sending = self.sending.begin();
-        self.check_not_stopping()?;
-        let left = self.continue_upload(key, plan).await;
-        let is_continued = left.is_some();
-        let (upload, stored) = match left {
-            Some(left) => left,
+/// Bytes that are to be sent in parts.
+#[derive(Debug)]
+pub struct Stretch<'a> {
+    /// Where they go.
+    pub key: &'a str,
+    /// What they are read from.
+    pub source: &'a Source,
+    /// Goes with the object, if its upload is begun with these.
+    pub metadata: &'a UserMetadata,
+    /// How the object is cut.
+    pub sizes: PartSizes,
+}
+
+/// A multipart upload that was begun and has not ended.
+#[derive(Debug)]
+pub struct Begun {
+    upload: Upload,
+    /// How its object is cut.
+    sizes: PartSizes,
+    /// What an earlier run sent; compared with the bytes here part by part.
+    stored: HashMap<u32, StoredPart>,
+    /// The parts that are there, in order, from the first on.
+    sent: Vec<SentPart>,
+}
+
+impl Begun {
+    /// The number of the next part.
+    pub fn next(&self) -> u32 {
+        self.sent.len() as u32 + 1
+    }
+
+    /// How its object is cut.
+    pub fn sizes(&self) -> PartSizes {
+        self.sizes
+    }
+
+    fn is_continued(&self) -> bool {
+        !self.stored.is_empty()
+    }
+}
+
+impl ObjectWriter {
+    /// Uploads a file in parts, several at once; where that was begun while it grew, the rest of it.
+    pub(super) async fn put_parts(&self, passage: &Passage<'_>, begun: Option<Begun>) -> Result<ObjectRecord, Trouble> {
+        let Passage { key, source, .. } = *passage;
+        let size = passage.plan.size();
+        let mut begun = match begun {
             None => {
-                let mut metadata = passage.metadata.clone();
-                tell_part_sizes(&mut metadata, plan.sizes());
-                (self.store.begin_upload(key, &metadata).await?, HashMap::new())
+                // Where an earlier run followed it while it grew, it was cut by that rule.
+                let grown = PartPlan::of_object(size, self.cut.growing()).into_iter();
+                let plans: Vec<_> = [passage.plan].into_iter().chain(grown).collect();
+                self.continue_left(key, &plans).await
             }
+            begun => begun,
+        };
+        let plan = match &begun {
+            Some(begun) => PartPlan::of_object(size, begun.sizes),
+            None => Some(passage.plan),
+        };
+        let next = begun.as_ref().map_or(1, Begun::next);
+        let parts = plan.into_iter().flat_map(PartPlan::parts).skip_while(|part| part.number < next);
+        let stretch = Stretch { key, source, metadata: &passage.metadata, sizes: passage.plan.sizes() };
+        let advanced = match plan {
+            Some(_) => self.advance(&stretch, &mut begun, parts).await,
+            None => Err(Trouble::Local("it has grown beyond what its parts can hold".to_owned())),
+        };
+        match (advanced, begun) {
+            (Ok(()), Some(begun)) => self.end_parts(passage, begun).await,
+            (Ok(()), None) => Err(Trouble::Local("it has no parts".to_owned())),
+            (Err(trouble), None) => Err(trouble),
+            (Err(trouble), Some(begun)) => {
+                self.give_up(begun, &trouble).await;
+                Err(trouble)
+            }
+        }
+    }
+
+    /// Sends the next parts. An upload begins when its first part is hashed: files that wait for that have nothing in the
+    /// store yet. Where it fails for good it is aborted, and none is begun any more.
+    pub async fn advance(
+        &self,
+        stretch: &Stretch<'_>,
+        begun: &mut Option<Begun>,
+        parts: impl Iterator<Item = Part>,
+    ) -> Result<(), Trouble> {
+        let source = stretch.source;
+        let hash = async |part: Part| -> io::Result<_> {
+            Ok((part, self.hasher.hash(source.turn, source.file(), part.offset, part.length).await?))
+        };
+        let ahead = self.gate.width() + self.hasher.side_by_side();
+        let mut hashes = pin!(stream::iter(parts).map(hash).buffered(ahead));
+        let first = hashes.try_next().await?;
+        let permit = self.gate.permit().await?;
+        let _sending = self.gate.begin()?;
+        let upload = match begun {
+            Some(upload) => upload,
+            None => begun.insert(self.begin(stretch).await?),
         };
         drop(permit);
-        self.remember(upload.as_open()).await;
-        let (upload, stored) = (&upload, &stored);
+        let (there, stored) = (&upload.upload, &upload.stored);
         // In whatever order they arrive: one that is slow holds up no other.
         let sent: Result<Vec<_>, Trouble> = stream::iter(first.map(Ok))
             .chain(hashes)
             .map(async |hashed| {
                 let (part, hashed) = hashed?;
-                self.put_part(passage, upload, part, hashed, stored.get(&part.number)).await
+                self.put_part(stretch, there, part, hashed, stored.get(&part.number)).await
             })
-            .buffer_unordered(self.workers)
+            .buffer_unordered(self.gate.width())
             .try_collect()
             .await;
-        let mut sent = match sent {
-            Ok(sent) => sent,
-            Err(trouble) => {
-                // Where the store is out of reach the parts must stay: they may still be continued.
-                if !matches!(&trouble, Trouble::Store(error) if error.is_outage() || error.is_about_rights()) {
-                    self.abort(upload.as_open()).await;
-                }
-                return Err(trouble);
+        match sent {
+            Ok(mut sent) => {
+                sent.sort_unstable_by_key(|sent| sent.number);
+                upload.sent.append(&mut sent);
+                Ok(())
             }
-        };
-        sent.sort_unstable_by_key(|sent| sent.number);
+            Err(trouble) => {
+                if let Some(begun) = begun.take() {
+                    self.give_up(begun, &trouble).await;
+                }
+                Err(trouble)
+            }
+        }
+    }
+
+    /// Nothing more comes of an upload. Where the store is out of reach its parts must stay: they may still be continued.
+    pub async fn give_up(&self, begun: Begun, trouble: &Trouble) {
+        if !matches!(trouble, Trouble::Store(error) if error.is_outage() || error.is_about_rights()) {
+            self.abort(begun.upload.as_open()).await;
+        }
+    }
+
+    async fn begin(&self, stretch: &Stretch<'_>) -> Result<Begun, StoreError> {
+        let Stretch { key, sizes, .. } = *stretch;
+        let mut metadata = stretch.metadata.clone();
+        tell_part_sizes(&mut metadata, sizes);
+        let upload = self.store.begin_upload(key, &metadata).await?;
+        self.remember(upload.as_open()).await;
+        Ok(Begun { upload, sizes, stored: HashMap::new(), sent: Vec::new() })
+    }
+
+    /// Makes the object of the parts, and proves it.
+    async fn end_parts(&self, passage: &Passage<'_>, begun: Begun) -> Result<ObjectRecord, Trouble> {
+        let (key, size, is_continued) = (passage.key, passage.plan.size(), begun.is_continued());
+        let Begun { upload, sizes, sent, .. } = begun;
+        let upload = &upload;
         let part_md5s: Vec<_> = sent.iter().map(|sent| sent.md5).collect();
         let are_parts_proved = sent.iter().all(|sent| sent.is_proved);
         let etags: Vec<_> = sent.into_iter().map(|sent| (sent.number, sent.given_etag)).collect();
-        let hash = ContentHash::Parts { sizes: plan.sizes(), part_md5s };
+        let hash = ContentHash::Parts { sizes: sizes.of_object(size), part_md5s };
         if let Err(trouble) = passage.check_expected(&hash) {
             self.abort(upload.as_open()).await;
             return Err(trouble);
         }
-        let _permit = self.permit().await?;
+        let _permit = self.gate.permit().await?;
         let expected = hash.etag();
         let is_it = |head: &ObjectHead| {
             let is_ours = head.metadata.get(DUMP_ID) == Some(&self.dump_id);
-            is_ours && head.size == plan.size() && head.etag.is_some() && head.etag == expected
+            is_ours && head.size == size && head.etag.is_some() && head.etag == expected
         };
         let is_it: Option<&dyn Fn(&ObjectHead) -> bool> = if self.write_only { None } else { Some(&is_it) };
         let answer = match self.store.end_upload(upload, &etags, &passage.condition, is_it).await {
@@ -134,13 +234,14 @@ impl Transfer {
     /// Sends a part, and again where its bytes were damaged on the way: it alone, not the file.
     async fn put_part(
         &self,
-        passage: &Passage<'_>,
+        stretch: &Stretch<'_>,
         upload: &Upload,
         part: Part,
         mut hashed: Hashed,
         stored: Option<&StoredPart>,
     ) -> Result<SentPart, Trouble> {
-        let footprint = &passage.source.footprint;
+        let Stretch { key, source, .. } = *stretch;
+        let footprint = &source.footprint;
         let mut tries = 1;
         let (given_etag, is_proved) = loop {
             if let Some(stored) = stored
@@ -152,12 +253,12 @@ impl Transfer {
             let file = Arc::clone(footprint.file());
             let content = hashed.content.clone();
             let range = FileRange { file, offset: part.offset, length: part.length, content };
-            let permit = self.permit().await?;
+            let permit = self.gate.permit().await?;
             let answer = self.store.put_part(upload, part, range, hashed.md5).await;
             drop(permit);
             let answer = match answer {
                 Ok(answer) => Ok(answer),
-                Err(error) => Err(passage.unless_changed(error).await),
+                Err(error) => Err(source.unless_changed(error).await),
             };
             match answer {
                 Ok(answer) => match answer.unlike(hashed.md5) {
@@ -170,7 +271,7 @@ impl Transfer {
                         warn!(
                             "part {} of {} has the ETag {} there, and the MD5 {} here (will be retried)",
                             part.number,
-                            self.store.uri(passage.key),
+                            self.store.uri(key),
                             answer.given_etag,
                             hashed.md5
                         );
@@ -202,8 +303,8 @@ impl Transfer {
     }
 
     /// An upload of this key that an earlier run left behind, with the parts that it has; `None` if there is none that
-    /// was cut in the same way. Its parts are compared with the local bytes one by one.
-    async fn continue_upload(&self, key: &str, plan: PartPlan) -> Option<(Upload, HashMap<u32, StoredPart>)> {
+    /// was cut in one of these ways. Its parts are compared with the local bytes one by one.
+    pub async fn continue_left(&self, key: &str, plans: &[PartPlan]) -> Option<Begun> {
         let left = self.take_left(key)?;
         let stored = match self.store.list_parts(&left).await {
             Ok(stored) => stored,
@@ -212,13 +313,18 @@ impl Transfer {
                 Vec::new()
             }
         };
-        let fits = |stored: &StoredPart| plan.part(stored.number).is_some_and(|part| part.length == stored.size);
+        let fits = |plan: &&PartPlan| {
+            let fits = |there: &StoredPart| plan.part(there.number).is_some_and(|part| part.length == there.size);
+            stored.iter().all(fits)
+        };
         // Without any part nothing shows how it was meant to be cut, and its user metadata says it for good.
-        if stored.is_empty() || !stored.iter().all(fits) {
+        let Some(plan) = plans.iter().find(fits).filter(|_| !stored.is_empty()) else {
             self.abort(left).await;
             return None;
-        }
+        };
         info!("continuing the upload of {} with {} parts", self.store.uri(key), stored.len());
-        Some((Upload::of_open(left), stored.into_iter().map(|part| (part.number, part)).collect()))
+        let stored = stored.into_iter().map(|part| (part.number, part)).collect();
+        self.remember(left.clone()).await;
+        Some(Begun { upload: Upload::of_open(left), sizes: plan.sizes(), stored, sent: Vec::new() })
     }
 }

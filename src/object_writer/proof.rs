@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
-use super::{ContentMd5, DUMP_ID, Passage, Transfer, Trouble};
+use super::{ContentMd5, DUMP_ID, ObjectWriter, Passage, Trouble};
 use crate::fetch::{FetchError, Taker, fetch};
 use crate::model::content_hash::{Agreement, ContentHasher};
 use crate::model::etag::ETag;
@@ -23,7 +23,7 @@ pub(super) struct Evidence {
     pub(super) are_parts_proved: bool,
 }
 
-impl Transfer {
+impl ObjectWriter {
     /// Proves an object that was just put.
     pub(super) async fn prove(&self, passage: &Passage<'_>, evidence: Evidence) -> Result<ObjectRecord, Trouble> {
         let Evidence { hash, answer, are_parts_proved } = evidence;
@@ -143,7 +143,7 @@ impl Taker for Reading {
 }
 
 /// How an ETag proves bytes that were hashed so.
-pub(super) fn proof_by_etag(hash: &ContentHash) -> Proof {
+pub fn proof_by_etag(hash: &ContentHash) -> Proof {
     if matches!(hash, ContentHash::Whole { .. }) { Proof::EtagMd5 } else { Proof::EtagComposite }
 }
 
