@@ -86,7 +86,7 @@ pub struct Pieces {
     given: u32,
     coming: VecDeque<Coming>,
     /// The next one, where it is in hand already.
-    in_hand: Option<Result<Option<Piece>, NoPiece>>,
+    in_hand: Option<Option<Piece>>,
 }
 
 /// A piece on its way. Dropped, it is not fetched any more.
@@ -151,20 +151,20 @@ impl Pieces {
         }
     }
 
-    /// Waits until the next piece is in hand. Whether it is a piece is told when it is taken.
-    pub async fn prime(&mut self) {
+    /// Waits until the next piece is in hand.
+    pub async fn prime(&mut self) -> Result<(), NoPiece> {
         if self.in_hand.is_none() {
-            self.in_hand = Some(self.fetch_next().await);
+            self.in_hand = Some(self.next().await?);
         }
+        Ok(())
     }
 
     /// The next piece; `None` behind the last.
     pub async fn next(&mut self) -> Result<Option<Piece>, NoPiece> {
-        match self.in_hand.take() {
-            Some(in_hand) => in_hand,
-            None => self.fetch_next().await,
+        if let Some(in_hand) = self.in_hand.take() {
+            return Ok(in_hand);
         }
-        .map_err(|error| match error {
+        self.fetch_next().await.map_err(|error| match error {
             NoPiece::Different if !self.is_certain => NoPiece::Unknown,
             error => error,
         })

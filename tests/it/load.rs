@@ -2,11 +2,13 @@
 
 use rustix::process::Signal;
 
-use crate::support::load_story::{ROWS, Story, endpoint_of, eventually_nothing_is_left};
-use crate::support::mariadb::MariaDb;
+use crate::support::load_story::{ROWS, Story, endpoint_of, eventually_nothing_is_left, with_real_programs};
+use crate::support::mariadb::{MariaDb, is_mydumper_1};
 use crate::support::s3_server::{BUCKET, Encryption, Fault, Operation, S3Server};
 use crate::support::sandbox::PeakLocalBytes;
+use crate::support::scripted_loader::{READS_BOTH, ScriptedLoader};
 use crate::support::seaweedfs::SeaweedFs;
+use crate::support::stored_dump::{METADATA, StoredDump};
 
 #[test]
 fn a_dump_is_loaded_and_no_disk_holds_it() {
@@ -20,12 +22,61 @@ fn a_dump_is_loaded_and_no_disk_holds_it() {
     assert!(disk.bytes() < 1024 * 1024, "{}", disk.bytes());
 }
 
+/// Compressed; and rows as text, which mydumper before 0.11 cannot write.
 #[test]
-fn a_compressed_dump_is_loaded() {
-    let server = S3Server::start();
-    let story = Story::new(endpoint_of(&server), "load_compressed", &["-c"]);
-    story.load_all().run().assert_status(0);
-    story.assert_loaded();
+fn a_dump_in_each_form_is_loaded() {
+    let text: [(&str, &[&str]); 2] =
+        [("load_text", &["--format", "LOAD_DATA"]), ("load_text_compressed", &["--format", "LOAD_DATA", "-c"])];
+    let forms = [("load_compressed", &["-c"] as &[&str])].into_iter();
+    for (database, options) in forms.chain(text.into_iter().filter(|_| is_mydumper_1())) {
+        let server = S3Server::start();
+        let story = Story::new(endpoint_of(&server), database, options);
+        story.load_all().run().assert_status(0);
+        story.assert_loaded();
+    }
+}
+
+/// "For LOAD DATA a file begins only with its first part in hand": once the server has the statement it waits for rows, and
+/// not for long. Its patience is named before.
+#[test]
+fn a_statement_for_rows_as_text_waits_for_the_first_of_them() {
+    const STATEMENT: &str = "shop.notes.00000.sql";
+    const ROWS_AS_TEXT: &str = "shop.notes.00000.dat";
+    let mut dump = StoredDump::none();
+    dump.dump("shop-schema-create.sql", "CREATE DATABASE `shop`;\n");
+    dump.dump("shop.notes-schema.sql", "CREATE TABLE `notes` (id INT, v TEXT);\n");
+    dump.dump(STATEMENT, format!("LOAD DATA LOCAL INFILE '{ROWS_AS_TEXT}' INTO TABLE `notes` (`id`,`v`);\n"));
+    dump.dump(ROWS_AS_TEXT, "1\tone\n2\ttwo\n");
+    dump.dump("metadata", METADATA);
+    dump.upload().assert_status(0);
+    std::fs::create_dir_all(dump.sandbox.path("tmp")).expect("a directory");
+    // As 1.x does it: the statement is read to its end and sent, and only then the rows are opened.
+    let loader =
+        ScriptedLoader::with(&dump.sandbox, &READS_BOTH.replace("SQL", STATEMENT).replace("DAT", ROWS_AS_TEXT));
+    let load = |patience: &str| {
+        let load = dump.command("load").env("TMPDIR", dump.sandbox.path("tmp")).args(["--retry-for", patience]);
+        with_real_programs(load).arg("--").args(loader.line()).args(MariaDb::second().connection())
+    };
+    let away = dump.server.inject(Fault::answer(503, "SlowDown").on(Operation::GetObject).key(&dump.key(ROWS_AS_TEXT)));
+    let finished = load("1s").run().assert_status(1).assert_says("cannot fetch 'shop.notes.00000.");
+    finished.assert_says("net_read_timeout (30 s)").assert_says("shop.notes (2 of 2 files missing)");
+    assert_eq!((loader.bytes(STATEMENT), loader.whole()), (Vec::new(), Vec::new()));
+
+    let mut run = load("1m").start();
+    run.wait_for_line("cannot be used");
+    assert_eq!(loader.bytes(STATEMENT), b"");
+    away.clear();
+    run.finish().assert_status(0);
+    assert_eq!(loader.whole(), [STATEMENT, ROWS_AS_TEXT]);
+    assert!([STATEMENT, ROWS_AS_TEXT].iter().all(|name| loader.bytes(name) == dump.files[*name]));
+
+    let held = dump.server.inject(Fault::hold().on(Operation::GetObject).key(&dump.key(ROWS_AS_TEXT)));
+    let run = load("1m").start();
+    held.wait_for_hits(1);
+    dump.remove(ROWS_AS_TEXT);
+    held.clear();
+    run.finish().assert_status(1).assert_says(&format!("cannot fetch '{ROWS_AS_TEXT}'"));
+    assert_eq!(loader.bytes(STATEMENT), b"");
 }
 
 #[test]

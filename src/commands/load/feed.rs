@@ -3,11 +3,13 @@
 //! The end of a pipe says that the file is whole. So a pipe is closed only when it is; and whatever fails, myloader is
 //! killed and awaited first, and all pipes are closed after that.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
@@ -52,6 +54,8 @@ pub struct Fed {
     pub end: Result<Exit, Trouble>,
     /// Whether each file was written to its end.
     pub is_done: Vec<bool>,
+    /// How long the rows of a LOAD DATA were waited for, at the longest; amid them the server has a patience of its own.
+    pub longest_wait: Duration,
 }
 
 /// A file that was not opened yet.
@@ -78,6 +82,7 @@ pub struct Feeding {
     /// A second hold on the pipe of each file that is being written: whatever becomes of its writer, it does not end.
     open: Vec<Option<OwnedFd>>,
     is_done: Vec<bool>,
+    longest_wait: Rc<Cell<Duration>>,
     writers: JoinSet<(usize, Result<(), Trouble>)>,
 }
 
@@ -103,6 +108,7 @@ impl Feeding {
             holds,
             open: (0..count).map(|_| None).collect(),
             is_done: vec![false; count],
+            longest_wait: Rc::default(),
             writers: JoinSet::new(),
         }
     }
@@ -114,7 +120,8 @@ impl Feeding {
             Err(trouble) => self.end_loader(trouble).await,
         };
         // Here nobody reads any more: now pipes may close.
-        Fed { end, is_done: self.is_done }
+        self.writers.shutdown().await;
+        Fed { end, is_done: self.is_done, longest_wait: self.longest_wait.get() }
     }
 
     async fn feed(&mut self, stop: &Stop) -> Result<Exit, Trouble> {
@@ -154,17 +161,20 @@ impl Feeding {
         let held = writer.try_clone().map_err(|error| Trouble::Local(Some(number), error))?;
         self.open[number] = Some(held);
         let progress = Arc::clone(&self.progress);
+        let waits = self.rows_of.values().any(|rows| *rows == number).then(|| Rc::clone(&self.longest_wait));
         self.writers.spawn_local(async move {
             let pieces = match waiting {
                 Waiting::Untouched(pieces) => Some(pieces),
                 Waiting::Primed(pieces) => pieces.await.ok(),
                 Waiting::Opened => None,
             };
-            if let Some(primes) = primes {
-                primes.await;
+            if let Some(primes) = primes
+                && let Err(trouble) = primes.await
+            {
+                return (number, Err(trouble));
             }
             let written = match pieces {
-                Some(pieces) => write(number, writer, *pieces, &progress).await,
+                Some(pieces) => write(number, writer, *pieces, &progress, waits).await,
                 None => Err(Trouble::Local(Some(number), io::Error::other("it was opened twice"))),
             };
             (number, written)
@@ -172,14 +182,15 @@ impl Feeding {
         Ok(())
     }
 
-    /// Fetches the first piece of a file that is about to be opened; what is returned ends when it is in hand.
-    fn prime(&mut self, number: usize) -> Option<impl Future<Output = ()> + use<>> {
+    /// Fetches the first piece of a file that is about to be opened; what is returned ends when it is in hand, or cannot be.
+    fn prime(&mut self, number: usize) -> Option<impl Future<Output = Result<(), Trouble>> + use<>> {
         let (sender, primed) = oneshot::channel();
         match std::mem::replace(&mut self.pieces[number], Waiting::Primed(primed)) {
             Waiting::Untouched(mut pieces) => Some(async move {
-                pieces.prime().await;
+                pieces.prime().await.map_err(|error| trouble_of(number, error))?;
                 // Nobody takes it where all is over.
                 let _ = sender.send(pieces);
+                Ok(())
             }),
             waiting => {
                 self.pieces[number] = waiting;
@@ -213,21 +224,47 @@ impl Feeding {
     }
 }
 
-async fn write(number: usize, writer: OwnedFd, mut pieces: Pieces, progress: &Progress) -> Result<(), Trouble> {
+/// A wait for the next piece. Its time counts however it ends.
+struct Wait(Option<Rc<Cell<Duration>>>, Instant);
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        if let Some(longest) = &self.0 {
+            longest.set(longest.get().max(self.1.elapsed()));
+        }
+    }
+}
+
+async fn write(
+    number: usize,
+    writer: OwnedFd,
+    mut pieces: Pieces,
+    progress: &Progress,
+    waits: Option<Rc<Cell<Duration>>>,
+) -> Result<(), Trouble> {
     let mut writer = pipe::Sender::from_owned_fd(writer).map_err(|error| Trouble::Local(Some(number), error))?;
     loop {
-        let piece = match pieces.next().await {
+        let wait = Wait(waits.clone(), Instant::now());
+        let next = pieces.next().await;
+        drop(wait);
+        let piece = match next {
             Ok(Some(piece)) => piece,
             Ok(None) => return Ok(()),
-            Err(NoPiece::Store(error)) => return Err(Trouble::Store(number, error)),
-            Err(NoPiece::Different) => return Err(Trouble::Different(number)),
-            Err(NoPiece::Unknown) => return Err(Trouble::Unknown(number)),
-            Err(NoPiece::Local(error)) => return Err(Trouble::Local(Some(number), error)),
+            Err(error) => return Err(trouble_of(number, error)),
         };
         match writer.write_all(&piece.bytes).await {
             Ok(()) => progress.advance(0, piece.bytes.len() as u64),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(Trouble::Unread(number)),
             Err(error) => return Err(Trouble::Local(Some(number), error)),
         }
+    }
+}
+
+fn trouble_of(number: usize, error: NoPiece) -> Trouble {
+    match error {
+        NoPiece::Store(error) => Trouble::Store(number, error),
+        NoPiece::Different => Trouble::Different(number),
+        NoPiece::Unknown => Trouble::Unknown(number),
+        NoPiece::Local(error) => Trouble::Local(Some(number), error),
     }
 }

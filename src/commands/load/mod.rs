@@ -5,6 +5,7 @@ mod beside;
 mod complaints;
 mod feed;
 mod guardian;
+mod patience;
 mod stage;
 mod target;
 
@@ -91,7 +92,9 @@ async fn load(args: &LoadArgs, report: &Report, stop: &Stop) -> Result<Status, F
     let fed = Feeding::new(program, watch, holds, pieces, rows_of(&data), progress).run(stop).await;
     guardian.dismiss();
     drop(supply);
-    conclude(&data, fed, &listener.heard())?;
+    let waited = fed.longest_wait;
+    let concluded = conclude(&data, fed, &listener.heard());
+    concluded.map_err(|failure| patience::named(failure, waited, target.as_ref()))?;
     let took = began.elapsed();
     info!(
         "loaded {} data files, {} in {}, {}",

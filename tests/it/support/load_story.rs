@@ -19,7 +19,7 @@ pub struct Story {
 }
 
 /// 1.x runs compressors: not the scripted ones that a sandbox has.
-fn with_real_programs(program: Program<'_>) -> Program<'_> {
+pub fn with_real_programs(program: Program<'_>) -> Program<'_> {
     program.env("PATH", std::env::var_os("PATH").unwrap_or_default())
 }
 

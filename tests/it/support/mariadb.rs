@@ -23,7 +23,7 @@ pub fn mydumper() -> PathBuf {
 }
 
 /// Whether it is of 1.x, which wants other arguments; asked of the program itself, once.
-fn is_mydumper_1() -> bool {
+pub fn is_mydumper_1() -> bool {
     static IS_1: OnceLock<bool> = OnceLock::new();
     *IS_1.get_or_init(|| {
         let said = Command::new(mydumper()).arg("--version").output().expect("mydumper's version");
@@ -172,7 +172,8 @@ impl MariaDb {
         line
     }
 
-    fn connection(&self) -> Vec<OsString> {
+    /// Options that say how to connect.
+    pub fn connection(&self) -> Vec<OsString> {
         self.connection_of(USER)
     }
 

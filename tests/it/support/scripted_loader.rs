@@ -16,6 +16,14 @@ const READS_ALL: &str = r#"
     done
 "#;
 
+/// Reads a file `SQL` and then a file `DAT`.
+pub const READS_BOTH: &str = r#"
+    for dump; do :; done
+    for file in SQL DAT; do
+        cat "$dump/$file" >"$0.files/$file" && echo "$file" >>"$0.whole"
+    done
+"#;
+
 pub struct ScriptedLoader {
     script: PathBuf,
 }
