@@ -1,8 +1,11 @@
 //! Whether a file's content is whole: what mydumper itself cut short is found before it counts as a backup.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+
+use sha2::{Digest, Sha256};
 
 use crate::model::content_check::{ContentCheck, is_sql};
 use crate::model::file_kind::{Compression, KnownNames, NameParts};
@@ -11,7 +14,7 @@ use crate::model::sql_end::{HEAD, SqlEnd, TAIL};
 use crate::model::zstd_frames;
 
 /// How much is read at a time.
-const PIECE: usize = 64 * 1024;
+const PIECE: usize = 128 * 1024;
 
 /// How closely a file is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,25 +34,104 @@ pub struct Found {
     pub broken: Option<String>,
     /// The rows in it, where all of it was read.
     pub rows: Option<FileRows>,
+    /// Its SHA-256 in hexadecimal, where that is wanted.
+    pub sha256: Option<String>,
 }
 
-/// Looks at a file's content; files of kinds that are not known are not looked at. Blocks.
-pub fn look(name: &str, file: &File, size: u64, closeness: Closeness) -> io::Result<Found> {
-    let parts = NameParts::parse(name, &KnownNames::default());
-    let is_read = match parts.compression {
+/// What is looked for in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// How closely its content is looked at.
+    pub closeness: Closeness,
+    /// Whether its SHA-256 is made.
+    pub sha256: bool,
+}
+
+/// A look at a file's content, from its first byte on, that can go along with it while it grows. What has to be read is
+/// read once, for all that is wanted.
+pub struct ContentLook {
+    name: String,
+    /// So many bytes were read.
+    at: u64,
+    check: Option<ContentCheck>,
+    sha256: Option<Sha256>,
+}
+
+impl fmt::Debug for ContentLook {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ContentLook").field("name", &self.name).field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
+impl ContentLook {
+    /// For a file of that name. Files of kinds that are not known are not looked at.
+    pub fn new(name: &str, wanted: Wanted) -> Self {
+        let check = if is_read(name, wanted.closeness) { ContentCheck::of(name) } else { None };
+        Self { name: name.to_owned(), at: 0, check, sha256: wanted.sha256.then(Sha256::new) }
+    }
+
+    /// Looks at what there is up to that place, in bytes. Blocks.
+    pub fn advance(&mut self, file: &File, to: u64) -> io::Result<()> {
+        if self.check.is_none() && self.sha256.is_none() {
+            return Ok(());
+        }
+        let mut piece = vec![0; PIECE];
+        while self.at < to {
+            let wanted = (to - self.at).min(PIECE as u64) as usize;
+            let length = match file.read_at(&mut piece[..wanted], self.at)? {
+                0 => break,
+                length => length,
+            };
+            if let Some(check) = &mut self.check {
+                check.update(&piece[..length]);
+            }
+            if let Some(sha256) = &mut self.sha256 {
+                sha256.update(&piece[..length]);
+            }
+            self.at += length as u64;
+        }
+        Ok(())
+    }
+
+    /// Looks at the rest of a file of that size, and says what was found. `closeness` may have risen meanwhile. Blocks.
+    pub fn finish(mut self, file: &File, size: u64, closeness: Closeness) -> io::Result<Found> {
+        self.advance(file, size)?;
+        if self.check.is_none() {
+            let mut late = Self::new(&self.name, Wanted { closeness, sha256: false });
+            late.advance(file, size)?;
+            self.check = late.check;
+        }
+        let (broken, rows) = match self.check.map(ContentCheck::finish) {
+            Some(Ok(content)) => (None, content.rows),
+            Some(Err(why)) => (Some(why), None),
+            None => (why_ends_are_broken(&self.name, file, size)?.map(str::to_owned), None),
+        };
+        let sha256 = self.sha256.map(|sha256| sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+        Ok(Found { broken, rows, sha256 })
+    }
+}
+
+/// Looks at the whole of a file's content. Blocks.
+pub fn look(name: &str, file: &File, size: u64, wanted: Wanted) -> io::Result<Found> {
+    ContentLook::new(name, wanted).finish(file, size, wanted.closeness)
+}
+
+/// Whether all of a file is read, or else only its ends.
+fn is_read(name: &str, closeness: Closeness) -> bool {
+    match NameParts::parse(name, &KnownNames::default()).compression {
         Compression::Gzip => closeness != Closeness::Ends,
         _ => closeness == Closeness::Whole,
-    };
-    if is_read && let Some(check) = ContentCheck::of(name) {
-        return read_whole(file, check);
     }
-    let broken = match parts.compression {
-        Compression::Zstd => walk_zstd(file, size)?,
-        Compression::Gzip if size == 0 => Some("it is empty, and not even an empty stream"),
-        Compression::None if is_sql(parts.kind) => why_end_is_broken(file, size)?,
-        _ => None,
-    };
-    Ok(Found { broken: broken.map(str::to_owned), rows: None })
+}
+
+fn why_ends_are_broken(name: &str, file: &File, size: u64) -> io::Result<Option<&'static str>> {
+    let parts = NameParts::parse(name, &KnownNames::default());
+    match parts.compression {
+        Compression::Zstd => walk_zstd(file, size),
+        Compression::Gzip if size == 0 => Ok(Some("it is empty, and not even an empty stream")),
+        Compression::None if is_sql(parts.kind) => why_end_is_broken(file, size),
+        _ => Ok(None),
+    }
 }
 
 fn walk_zstd(file: &File, size: u64) -> io::Result<Option<&'static str>> {
@@ -73,24 +155,6 @@ fn why_end_is_broken(file: &File, size: u64) -> io::Result<Option<&'static str>>
     Ok(both.why_broken())
 }
 
-fn read_whole(file: &File, mut check: ContentCheck) -> io::Result<Found> {
-    let mut piece = vec![0; PIECE];
-    let mut at = 0;
-    loop {
-        match file.read_at(&mut piece, at)? {
-            0 => break,
-            length => {
-                check.update(&piece[..length]);
-                at += length as u64;
-            }
-        }
-    }
-    Ok(match check.finish() {
-        Ok(content) => Found { broken: None, rows: content.rows },
-        Err(why) => Found { broken: Some(why), rows: None },
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,7 +173,18 @@ mod tests {
     }
 
     fn broken(name: &str, bytes: &[u8], closeness: Closeness) -> bool {
-        look(name, &file(bytes), bytes.len() as u64, closeness).expect("looked at").broken.is_some()
+        let found = |wanted| look(name, &file(bytes), bytes.len() as u64, wanted).expect("looked at");
+        let looked = found(Wanted { closeness, sha256: false });
+        // Looked at while it grows, in pieces of any length, it is the same; and so are the bytes.
+        let wanted = Wanted { closeness, sha256: true };
+        let (file, mut along) = (file(bytes), ContentLook::new(name, wanted));
+        for end in (0..bytes.len() as u64).step_by(999) {
+            along.advance(&file, end).expect("looked at");
+        }
+        let along = along.finish(&file, bytes.len() as u64, closeness).expect("looked at");
+        assert_eq!(along, Found { sha256: along.sha256.clone(), ..looked.clone() }, "{name}");
+        assert_eq!(along, found(wanted), "{name}");
+        looked.broken.is_some()
     }
 
     #[test]
@@ -132,7 +207,12 @@ mod tests {
                 assert!(broken("s.t.00000.sql", &bytes[..bytes.len() - 2], closeness), "{rows}");
                 assert!(!broken("s.t.00000.dat", &bytes[..bytes.len() - 2], closeness), "{rows}");
             }
-            let found = look("s.t.00000.sql", &file(bytes), bytes.len() as u64, Closeness::Whole).expect("looked at");
+            let wanted = Wanted { closeness: Closeness::Whole, sha256: false };
+            let found = look("s.t.00000.sql", &file(bytes), bytes.len() as u64, wanted).expect("looked at");
+            // The disk may have been full after its first part went up.
+            let (file, wanted) = (file(bytes), Wanted { closeness: Closeness::Ends, sha256: true });
+            let late = ContentLook::new("s.t.00000.sql", wanted).finish(&file, bytes.len() as u64, Closeness::Whole);
+            assert_eq!(late.expect("looked at").rows, found.rows);
             assert_eq!(found.rows, Some(FileRows::Rows(1 + rows as u64)));
         }
         assert!(broken("s.t-schema.sql", b"CREATE TABLE `t` (", Closeness::Ends));
@@ -142,7 +222,7 @@ mod tests {
     #[test]
     fn files_of_other_kinds_are_not_looked_at() {
         for name in ["s.t.sql.enc", "notes.sql", "metadata"] {
-            let found = look(name, &file(b"INSERT INTO"), 11, Closeness::Whole);
+            let found = look(name, &file(b"INSERT INTO"), 11, Wanted { closeness: Closeness::Whole, sha256: false });
             assert_eq!(found.expect("looked at"), Found::default(), "{name}");
         }
     }

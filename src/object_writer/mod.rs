@@ -82,6 +82,8 @@ pub struct Source {
     pub short: Option<(Md5Digest, Bytes)>,
     /// What the file was when it was found.
     pub identity: FileIdentity,
+    /// It is still being written.
+    grows: bool,
 }
 
 /// A file on its way into an object.
@@ -150,10 +152,21 @@ impl Source {
         self.footprint.file()
     }
 
+    /// The same of a file that is still being written.
+    pub fn growing(self) -> Self {
+        Self { grows: true, ..self }
+    }
+
+    /// The file has ended, and is this.
+    pub fn ended(self, identity: FileIdentity) -> Self {
+        Self { identity, grows: false, ..self }
+    }
+
     /// A request whose body could not be read looks like one that the network broke: the file tells which it was.
     async fn unless_changed(&self, error: StoreError) -> Trouble {
         let file = Arc::clone(self.file());
         match aside(move || identity_of(&file)).await {
+            Ok(now) if self.grows && now.size >= self.identity.size => Trouble::Store(error),
             Ok(now) if same_content(&now, &self.identity) => Trouble::Store(error),
             _ => Trouble::Local("it changed while it was read".to_owned()),
         }
@@ -173,7 +186,7 @@ impl Passage<'_> {
 impl ObjectWriter {
     /// A file that is held open, as it was when it was found.
     pub fn source(&self, footprint: Footprint, identity: FileIdentity, short: Option<(Md5Digest, Bytes)>) -> Source {
-        Source { footprint, turn: self.hasher.turn(), short, identity }
+        Source { footprint, turn: self.hasher.turn(), short, identity, grows: false }
     }
 
     /// A file's way under a key.

@@ -62,6 +62,11 @@ impl Begun {
         self.sent.len() as u32 + 1
     }
 
+    /// So many bytes are there.
+    pub fn end(&self) -> u64 {
+        self.sent.last().and_then(|sent| self.sizes.part(sent.number)).map_or(0, |part| part.offset + part.length)
+    }
+
     /// How its object is cut.
     pub fn sizes(&self) -> PartSizes {
         self.sizes

@@ -1,7 +1,7 @@
 //! One file's life: found ready, opened, looked at, made an object, given up here.
 
+mod growing;
 mod release;
-mod sha256;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -11,23 +11,23 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
+pub use self::growing::{Followed, Growing};
 pub use self::release::Disposal;
-use self::sha256::sha256;
 use crate::aside::aside;
 use crate::bucket_dump::Listed;
 use crate::claim::ClaimError;
-use crate::content::{self, Closeness, Found};
+use crate::content::{self, Closeness, Found, Wanted};
 use crate::dump_dir::DumpDir;
 use crate::hasher::{SHORT_MAX, hash_short};
 use crate::model::etag::Md5Digest;
-use crate::model::file_name::FileName;
+use crate::model::file_name::{FileName, METADATA};
 use crate::model::identity::FileIdentity;
 use crate::model::manifest::{ContentHash, ObjectRecord};
 use crate::model::part_plan::CutInto;
 use crate::model::part_sizes::PartSizes;
 use crate::model::state::{UploadJob, Uploaded};
 use crate::model::user_metadata::{BROKEN, DUMP_ID, MTIME, ROWS, SHA256, UserMetadata, told_part_sizes};
-use crate::object_writer::{ObjectWriter, Source, Trouble, proof_by_etag};
+use crate::object_writer::{Begun, ObjectWriter, Source, Trouble, proof_by_etag};
 use crate::page_cache::Footprint;
 use crate::s3::{Condition, StoreError};
 
@@ -73,6 +73,8 @@ pub struct Transfer {
     pub commit: Mutex<Option<Commit>>,
     /// What an earlier run left under the prefix.
     pub earlier: HashMap<FileName, Listed>,
+    /// Files that go up while they are being written.
+    pub followed: Mutex<HashMap<FileName, Followed>>,
 }
 
 /// How files' content is looked at.
@@ -97,33 +99,27 @@ pub struct Commit {
     pub condition: Condition,
 }
 
-/// What a look at a file's content found.
-struct Content {
-    found: Found,
-    /// Its SHA-256, where that is wanted.
-    sha256: Option<String>,
-}
-
 /// A file as it was found ready, opened and looked at.
 struct Opened {
-    footprint: Footprint,
+    source: Source,
     found: Found,
-    short: Option<(Md5Digest, Bytes)>,
+    /// Its upload, where that was begun while it grew.
+    begun: Option<Begun>,
 }
 
 impl Transfer {
     /// Uploads, proves and removes one file.
     pub async fn upload(&self, job: &UploadJob) -> Outcome {
         let name = job.name();
-        let (source, content) = match self.open(job).await {
+        let Opened { source, found, begun } = match self.open(job).await {
             Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Outcome::Gone { object_left: self.earlier.contains_key(name) };
             }
             Err(error) => return Outcome::Failed(format!("cannot read it: {error}")),
         };
-        let object = match self.bring(job, &source, &content).await {
-            Ok(object) => ObjectRecord { sha256: content.sha256, ..object },
+        let object = match self.bring(job, &source, &found, begun).await {
+            Ok(object) => ObjectRecord { sha256: found.sha256.clone(), ..object },
             Err(Trouble::Local(why)) => return Outcome::Failed(why),
             Err(Trouble::Lost(error)) => return Outcome::GaveUp(error),
             Err(Trouble::Store(error)) if error.is_outage() || error.is_about_rights() => {
@@ -131,21 +127,30 @@ impl Transfer {
             }
             Err(Trouble::Store(error)) => return Outcome::Failed(error.to_string()),
         };
-        self.dispose(job, source.file(), object, content.found).await
+        self.dispose(job, source.file(), object, found).await
     }
 
     /// Opens the file that was found ready, or none, and looks whether its content is broken; it is uploaded all the same.
-    /// Makes its SHA-256, if that is wanted.
-    async fn open(&self, job: &UploadJob) -> io::Result<(Source, Content)> {
-        let _permit = self.looks.at_a_time.acquire().await.map_err(io::Error::other)?;
-        let (directory, closeness) = (Arc::clone(&self.directory), self.closeness());
-        let (name, identity) = (job.name().clone(), *job.identity());
-        let Opened { footprint, found, short } = aside(move || open(&directory, &name, &identity, closeness)).await?;
-        if let Some(why) = &found.broken {
+    async fn open(&self, job: &UploadJob) -> io::Result<Opened> {
+        let opened = match self.end_following(job).await? {
+            Some(opened) => opened,
+            None => {
+                let _permit = self.looks.at_a_time.acquire().await.map_err(io::Error::other)?;
+                let (directory, wanted) = (Arc::clone(&self.directory), self.wanted());
+                let (name, identity) = (job.name().clone(), *job.identity());
+                let (footprint, found, short) = aside(move || open(&directory, &name, &identity, wanted)).await?;
+                Opened { source: self.writer.source(footprint, identity, short), found, begun: None }
+            }
+        };
+        if let Some(why) = &opened.found.broken {
             warn!(file = %job.name(), "its content is broken, so the dump will not be committed: {why}");
         }
-        let sha256 = self.sha256_of(&footprint).await?;
-        Ok((self.writer.source(footprint, identity, short), Content { found, sha256 }))
+        Ok(opened)
+    }
+
+    /// What is looked for in a file.
+    fn wanted(&self) -> Wanted {
+        Wanted { closeness: self.closeness(), sha256: self.looks.sha256 }
     }
 
     /// How closely content is looked at: once the disk may have been full, so closely that it proves what was written.
@@ -155,7 +160,13 @@ impl Transfer {
     }
 
     /// Brings the file into the bucket, unless it is there.
-    async fn bring(&self, job: &UploadJob, source: &Source, content: &Content) -> Result<ObjectRecord, Trouble> {
+    async fn bring(
+        &self,
+        job: &UploadJob,
+        source: &Source,
+        found: &Found,
+        begun: Option<Begun>,
+    ) -> Result<ObjectRecord, Trouble> {
         let name = job.name();
         let key = self.writer.prefix.key(name).map_err(|error| Trouble::Local(error.to_string()))?;
         if let Some(object) = self.already_there(&key, job, source).await? {
@@ -166,7 +177,7 @@ impl Transfer {
             let why = "the bucket has this dump already, and this file is not as it is there; it was left alone";
             return Err(Trouble::Local(why.to_owned()));
         }
-        let metadata = user_metadata(&self.writer.dump_id, job, content);
+        let metadata = user_metadata(&self.writer.dump_id, job, found);
         let mut passage = self.writer.passage(&key, source, metadata)?;
         if name.is_metadata() {
             let commit = self.commit.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -174,7 +185,7 @@ impl Transfer {
                 (passage.expected, passage.condition) = (Some(hash), condition);
             }
         }
-        self.writer.put(&passage, None).await
+        self.writer.put(&passage, begun).await
     }
 
     /// What `metadata` must be when it goes up.
@@ -191,7 +202,9 @@ impl Transfer {
         });
         let footprint = footprint.await?;
         let object = self.writer.foresee(&footprint).await?;
-        Ok(ObjectRecord { sha256: self.sha256_of(&footprint).await?, ..object })
+        let (file, wanted) = (Arc::clone(footprint.file()), Wanted { closeness: Closeness::Ends, ..self.wanted() });
+        let found = aside(move || content::look(METADATA, &file, footprint.size(), wanted)).await?;
+        Ok(ObjectRecord { sha256: found.sha256, ..object })
     }
 
     /// Whether an earlier run uploaded these very bytes: same size, and the ETag that they must have with the part
@@ -234,10 +247,6 @@ impl Transfer {
         Ok(Some(ObjectRecord { size, hash, etag, version_id, sha256, proof, is_read_back: false }))
     }
 
-    async fn sha256_of(&self, footprint: &Footprint) -> io::Result<Option<String>> {
-        if self.looks.sha256 { sha256(footprint.file()).await.map(Some) } else { Ok(None) }
-    }
-
     /// Deletes the object of a file that mydumper took back; where that is not allowed, notes it for the manifest.
     pub async fn withdraw(&self, name: &FileName) -> Result<(), StoreError> {
         if self.writer.write_only {
@@ -251,31 +260,39 @@ impl Transfer {
     }
 }
 
-/// Opens a file that was found ready, if it is still the one that it was. Blocks.
-fn open(directory: &DumpDir, name: &FileName, found: &FileIdentity, closeness: Closeness) -> io::Result<Opened> {
+/// The MD5 and the bytes of a short file.
+type Short = (Md5Digest, Bytes);
+
+/// Opens a file that was found ready, if it is still the one that it was; what is short is hashed at once. Blocks.
+fn open(
+    directory: &DumpDir,
+    name: &FileName,
+    found: &FileIdentity,
+    wanted: Wanted,
+) -> io::Result<(Footprint, Found, Option<Short>)> {
     let (file, identity) = directory.open_identified(name.as_str())?;
     if identity != *found {
         return Err(io::Error::other("it changed since it was found closed"));
     }
     let footprint = Footprint::begin(Arc::new(file), identity.size);
-    let found = content::look(name.as_str(), footprint.file(), identity.size, closeness)?;
+    let found = content::look(name.as_str(), footprint.file(), identity.size, wanted)?;
     let is_short = identity.size <= SHORT_MAX;
     let short = is_short.then(|| hash_short(footprint.file(), 0, identity.size)).transpose()?;
-    Ok(Opened { footprint, found, short })
+    Ok((footprint, found, short))
 }
 
-fn user_metadata(dump_id: &str, job: &UploadJob, content: &Content) -> UserMetadata {
+fn user_metadata(dump_id: &str, job: &UploadJob, found: &Found) -> UserMetadata {
     let mut metadata = HashMap::from([
         (DUMP_ID.to_owned(), dump_id.to_owned()),
         (MTIME.to_owned(), (job.identity().modified / 1_000_000_000).to_string()),
     ]);
-    if let Some(sha256) = &content.sha256 {
+    if let Some(sha256) = &found.sha256 {
         metadata.insert(SHA256.to_owned(), sha256.clone());
     }
-    if let Some(rows) = &content.found.rows {
+    if let Some(rows) = &found.rows {
         metadata.insert(ROWS.to_owned(), rows.to_string());
     }
-    if let Some(why) = &content.found.broken {
+    if let Some(why) = &found.broken {
         // Headers are ASCII; the reasons of a library need not be.
         let why: String = why.chars().filter(|c| matches!(c, ' '..='~')).collect();
         metadata.insert(BROKEN.to_owned(), why);

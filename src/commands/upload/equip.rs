@@ -69,6 +69,7 @@ impl Ours<'_> {
             withdrawn: Mutex::default(),
             commit: Mutex::default(),
             earlier,
+            followed: Mutex::default(),
         }
     }
 

@@ -18,13 +18,13 @@ use crate::model::brake::HeldTooLong;
 use crate::model::disk_forecast::Space;
 use crate::model::file_name::FileName;
 use crate::model::reminder::Reminder;
-use crate::model::state::{DumpState, Phase, Scan, UploadJob};
+use crate::model::state::{DumpState, Grown, GrowthJob, Phase, Scan, UploadJob};
 use crate::model::units::human_duration;
 use crate::model::verdict::Ending;
 use crate::pool::Pool;
 use crate::scan::{Look, Strangers};
 use crate::stop::Stop;
-use crate::transfer::{Outcome, Transfer};
+use crate::transfer::{Growing, Outcome, Transfer};
 
 /// How often the directory is looked at when nothing but time is missing: the silence of a dead dump, a file's settling.
 const IMPATIENT: Duration = Duration::from_millis(200);
@@ -39,8 +39,12 @@ const SILENCE: Duration = Duration::from_secs(10 * 60);
 pub enum Job {
     /// Upload a file.
     Upload(UploadJob),
+    /// Upload what there is of a file that is still being written.
+    Grow(GrowthJob),
     /// Delete the object of a file that mydumper took back.
     Withdraw(FileName),
+    /// Give up what there is of a file that was followed and is gone.
+    Forsake(FileName),
 }
 
 /// What watcher and workers share.
@@ -98,7 +102,9 @@ impl Shared {
     pub async fn work(&self, job: Job) {
         match job {
             Job::Upload(job) => self.upload(job).await,
+            Job::Grow(job) => self.grow(job).await,
             Job::Withdraw(name) => self.withdraw(&name).await,
+            Job::Forsake(name) => self.transfer.forsake(&name).await,
         }
         self.ended.notify_one();
     }
@@ -133,6 +139,27 @@ impl Shared {
                 drop(state);
                 self.give_up(error);
             }
+        }
+    }
+
+    async fn grow(&self, job: GrowthJob) {
+        let name = job.name().clone();
+        let grown = match Box::pin(self.transfer.follow(&job)).await {
+            Growing::Grown(grown) => grown,
+            Growing::GaveUp(error) => {
+                self.give_up(error);
+                Grown::Failed("the store cannot be had".to_owned())
+            }
+        };
+        match &grown {
+            Grown::Taken(bytes) => debug!(file = %name, bytes, "uploaded so far; it is still being written"),
+            Grown::Failed(why) => {
+                warn!(file = %name, "what there is of it cannot be uploaded (will be retried): {why}")
+            }
+        }
+        let is_wanted = self.state().grown(job, Instant::now(), grown);
+        if !is_wanted {
+            self.transfer.forsake(&name).await;
         }
     }
 
@@ -316,6 +343,8 @@ impl Watcher<'_> {
         };
         let is_new = |name: &FileName| locked(&self.shared.withdrawing).insert(name.clone());
         backlog.extend(observed.withdrawn.into_iter().filter(is_new).map(Job::Withdraw));
+        backlog.extend(observed.forsaken.into_iter().map(Job::Forsake));
+        backlog.extend(observed.growing.into_iter().map(Job::Grow));
         let mut jobs = VecDeque::from(observed.jobs.into_iter().map(Job::Upload).collect::<Vec<_>>());
         if backlog.is_empty() {
             // Their own memory, where they may be all files of a dump that has ended.

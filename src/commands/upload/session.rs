@@ -27,7 +27,7 @@ use crate::exit_status::Failure;
 use crate::hint::hinted;
 use crate::model::brake::HeldTooLong;
 use crate::model::dump_metadata::DumpMetadata;
-use crate::model::manifest::{DumperExit, ManifestHeader};
+use crate::model::manifest::{ClosedBy, DumperExit, ManifestHeader};
 use crate::model::state::Phase;
 use crate::model::units::human_duration;
 use crate::model::verdict::Ending;
@@ -138,6 +138,9 @@ impl<'a> Session<'a> {
             return Err(interruption.failure(args, child, store, totals).await);
         }
         let shared = Arc::new(Shared::new(args.dump.settle, transfer));
+        if !args.destination.write_only && !is_complete && dump.closed_by != ClosedBy::End {
+            shared.state().follow_growing(shared.transfer.writer.cut.growing());
+        }
         shared.state().remember(record.as_ref().map(|record| record.seen).unwrap_or_default());
         Ok(Self {
             args,

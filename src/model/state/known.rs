@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::DumpState;
+use super::growing::Growth;
 use crate::model::file_name::FileName;
 use crate::model::identity::FileIdentity;
 use crate::model::manifest::ObjectRecord;
@@ -125,6 +126,8 @@ pub(super) struct Known {
     pub is_needed: bool,
     /// What went wrong with it, until it is uploaded.
     pub setback: Option<Box<Setback>>,
+    /// How far it went up while it is being written.
+    pub growth: Option<Growth>,
 }
 
 impl Known {
@@ -183,6 +186,8 @@ pub(super) struct Sums {
     pub seen_new: usize,
     /// Files of which an object must go.
     pub withdrawn: usize,
+    /// Files that go up while they are being written.
+    pub followed: usize,
     pub open_bytes: u64,
     /// Bytes of closed files that are not in the bucket yet.
     pub waiting_bytes: u64,
@@ -197,7 +202,8 @@ impl Sums {
         let outstanding = usize::from(known.is_outstanding(name));
         let seen = usize::from(known.must_be_kept(name));
         let seen_new = if known.is_new { seen } else { 0 };
-        let mut sums = Self { outstanding, seen, seen_new, ..Self::default() };
+        let followed = usize::from(known.growth.is_some());
+        let mut sums = Self { outstanding, seen, seen_new, followed, ..Self::default() };
         match &known.stage {
             Stage::Open(waiting) => {
                 sums.open = 1;
@@ -236,6 +242,7 @@ impl Sums {
         counts(&mut self.seen, other.seen);
         counts(&mut self.seen_new, other.seen_new);
         counts(&mut self.withdrawn, other.withdrawn);
+        counts(&mut self.followed, other.followed);
         bytes(&mut self.open_bytes, other.open_bytes);
         bytes(&mut self.waiting_bytes, other.waiting_bytes);
         bytes(&mut self.uploading_bytes, other.uploading_bytes);

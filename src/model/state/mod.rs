@@ -6,16 +6,19 @@
 //!
 //! What goes away before it is proved is judged here too: mydumper took it back (`taken_back`), or the dump lacks it.
 
+mod growing;
 mod known;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+pub use self::growing::{Grown, GrowthJob};
 pub use self::known::{Counts, Local, Uploaded};
 use self::known::{Known, Lost, Setback, Stage, Sums, Waiting};
 use super::file_name::FileName;
 use super::identity::FileIdentity;
 use super::listing::Listing;
+use super::part_sizes::PartSizes;
 use super::record::Seen;
 use super::taken_back::{may_be_empty, renamed_to, rows_beside};
 
@@ -100,6 +103,10 @@ pub struct Observed {
     pub jobs: Vec<UploadJob>,
     /// Files that were uploaded and then taken away by mydumper: their objects must go too.
     pub withdrawn: Vec<FileName>,
+    /// Files that are still being written and of which there are whole parts.
+    pub growing: Vec<GrowthJob>,
+    /// Files that went up while they were written, and are gone before they were done: what there is of them must go.
+    pub forsaken: Vec<FileName>,
 }
 
 /// The state of one dump. It lives behind one mutex that is never held across an `.await`: a scan or a job's end
@@ -123,6 +130,8 @@ pub struct DumpState {
     earlier: Seen,
     /// The latest birth that a look of this run found.
     last_born: Option<i64>,
+    /// How files are cut that go up while they are being written, if any do.
+    growing: Option<PartSizes>,
 }
 
 impl DumpState {
@@ -138,6 +147,7 @@ impl DumpState {
             scans: 0,
             earlier: Seen::default(),
             last_born: None,
+            growing: None,
         }
     }
 
@@ -181,13 +191,17 @@ impl DumpState {
                 None => fresh.extend(name.parse().ok()),
             }
         }
-        self.forget_absent(&scan, found);
+        let forsaken = self.forget_absent(&scan, found);
         self.present.extend(fresh);
         let names: Vec<_> =
             scan.probes.into_iter().filter_map(|(name, probe)| self.note(name, probe, scan.now)).collect();
         self.ended = scan.phase != Phase::Writing;
+        let mut growing = Vec::new();
+        for (name, probe) in &names {
+            growing.extend(self.consider_growing(name, probe, scan.now, scan.phase));
+        }
         let jobs = names.into_iter().filter_map(|probed| self.consider(probed, scan.now, scan.phase)).collect();
-        Observed { jobs, withdrawn: self.due_withdrawals() }
+        Observed { jobs, withdrawn: self.due_withdrawals(), growing, forsaken }
     }
 
     /// Notes what a closer look saw of a file that waits; `None` where it does not wait.
@@ -233,10 +247,14 @@ impl DumpState {
             .setback
             .as_ref()
             .is_some_and(|setback| now < setback.not_before || (phase != Phase::Writing && setback.is_final()));
-        if !settled || !turn || held_back || (phase == Phase::Writing && may_be_taken_back) {
+        if !settled || !turn || held_back || known.is_growing_up() || (phase == Phase::Writing && may_be_taken_back) {
             return None;
         }
-        self.change(&name, |known| known.stage = Stage::Uploading(probe.identity.size));
+        self.change(&name, |known| {
+            known.stage = Stage::Uploading(probe.identity.size);
+            // The job takes over what went up before.
+            known.growth = None;
+        });
         Some(UploadJob { name, identity: probe.identity, after_end: phase != Phase::Writing })
     }
 
@@ -256,10 +274,11 @@ impl DumpState {
         }
     }
 
-    /// What was there at the look before, and is not any more. `found` of those are still there.
-    fn forget_absent(&mut self, scan: &Scan, found: usize) {
+    /// What was there at the look before, and is not any more. `found` of those are still there. Returns those that were
+    /// followed.
+    fn forget_absent(&mut self, scan: &Scan, found: usize) -> Vec<FileName> {
         if found == self.present.len() {
-            return;
+            return Vec::new();
         }
         let scans = self.scans;
         let (present, mut gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.present)
@@ -268,10 +287,13 @@ impl DumpState {
         self.present = present;
         // A `.dat` before the `.sql` beside it, which is judged by it.
         gone.sort_unstable();
+        let is_followed = |name: &&FileName| self.files.get(*name).is_some_and(|known| known.growth.is_some());
+        let forsaken = gone.iter().filter(is_followed).cloned().collect();
         for name in gone {
             let last = scan.vanished.iter().find(|(vanished, _)| *vanished == name).map(|(_, last)| *last);
             self.miss(&name, last, &scan.listing);
         }
+        forsaken
     }
 
     /// A name that is not there any more.
@@ -294,6 +316,7 @@ impl DumpState {
         self.change(name, |known| {
             known.stage = stage;
             known.setback = None;
+            known.growth = None;
         });
     }
 
@@ -340,6 +363,7 @@ impl DumpState {
                     is_new: false,
                     is_needed: true,
                     setback: None,
+                    growth: None,
                 };
                 self.files.entry(name.clone()).or_insert(unknown)
             }
@@ -361,6 +385,7 @@ impl DumpState {
             known.is_needed &= !may_be_empty;
             known.stage = Stage::Uploaded(Box::new(uploaded));
             known.setback = None;
+            known.growth = None;
         });
         // It was there a moment ago. Absent at the next look, it must be missed.
         let scans = self.scans;

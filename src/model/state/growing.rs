@@ -1,0 +1,125 @@
+//! Files that go up while they are still being written: part by part, each when it lies wholly below what is there.
+
+use super::known::{Known, Stage};
+use super::{Beside, DumpState, Phase, Probe, Setback, Writers};
+use crate::model::file_name::FileName;
+use crate::model::identity::FileIdentity;
+use crate::model::part_sizes::PartSizes;
+use crate::model::taken_back::renamed_to;
+use std::time::Instant;
+
+/// So many files are followed at a time: each is held open.
+const FOLLOWED_MAX: usize = 128;
+
+/// The right and the duty to send what there is by now of a file that is still being written.
+#[derive(Debug, PartialEq, Eq)]
+pub struct GrowthJob {
+    name: FileName,
+    identity: FileIdentity,
+}
+
+impl GrowthJob {
+    /// The file's name.
+    pub fn name(&self) -> &FileName {
+        &self.name
+    }
+
+    /// What the file was when it was looked at. It grows.
+    pub fn identity(&self) -> &FileIdentity {
+        &self.identity
+    }
+}
+
+/// How far a file went up while it is being written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Growth {
+    device: u64,
+    inode: u64,
+    /// So many bytes of it are in the store.
+    taken: u64,
+    /// More is on its way just now.
+    is_underway: bool,
+}
+
+/// What came of a [`GrowthJob`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Grown {
+    /// So many bytes of the file are in the store, in whole parts.
+    Taken(u64),
+    /// None of them are any more: it is begun anew, and why.
+    Failed(String),
+}
+
+impl DumpState {
+    /// From now on files that are being written go up in parts of these sizes.
+    pub fn follow_growing(&mut self, sizes: PartSizes) {
+        self.growing = Some(sizes);
+    }
+
+    /// Whether there is a whole part more of a file that is still being written: then it is marked as on its way.
+    pub(super) fn consider_growing(
+        &mut self,
+        name: &FileName,
+        probe: &Probe,
+        now: Instant,
+        phase: Phase,
+    ) -> Option<GrowthJob> {
+        let sizes = self.growing.filter(|_| phase == Phase::Writing && probe.writers == Writers::Some)?;
+        let identity = probe.identity;
+        let known = self.files.get(name)?;
+        let growth = known.growth.filter(|growth| (growth.device, growth.inode) == (identity.device, identity.inode));
+        let taken = growth.map_or(0, |growth| growth.taken);
+        let number = if taken == 0 { 1 } else { sizes.count(taken)? + 1 };
+        let part = sizes.part(number)?;
+        let has_room = known.growth.is_some() || self.sums.followed < FOLLOWED_MAX;
+        let is_underway = known.growth.is_some_and(|growth| growth.is_underway);
+        let held_back = known.setback.as_ref().is_some_and(|setback| now < setback.not_before);
+        let has_whole_part = part.offset + part.length < identity.size;
+        if !matches!(known.stage, Stage::Open(_)) || is_underway || held_back || !has_room || !has_whole_part {
+            return None;
+        }
+        if name.is_metadata() || self.rows_beside(name) == Beside::MayBeEmpty || self.may_be_renamed(name) {
+            return None;
+        }
+        let FileIdentity { device, inode, .. } = identity;
+        self.change(name, |known| known.growth = Some(Growth { device, inode, taken, is_underway: true }));
+        Some(GrowthJob { name: name.clone(), identity })
+    }
+
+    /// Up to 0.10.5 a table's first file loses its number when it turns out to be the only one: not before a second one
+    /// is there its name is known to stay.
+    fn may_be_renamed(&self, name: &FileName) -> bool {
+        let Some(only) = renamed_to(name.as_str()) else { return false };
+        let Some((table, rest)) = only.rsplit_once(".sql") else { return false };
+        let sibling = |number: u32| format!("{table}.{number:05}.sql{rest}");
+        ![0, 2].into_iter().any(|number| self.files.contains_key(sibling(number).as_str()))
+    }
+
+    /// What there was of a file went up, or could not. Returns whether more of it is wanted: the file is still there.
+    pub fn grown(&mut self, job: GrowthJob, now: Instant, grown: Grown) -> bool {
+        let is_it = |growth: &Growth| (growth.device, growth.inode) == (job.identity.device, job.identity.inode);
+        let is_wanted = self.files.get(&job.name).and_then(|known| known.growth.as_ref()).is_some_and(is_it);
+        if !is_wanted {
+            return false;
+        }
+        self.change(&job.name, |known| match grown {
+            Grown::Taken(taken) => {
+                if let Some(growth) = &mut known.growth {
+                    (growth.taken, growth.is_underway) = (taken, false);
+                }
+            }
+            Grown::Failed(why) => {
+                known.growth = None;
+                known.setback = Some(Setback::after(known.setback.take(), now, false, why));
+            }
+        });
+        true
+    }
+}
+
+impl Known {
+    /// Whether some of it is on its way while it grows: its end must wait for that.
+    pub(super) fn is_growing_up(&self) -> bool {
+        self.growth.is_some_and(|growth| growth.is_underway)
+    }
+}
