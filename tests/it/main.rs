@@ -21,6 +21,7 @@ mod filesystem;
 mod floors;
 mod full_disk;
 mod full_size;
+mod growing;
 mod large;
 mod left_out;
 mod list;

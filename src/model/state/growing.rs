@@ -1,12 +1,14 @@
 //! Files that go up while they are still being written: part by part, each when it lies wholly below what is there.
 
-use super::known::{Known, Stage};
-use super::{Beside, DumpState, Phase, Probe, Setback, Writers};
+use std::time::Instant;
+
+use super::gone::Beside;
+use super::known::{Known, Setback, Stage};
+use super::{DumpState, Phase, Probe, Writers};
 use crate::model::file_name::FileName;
 use crate::model::identity::FileIdentity;
 use crate::model::part_sizes::PartSizes;
 use crate::model::taken_back::renamed_to;
-use std::time::Instant;
 
 /// So many files are followed at a time: each is held open.
 const FOLLOWED_MAX: usize = 128;
@@ -121,5 +123,113 @@ impl Known {
     /// Whether some of it is on its way while it grows: its end must wait for that.
     pub(super) fn is_growing_up(&self) -> bool {
         self.growth.is_some_and(|growth| growth.is_underway)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::tests::World;
+    use super::*;
+
+    const PART: u64 = 5 << 20;
+    const LARGE: &str = "s.t.00000.sql";
+
+    fn world() -> World {
+        let mut world = World::new();
+        world.state.follow_growing(PartSizes::growing(PART, 10));
+        world.put(LARGE, false);
+        world
+    }
+
+    /// The jobs of a look, by name.
+    fn growing(world: &mut World, size: u64) -> Vec<GrowthJob> {
+        world.resize(LARGE, size);
+        world.look(Phase::Writing, 1).growing
+    }
+
+    #[test]
+    fn each_whole_part_of_an_open_file_is_sent_once() {
+        let mut world = world();
+        assert_eq!(growing(&mut world, PART), []);
+        let job = growing(&mut world, PART + 1).pop().expect("its first part");
+        assert_eq!(growing(&mut world, 3 * PART), [], "marked as on its way");
+        assert!(world.state.grown(job, world.now, Grown::Taken(PART)));
+        let job = growing(&mut world, 3 * PART).pop().expect("its second part");
+        assert!(world.state.grown(job, world.now, Grown::Taken(2 * PART)));
+        assert_eq!(growing(&mut world, 3 * PART), [], "the third may be the last");
+        // Parts grow from half of them on.
+        let job = growing(&mut world, 5 * PART + 1).pop().expect("three more");
+        assert!(world.state.grown(job, world.now, Grown::Taken(5 * PART)));
+        assert_eq!(growing(&mut world, 6 * PART + 1), []);
+    }
+
+    #[test]
+    fn a_file_that_is_closed_waits_for_what_is_on_its_way() {
+        let mut world = world();
+        let job = growing(&mut world, PART + 1).pop().expect("its first part");
+        world.close(LARGE);
+        assert!(world.scan(Phase::Writing, 1).is_empty() && world.scan(Phase::Ended, 100).is_empty());
+        assert!(world.state.grown(job, world.now, Grown::Taken(PART)));
+        assert_eq!(world.scan(Phase::Ended, 1).len(), 1);
+        assert_eq!(world.look(Phase::Ended, 1).growing, []);
+    }
+
+    #[test]
+    fn what_failed_is_begun_anew_after_a_while() {
+        let mut world = world();
+        let job = growing(&mut world, 2 * PART).pop().expect("its first part");
+        assert!(world.state.grown(job, world.now, Grown::Failed("no".to_owned())));
+        world.now -= Duration::from_secs(1);
+        assert_eq!(growing(&mut world, 2 * PART), []);
+        assert_eq!(growing(&mut world, 2 * PART).len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_forsaken_whatever_is_on_its_way() {
+        for is_underway in [true, false] {
+            let mut world = world();
+            let job = growing(&mut world, 2 * PART).pop().expect("its first part");
+            let mut job = Some(job);
+            if !is_underway {
+                assert!(world.state.grown(job.take().expect("the job"), world.now, Grown::Taken(PART)));
+            }
+            world.files.remove(LARGE);
+            let forsaken = world.look(Phase::Writing, 1).forsaken;
+            assert_eq!(forsaken.iter().map(FileName::as_str).collect::<Vec<_>>(), [LARGE]);
+            if let Some(job) = job {
+                assert!(!world.state.grown(job, world.now, Grown::Taken(PART)), "nobody wants it any more");
+            }
+            assert_eq!(world.state.sums.followed, 0);
+        }
+    }
+
+    #[test]
+    fn another_file_under_the_name_begins_anew() {
+        let mut world = world();
+        let job = growing(&mut world, 2 * PART).pop().expect("its first part");
+        world.put(LARGE, false);
+        assert_eq!(growing(&mut world, 2 * PART), [], "what is on its way ends first");
+        assert!(world.state.grown(job, world.now, Grown::Taken(PART)));
+        let again = growing(&mut world, 2 * PART).pop().expect("its first part");
+        assert_eq!(again.identity().inode, 2);
+    }
+
+    #[test]
+    fn names_that_may_change_are_not_followed() {
+        let mut world = World::new();
+        world.state.follow_growing(PartSizes::growing(PART, 10));
+        for name in ["s.t.00001.sql", "metadata", "s.u.00001.sql.zst"] {
+            world.put(name, false);
+            world.resize(name, 2 * PART);
+        }
+        let followed = |world: &mut World| {
+            let jobs = world.look(Phase::Writing, 1).growing.into_iter();
+            jobs.map(|job| job.name().as_str().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(followed(&mut world), ["s.u.00001.sql.zst"]);
+        world.put("s.t.00002.sql", false);
+        assert_eq!(followed(&mut world), ["s.t.00001.sql"]);
     }
 }

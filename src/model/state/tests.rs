@@ -6,16 +6,16 @@ use crate::model::manifest::{ContentHash, ObjectRecord, Proof};
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// A directory and a clock, from which scans are made.
-struct World {
-    state: DumpState,
-    now: Instant,
-    files: std::collections::BTreeMap<String, (FileIdentity, bool)>,
+pub(super) struct World {
+    pub(super) state: DumpState,
+    pub(super) now: Instant,
+    pub(super) files: std::collections::BTreeMap<String, (FileIdentity, bool)>,
     inodes: u64,
     vanished: Vec<(FileName, FileIdentity)>,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             state: DumpState::new(SETTLE),
             now: Instant::now(),
@@ -25,7 +25,7 @@ impl World {
         }
     }
 
-    fn put(&mut self, name: &str, closed: bool) {
+    pub(super) fn put(&mut self, name: &str, closed: bool) {
         self.inodes += 1;
         let identity = FileIdentity { device: 1, inode: self.inodes, size: 10, modified: 0, changed: 0 };
         self.files.insert(name.to_owned(), (identity, closed));
@@ -39,11 +39,15 @@ impl World {
         listing
     }
 
-    fn resize(&mut self, name: &str, size: u64) {
+    pub(super) fn resize(&mut self, name: &str, size: u64) {
         self.files.get_mut(name).expect("the file").0.size = size;
     }
 
-    fn scan(&mut self, phase: Phase, seconds: u64) -> Vec<UploadJob> {
+    pub(super) fn close(&mut self, name: &str) {
+        self.files.get_mut(name).expect("the file").1 = true;
+    }
+
+    pub(super) fn scan(&mut self, phase: Phase, seconds: u64) -> Vec<UploadJob> {
         self.look(phase, seconds).jobs
     }
 
@@ -58,7 +62,7 @@ impl World {
         identity
     }
 
-    fn look(&mut self, phase: Phase, seconds: u64) -> Observed {
+    pub(super) fn look(&mut self, phase: Phase, seconds: u64) -> Observed {
         self.now += Duration::from_secs(seconds);
         let listing = self.listing();
         let unfinished = self.state.unfinished(&listing);
