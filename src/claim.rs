@@ -188,6 +188,12 @@ impl Claim {
         self.is_lost
     }
 
+    /// Where nothing may be looked at, the answer to the claim has to tell whether objects become what was asked for. To be
+    /// asked when it is noted that the prefix is ours: the claim stays.
+    pub fn check_asked(&self) -> Result<(), Failure> {
+        if self.write_only { not_as_asked(&self.digests.otherwise) } else { Ok(()) }
+    }
+
     /// How `metadata` is to be put: another's must not be written over, where the store knows such a condition.
     pub fn commit_condition(&self) -> Condition {
         if self.conditions.absent { Condition::Absent } else { Condition::None }
@@ -348,7 +354,6 @@ async fn claim_unseen(mut claim: Claim, known: Known) -> Result<Claimed, Failure
         }
         written => written.map_err(Failure::failed)?,
     }
-    not_as_asked(&claim.digests.otherwise)?;
     if store.has_settings_beside_encryption() {
         info!(
             "whether objects become what was asked for is not checked, but for their encryption: with --write-only none is \

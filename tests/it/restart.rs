@@ -21,9 +21,10 @@ fn parts_that_the_store_has_are_not_sent_again() {
     let stage = Stage::new();
     let held = stage.server.inject(Fault::hold().on(Operation::UploadPart).part(2));
     let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    // Closed before anybody looks: it goes up as a whole.
+    dumper.file("shop.t.00000.sql", 18 * MIB);
     let mut run = in_parts(&stage).start();
     run.wait_for_line("found a dump (running)");
-    dumper.file("shop.t.00000.sql", 18 * MIB);
     dumper.finish_and_exit();
     held.wait_for_hits(1);
     stage.server.wait_until("the other three parts are stored", |requests| {
@@ -65,8 +66,8 @@ fn a_strangers_upload_is_neither_continued_nor_aborted() {
         let mut theirs = if is_between { Vec::new() } else { strangers(&stage) };
         let held = stage.server.inject(Fault::hold().on(Operation::UploadPart).part(2));
         let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
-        let killed = run().start();
         dumper.file_of("shop.t.00000.sql", &bytes);
+        let killed = run().start();
         dumper.finish_and_exit();
         held.wait_for_hits(1);
         stage.server.wait_until("the other two parts are stored", |requests| {

@@ -119,6 +119,7 @@ impl<'a> Session<'a> {
         // Where the claim is pruned, or may not be read, nothing else tells the next run what only this one can see.
         let (notes, facts) = (Arc::clone(&recorder), header.clone());
         unless_stopped(stop, aside(move || notes.note(|record| record.dumper.take_in(&facts)))).await?;
+        claim.check_asked()?;
         totals.left_out.clone_from(&header.left_out);
         // Where all is there nothing is sent.
         let wait = claim.wait_before_use().filter(|_| !is_complete);
