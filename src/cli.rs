@@ -20,7 +20,9 @@ use std::path::Path;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, FromArgMatches, Subcommand};
 
-pub use after::{Choice, ChoiceArgs, DeleteArgs, EtagArgs, ListArgs, LoadArgs, PruneArgs, RestoreArgs, VerifyArgs};
+pub use after::{
+    Choice, ChoiceArgs, DeleteArgs, DrillArgs, EtagArgs, ListArgs, LoadArgs, PruneArgs, RestoreArgs, VerifyArgs,
+};
 pub use shared::{ConnectionArgs, LogFormat, OutputArgs};
 pub use upload::{DestinationArgs, DumpArgs, TransferArgs, UploadArgs};
 
@@ -68,6 +70,8 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Load a dump into a server with myloader, without a disk that holds it
     Load(LoadArgs),
+    /// Restore a dump into a server that is started for it, and compare
+    Drill(DrillArgs),
     /// Remove one dump from the bucket
     Delete(DeleteArgs),
     /// Remove old dumps by rules like --keep-daily 7
@@ -85,6 +89,7 @@ impl Command {
             Self::List(args) => &args.output,
             Self::Restore(args) => &args.output,
             Self::Load(args) => &args.output,
+            Self::Drill(args) => &args.output,
             Self::Delete(args) => &args.output,
             Self::Prune(args) => &args.output,
             Self::Etag(args) => &args.output,
@@ -150,7 +155,8 @@ fn explain_word(mut error: clap::Error) -> clap::Error {
     } else if word.contains("mydumper") {
         format!("put -- before the command that starts mydumper: -- {word}")
     } else {
-        "the commands are verify, list, restore, delete, prune and etag; without one a dump is uploaded".into()
+        "the commands are verify, list, restore, load, drill, delete, prune and etag; without one a dump is uploaded"
+            .into()
     };
     error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     error

@@ -33,6 +33,7 @@
 //! recorder      the record of what is gone from a dump directory, beside the dump itself
 //! writers       who writes: how a file is known to be closed
 //! dumper        the dump's life: metadata.partial, the process, our child, its exit status
+//! private_server  a MariaDB or MySQL of our own, gone when we are
 //! program       a program that we start
 //! s3            the store; the only place that names the SDK
 //! page_cache    what our reading leaves in the page cache, and takes out again
@@ -68,6 +69,7 @@ pub mod object_writer;
 pub mod page_cache;
 pub mod platform;
 pub mod pool;
+pub mod private_server;
 pub mod program;
 pub mod real_names;
 pub mod recorder;

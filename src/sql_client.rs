@@ -33,6 +33,8 @@ pub struct Connection {
     pub only_file: Option<PathBuf>,
     /// Read beside them.
     pub extra_file: Option<PathBuf>,
+    /// Whether no option file at all is read.
+    pub is_alone: bool,
     /// Names as the client has them, and values; a switch has none.
     pub options: Vec<(&'static str, Option<String>)>,
 }
@@ -102,14 +104,19 @@ impl SqlClient {
 
     /// What a statement answers.
     pub async fn ask(&self, statement: &str) -> anyhow::Result<Vec<Row>> {
-        let answered = tokio::time::timeout(TIMEOUT, self.run(statement)).await;
-        answered.map_err(|_| anyhow!("the server did not answer within {} s", TIMEOUT.as_secs()))?
+        self.ask_within(TIMEOUT, statement).await
+    }
+
+    /// The same for a statement that takes its time.
+    pub async fn ask_within(&self, time: Duration, statement: &str) -> anyhow::Result<Vec<Row>> {
+        let answered = tokio::time::timeout(time, self.run(statement)).await;
+        answered.map_err(|_| anyhow!("the server did not answer within {} s", time.as_secs()))?
     }
 
     async fn run(&self, statement: &str) -> anyhow::Result<Vec<Row>> {
-        let file = match self.connection.only_file {
-            Some(_) => "--defaults-file=/dev/stdin",
-            None => "--defaults-extra-file=/dev/stdin",
+        let file = match self.connection.only_file.is_some() || self.connection.is_alone {
+            true => "--defaults-file=/dev/stdin",
+            false => "--defaults-extra-file=/dev/stdin",
         };
         let mut command = Command::new(&self.program);
         command.args([file, "--batch", "--skip-column-names", "--default-character-set=utf8mb4"]);

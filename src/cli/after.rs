@@ -212,6 +212,49 @@ pub struct LoadArgs {
 }
 
 #[derive(Clone, Debug, Args)]
+pub struct DrillArgs {
+    #[command(flatten)]
+    pub dump: ChoiceArgs,
+
+    /// Only these, by their real names, with the schemas that they need: shop.orders, crm.*, `odd.db`.orders
+    #[arg(long, value_name = "DB.TABLE,...", value_delimiter = ',')]
+    pub tables: Vec<TablePattern>,
+
+    /// Only as many tables as fit in so many bytes of the dump, chosen by chance
+    #[arg(long, value_name = "SIZE", value_parser = values::positive_size)]
+    pub sample: Option<ByteSize>,
+
+    /// Repeat the choice of an earlier sample
+    #[arg(long, value_name = "N", requires = "sample")]
+    pub seed: Option<u64>,
+
+    /// mariadbd or mysqld for the server that is started; else the first that is found
+    #[arg(long, value_name = "FILE")]
+    pub server: Option<PathBuf>,
+
+    /// A report with all that was compared, on stdout
+    #[arg(long)]
+    pub json: bool,
+
+    /// Requests at once
+    #[arg(long, value_name = "N", default_value = "8", value_parser = values::workers)]
+    pub workers: usize,
+
+    /// How long a store that is away is waited for
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = values::duration)]
+    pub retry_for: Duration,
+
+    /// myloader and its arguments, without -d; one that names a server loads into that
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Clone, Debug, Args)]
 pub struct DeleteArgs {
     /// Bucket that holds the dump
     #[arg(long)]

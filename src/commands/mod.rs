@@ -2,6 +2,7 @@
 
 pub mod choose;
 pub mod delete;
+pub mod drill;
 pub mod etag;
 pub mod list;
 pub mod load;
@@ -27,6 +28,7 @@ pub async fn run(command: &Command, report: &Report, stop: &Stop) -> Status {
         Command::Prune(args) => prune::run(args, report, stop).await,
         Command::Etag(args) => etag::run(args, report, stop).await,
         Command::Load(args) => Box::pin(load::run(args, report, stop)).await,
+        Command::Drill(args) => Box::pin(drill::run(args, report, stop)).await,
         Command::Restore(args) => restore::run(args, report, stop).await,
     }
 }

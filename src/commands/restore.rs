@@ -39,7 +39,7 @@ async fn restore(args: &RestoreArgs, report: &Report) -> Result<Status, Failure>
     let store = reach(&args.connection, &args.dump.bucket).await?;
     let prefix = chosen(&args.dump, &store).await?;
     let listing = first_answer(&store, Listing::of(&store, &prefix).await)?;
-    let selection = Selection { tables: &args.tables, incomplete: args.incomplete };
+    let selection = Selection { tables: &args.tables, incomplete: args.incomplete, by_real_names: false };
     let plan = Plan::make(&selection, &store, &prefix, listing).await?;
     let path = args.dir.clone();
     // On a thread of its own: what a killed run left behind may be large.

@@ -63,6 +63,11 @@ impl LoadTarget {
         if self.version.contains("MariaDB") { Dialect::MariaDb } else { Dialect::MySql }
     }
 
+    /// Whether names of tables are compared without their case.
+    pub fn ignores_case(&self) -> bool {
+        self.ignores_case
+    }
+
     /// Whether MySQL or MariaDB says that nothing may be written.
     pub fn is_read_only(&self) -> bool {
         self.is_read_only

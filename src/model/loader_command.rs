@@ -160,12 +160,32 @@ impl LoaderCommand {
         self.value_of("threads").and_then(|text| text.to_str()?.parse().ok()).unwrap_or(THREADS)
     }
 
+    /// Whether it says which server is meant, or who connects there.
+    pub fn names_server(&self) -> bool {
+        ["host", "port", "socket", "protocol", "user", "password", "defaults-file", "defaults-extra-file"]
+            .iter()
+            .any(|name| self.has(name))
+    }
+
+    /// The same command with these options beside its own.
+    pub fn with(&self, options: Vec<OsString>) -> Self {
+        let mut line = self.line.clone();
+        let end = self.end();
+        line.splice(end..end, options);
+        Self { line, program: self.program }
+    }
+
+    /// Where its options end.
+    fn end(&self) -> usize {
+        let end = self.line[self.program..].iter().position(|argument| argument == "--");
+        end.map_or(self.line.len(), |at| self.program + at)
+    }
+
     /// The command, with the directory that it is to load; where tables are to be replaced, with what drops them first; where
     /// they go into another database, with its name.
     pub fn complete(&self, directory: &Path, replace: bool, into: Option<&str>) -> Vec<OsString> {
         let mut line = self.line.clone();
-        let end = line[self.program..].iter().position(|argument| argument == "--");
-        let end = end.map_or(line.len(), |at| self.program + at);
+        let end = self.end();
         let drops = ["overwrite-tables", "drop-table", "overwrite-unsafe"].iter().any(|name| self.has(name));
         // 0.10 calls it --overwrite-tables and 1.x --drop-table; the letter is the same.
         let replace = (replace && !drops).then(|| "-o".into());
@@ -196,6 +216,16 @@ mod tests {
         assert!(line.join(OsStr::new(" ")).to_string_lossy().ends_with("--database rescue --directory /tmp/x"));
         assert_eq!((command.threads(), command.value_of("host")), (8, Some(OsStr::new("db"))));
         assert_eq!(parse("myloader").expect("a command").threads(), 4);
+    }
+
+    #[test]
+    fn options_of_ours_stand_among_its_own() {
+        let command = parse("nice myloader -t 2 -- x").expect("a command");
+        assert!(!command.names_server() && !command.has("socket"));
+        let command = command.with(vec!["--socket".into(), "/run/s".into()]);
+        assert!(command.names_server() && parse("myloader -u root").expect("a command").names_server());
+        let line = command.complete(Path::new("/tmp/x"), false, None);
+        assert_eq!(line.join(OsStr::new(" ")), "nice myloader -t 2 --socket /run/s --directory /tmp/x -- x");
     }
 
     #[test]

@@ -175,6 +175,13 @@ fn chunks<'a>(files: impl IntoIterator<Item = (&'a str, Option<FileRows>)>) -> H
     chunks
 }
 
+/// The rows in the files of one table, or why they cannot be told. Files that hold no rows make no difference.
+pub fn rows_in_files<'a>(files: impl IntoIterator<Item = (&'a str, Option<FileRows>)>) -> Result<u64, &'static str> {
+    let mut sum = Sum::default();
+    chunks(files).into_values().for_each(|chunk| sum.add(chunk.rows()));
+    sum.0
+}
+
 /// The rows of a table so far, or why they cannot be told.
 #[derive(Debug, Clone, Copy)]
 struct Sum(Result<u64, &'static str>);
@@ -297,6 +304,14 @@ mod tests {
         ] {
             assert_eq!(found(&proof(text, files), "t"), wanted, "{files:?}");
         }
+    }
+
+    #[test]
+    fn the_rows_of_one_table_are_summed_up() {
+        let files = |second| [("shop.t.00000.sql", rows(5)), ("shop.t-schema.sql", None), ("shop.t.00001.sql", second)];
+        assert_eq!(rows_in_files(files(rows(2))), Ok(7));
+        assert_eq!(rows_in_files(files(None)), Err(NOT_SEEN));
+        assert_eq!(rows_in_files([]), Ok(0));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use md5::{Digest, Md5};
 use tokio::sync::Semaphore;
@@ -14,10 +14,12 @@ use tracing::warn;
 
 use super::memory::{Held, Memory};
 use crate::fetch::{FetchError, Taker, fetch};
+use crate::model::content_check::ContentCheck;
 use crate::model::etag::{ETag, Md5Digest};
 use crate::model::manifest::ContentHash;
 use crate::model::part_plan::{MIB, PARTS_MAX, Part, PartPlan};
 use crate::model::part_sizes::PartSizes;
+use crate::model::row_count::FileRows;
 use crate::object_hash::KnownHash;
 use crate::s3::{ObjectRef, Store, StoreError};
 
@@ -87,7 +89,12 @@ pub struct Pieces {
     coming: VecDeque<Coming>,
     /// The next one, where it is in hand already.
     in_hand: Option<Option<Piece>>,
+    /// Counts the rows that pass, where that is wished.
+    count: Option<(ContentCheck, RowsOfFile)>,
 }
+
+/// The rows of a file, once its last piece was given out; `None` in it where they cannot be told.
+pub type RowsOfFile = Arc<OnceLock<Option<FileRows>>>;
 
 /// A piece on its way. Dropped, it is not fetched any more.
 struct Coming(JoinHandle<Result<(Piece, Md5Digest), NoPiece>>);
@@ -127,7 +134,18 @@ impl Pieces {
             given: 1,
             coming: VecDeque::new(),
             in_hand: None,
+            count: None,
         })
+    }
+
+    /// From now on rows are counted. `name` is the file's.
+    pub fn count_rows(&mut self, name: &str) -> RowsOfFile {
+        let rows = RowsOfFile::default();
+        match ContentCheck::of(name) {
+            Some(check) => self.count = Some((check, Arc::clone(&rows))),
+            None => drop(rows.set(None)),
+        }
+        rows
     }
 
     /// Begins to fetch what will be needed, as far as there is room.
@@ -194,7 +212,22 @@ impl Pieces {
             }
             Check::Nothing => true,
         };
-        if is_right { Ok(Some(piece)) } else { Err(NoPiece::Different) }
+        if !is_right {
+            return Err(NoPiece::Different);
+        }
+        let Some((mut check, rows)) = self.count.take() else { return Ok(Some(piece)) };
+        // It decodes what is compressed, which takes its time.
+        let counted = tokio::task::spawn_blocking(move || {
+            check.update(&piece.bytes);
+            (check, piece)
+        });
+        let (check, piece) = counted.await.map_err(|error| NoPiece::Local(io::Error::other(error)))?;
+        if is_last {
+            let _ = rows.set(check.finish().ok().and_then(|content| content.rows));
+        } else {
+            self.count = Some((check, rows));
+        }
+        Ok(Some(piece))
     }
 }
 

@@ -12,9 +12,10 @@ use crate::bucket_dump::{Listed, Listing, no_dump};
 use crate::bucket_manifest::{Fetched, Spooled};
 use crate::exit_status::{Failure, Status};
 use crate::hint::hinted;
-use crate::model::dump_metadata::{DumpMetadata, Generation, ReplicationSource};
+use crate::model::dump_metadata::{DumpMetadata, Generation, ReplicationSource, TableSection};
 use crate::model::file_kind::{FileKind, KnownNames, NameParts, could_be_dump_file, is_masked, is_never_data};
 use crate::model::file_name::{FileName, MANIFEST, METADATA};
+use crate::model::left_out::LeftOut;
 use crate::model::manifest::{DumpStateWord, ManifestFile, ManifestHeader, ObjectRecord};
 use crate::model::object_key::Prefix;
 use crate::model::selection::TablePattern;
@@ -76,6 +77,8 @@ pub struct Selection<'a> {
     pub tables: &'a [TablePattern],
     /// Also of a dump that is not whole.
     pub incomplete: bool,
+    /// Real names are needed also where nothing is chosen by them.
+    pub by_real_names: bool,
 }
 
 /// What is to be fetched of which dump.
@@ -123,7 +126,7 @@ impl Plan {
         }
         let of_dump = files.iter().map(|file| file.name.clone()).collect();
         let mut files = files;
-        if !selection.tables.is_empty() {
+        if !selection.tables.is_empty() || selection.by_real_names {
             name_really(&mut files, store, prefix, metadata.as_ref()).await;
         }
         let chosen = choose(selection.tables, files)?;
@@ -208,6 +211,16 @@ impl Plan {
     /// Where the dumped server stood in binary logs.
     pub fn sources(&self) -> &[ReplicationSource] {
         self.metadata.as_ref().map_or(&[], |metadata| &metadata.sources)
+    }
+
+    /// What `metadata` tells of each table.
+    pub fn tables(&self) -> &[TableSection] {
+        self.metadata.as_ref().map_or(&[], |metadata| &metadata.tables)
+    }
+
+    /// What mydumper left out, as the manifest has it; `None` where that is not known.
+    pub fn left_out(&self) -> Option<&[LeftOut]> {
+        self.header.as_ref()?.left_out.as_deref()
     }
 
     /// The sections of `metadata` that are of something wanted, by real names and by those in file names: versions differ.

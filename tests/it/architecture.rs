@@ -17,6 +17,7 @@ const FLOORS: [(&str, &[&str]); 4] = [
             "hint",
             "page_cache",
             "platform",
+            "private_server",
             "program",
             "recorder",
             "report",

@@ -13,6 +13,7 @@ mod costs;
 mod credentials;
 mod delete;
 mod disk;
+mod drill;
 mod dump_lives;
 mod dumper_facts;
 mod end_to_end;

@@ -2,14 +2,15 @@
 //! proved before.
 
 mod beside;
-mod complaints;
-mod feed;
-mod guardian;
+pub(super) mod complaints;
+pub(super) mod feed;
+pub(super) mod guardian;
 mod patience;
-mod stage;
-mod target;
+pub(super) mod stage;
+pub(super) mod target;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,7 +43,7 @@ use crate::model::replication::statements;
 use crate::model::units::{ByteSize, Rate, first_few, human_duration};
 use crate::object_hash::KnownHash;
 use crate::platform::Exit;
-use crate::program::{AfterUs, Launch};
+use crate::program::{AfterUs, Launch, OnLine};
 use crate::report::Report;
 use crate::retrieval::NAMED_MAX;
 use crate::retrieval::bring::{Bring, Proved};
@@ -69,31 +70,14 @@ async fn load(args: &LoadArgs, report: &Report, stop: &Stop) -> Result<Status, F
         prepared = prepare(args, &command, report) => prepared?,
         signal = stop.wait() => return Err(stopped(signal, "nothing was loaded")),
     };
-    let Prepared { plan, stage, pipes, guardian, supply, pieces, target } = prepared;
-    let data: Vec<&Wanted> = plan.wanted.iter().filter(|wanted| wanted.is_data()).collect();
+    let (plan, target, prepared) = prepared;
+    let data = data_of(&plan);
     let bytes: u64 = data.iter().map(|wanted| wanted.listed.size).sum();
-    let line = command.complete(&stage.dump(), args.replace, args.into.as_deref());
-    let listener = Listener::default();
-    let launch = Launch {
-        line: &line,
-        keep_aws_environment: false,
-        on_line: Some(listener.before(report.takes_child_output("myloader"))),
-        // 1.x makes directories there, and leaves them when it is killed.
-        temporary: Some(&stage.temporary()),
-        after_us: AfterUs::Dies,
-    };
-    let (holds, in_helper) = (guardian.holds(), guardian.holds());
-    let watch = pipes.watch(move |opened| in_helper.hold(opened.number, opened.writer.as_fd()));
-    let watch = watch.map_err(|error| Failure::failed(anyhow!(error).context("cannot watch the pipes")))?;
-    let program = launch.start().map_err(Failure::usage)?.watch(|| ());
-    guardian.watch(program.pid());
-    info!(pid = program.pid(), "started {}", args.command[0].to_string_lossy());
-    let progress = Arc::new(report.progress("loading", data.len(), bytes));
-    let fed = Feeding::new(program, watch, holds, pieces, rows_of(&data), progress).run(stop).await;
-    guardian.dismiss();
-    drop(supply);
+    let line = command.complete(&prepared.stage.dump(), args.replace, args.into.as_deref());
+    let (fed, complaints) =
+        prepared.hand_over(&line, &data, report.takes_child_output("myloader"), report, stop).await?;
     let waited = fed.longest_wait;
-    let concluded = conclude(&data, fed, &listener.heard());
+    let concluded = conclude(&data, fed, &complaints);
     concluded.map_err(|failure| patience::named(failure, waited, target.as_ref()))?;
     let took = began.elapsed();
     info!(
@@ -122,46 +106,100 @@ fn rows_of(data: &[&Wanted]) -> HashMap<usize, usize> {
     statements.filter_map(|(number, wanted)| Some((number, *rows.get(&stem(wanted, ".sql")?)?))).collect()
 }
 
+/// The files with rows, in the order of the pipes.
+pub(super) fn data_of(plan: &Plan) -> Vec<&Wanted> {
+    plan.wanted.iter().filter(|wanted| wanted.is_data()).collect()
+}
+
 /// All that can be done before myloader is started.
-struct Prepared {
-    plan: Plan,
-    stage: Stage,
+pub(super) struct Prepared {
+    /// What myloader is shown.
+    pub(super) stage: Stage,
     pipes: Pipes,
     /// Tidies up if we die.
     guardian: Guardian,
     supply: Arc<Supply>,
     /// Of each data file, in the order of the pipes.
-    pieces: Vec<Pieces>,
-    /// The server, as far as it was looked at.
-    target: Option<LoadTarget>,
+    pub(super) pieces: Vec<Pieces>,
 }
 
-async fn prepare(args: &LoadArgs, command: &LoaderCommand, report: &Report) -> Result<Prepared, Failure> {
+async fn prepare(
+    args: &LoadArgs,
+    command: &LoaderCommand,
+    report: &Report,
+) -> Result<(Plan, Option<LoadTarget>, Prepared), Failure> {
     let store = reach(&args.connection, &args.dump.bucket).await?;
     let prefix = chosen(&args.dump, &store).await?;
     let listing = first_answer(&store, Listing::of(&store, &prefix).await)?;
     store.wait_for(Instant::now(), args.retry_for);
-    let selection = Selection { tables: &args.tables, incomplete: args.incomplete };
+    let selection = Selection { tables: &args.tables, incomplete: args.incomplete, by_real_names: false };
     let mut plan = Plan::make(&selection, &store, &prefix, listing).await?;
     if args.into.is_some() {
         beside::keep_tables_alone(&mut plan)?;
     }
     let target = target::check(args, command, &plan).await?;
-    plan.wanted.sort_by(|one, other| one.listed.name.cmp(&other.listed.name));
-    let all: Vec<&Wanted> = plan.wanted.iter().collect();
-    plan.check_archived(&store, &prefix, &all, args.workers).await?;
-    let (data, files): (Vec<&Wanted>, Vec<&Wanted>) = all.into_iter().partition(|wanted| wanted.is_data());
-    let supply = Arc::new(Supply {
-        store: store.clone(),
-        memory: Memory::new(args.max_memory.0),
-        requests: Semaphore::new(args.workers),
-    });
-    let pieces = all_pieces(args, &supply, &prefix, &data).await?;
-    let names: Vec<FileName> = data.iter().map(|wanted| wanted.listed.name.clone()).collect();
-    let (stage, pipes) = aside(move || Stage::make(&names)).await.map_err(Failure::failed)?;
-    let guardian = Guardian::start(stage.root()).map_err(Failure::failed)?;
-    place(args, report, &store, &prefix, &stage, &files, &plan).await?;
-    Ok(Prepared { plan, stage, pipes, guardian, supply, pieces, target })
+    let prepared = Prepared::of(args, report, &store, &prefix, &mut plan).await?;
+    Ok((plan, target, prepared))
+}
+
+impl Prepared {
+    /// Fetches what is a real file, and lays out pipes for all others.
+    pub(super) async fn of(
+        args: &LoadArgs,
+        report: &Report,
+        store: &Store,
+        prefix: &Prefix,
+        plan: &mut Plan,
+    ) -> Result<Self, Failure> {
+        plan.wanted.sort_by(|one, other| one.listed.name.cmp(&other.listed.name));
+        let all: Vec<&Wanted> = plan.wanted.iter().collect();
+        plan.check_archived(store, prefix, &all, args.workers).await?;
+        let (data, files): (Vec<&Wanted>, Vec<&Wanted>) = all.into_iter().partition(|wanted| wanted.is_data());
+        let supply = Arc::new(Supply {
+            store: store.clone(),
+            memory: Memory::new(args.max_memory.0),
+            requests: Semaphore::new(args.workers),
+        });
+        let pieces = all_pieces(args, &supply, prefix, &data).await?;
+        let names: Vec<FileName> = data.iter().map(|wanted| wanted.listed.name.clone()).collect();
+        let (stage, pipes) = aside(move || Stage::make(&names)).await.map_err(Failure::failed)?;
+        let guardian = Guardian::start(stage.root()).map_err(Failure::failed)?;
+        place(args, report, store, prefix, &stage, &files, plan).await?;
+        Ok(Self { stage, pipes, guardian, supply, pieces })
+    }
+
+    /// Starts myloader by that line and feeds it. `on_line` gets what it says.
+    pub(super) async fn hand_over(
+        self,
+        line: &[OsString],
+        data: &[&Wanted],
+        on_line: OnLine,
+        report: &Report,
+        stop: &Stop,
+    ) -> Result<(Fed, Complaints), Failure> {
+        let Self { stage, pipes, guardian, supply, pieces } = self;
+        let bytes: u64 = data.iter().map(|wanted| wanted.listed.size).sum();
+        let listener = Listener::default();
+        let launch = Launch {
+            line,
+            keep_aws_environment: false,
+            on_line: Some(listener.before(on_line)),
+            // 1.x makes directories there, and leaves them when it is killed.
+            temporary: Some(&stage.temporary()),
+            after_us: AfterUs::Dies,
+        };
+        let (holds, in_helper) = (guardian.holds(), guardian.holds());
+        let watch = pipes.watch(move |opened| in_helper.hold(opened.number, opened.writer.as_fd()));
+        let watch = watch.map_err(|error| Failure::failed(anyhow!(error).context("cannot watch the pipes")))?;
+        let program = launch.start().map_err(Failure::usage)?.watch(|| ());
+        guardian.watch(program.pid());
+        info!(pid = program.pid(), "started {}", line[0].to_string_lossy());
+        let progress = Arc::new(report.progress("loading", data.len(), bytes));
+        let fed = Feeding::new(program, watch, holds, pieces, rows_of(data), progress).run(stop).await;
+        guardian.dismiss();
+        drop(supply);
+        Ok((fed, listener.heard()))
+    }
 }
 
 /// How each data file will be proved. What cannot be is said now.
@@ -254,7 +292,7 @@ fn write_metadata(
 }
 
 /// Whether all of it is in the server; else why not, and what is incomplete there.
-fn conclude(data: &[&Wanted], fed: Fed, complaints: &Complaints) -> Result<(), Failure> {
+pub(super) fn conclude(data: &[&Wanted], fed: Fed, complaints: &Complaints) -> Result<(), Failure> {
     let unread: Vec<_> = data.iter().zip(&fed.is_done).filter(|(_, done)| !**done).map(|(wanted, _)| *wanted).collect();
     let name = |number: usize| data.get(number).map_or_else(String::new, |wanted| wanted.listed.name.to_string());
     let (status, error) = match fed.end {

@@ -51,7 +51,7 @@ pub fn connection(command: &LoaderCommand) -> Connection {
         options.push(("loose-enable-cleartext-plugin", None));
     }
     let file = |name: &str| command.value_of(name).map(Into::into);
-    Connection { only_file: file("defaults-file"), extra_file: file("defaults-extra-file"), options }
+    Connection { only_file: file("defaults-file"), extra_file: file("defaults-extra-file"), is_alone: false, options }
 }
 
 /// Looks at the server, and refuses what would do harm there. `None` where no look is wished.

@@ -56,7 +56,12 @@ impl Story {
     }
 
     pub fn load(&self) -> Program<'_> {
-        let program = self.sandbox.mydumper2s3().arg("load").args(["--bucket", &self.endpoint.bucket]);
+        self.command("load")
+    }
+
+    /// A command on the dump.
+    pub fn command(&self, name: &str) -> Program<'_> {
+        let program = self.sandbox.mydumper2s3().arg(name).args(["--bucket", &self.endpoint.bucket]);
         let program = program.args(["--prefix", "dump"]).connect_to(&self.endpoint);
         with_real_programs(program).env("TMPDIR", self.sandbox.path("tmp"))
     }
