@@ -244,6 +244,11 @@ pub struct DrillArgs {
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = values::duration)]
     pub retry_for: Duration,
 
+    /// Prometheus metrics, for node_exporter
+    // Another file than the upload's: what is typed, never the variable of the upload.
+    #[arg(long, value_name = "FILE", value_parser = values::metrics_file)]
+    pub metrics_file: Option<PathBuf>,
+
     /// myloader and its arguments, without -d; one that names a server loads into that
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,

@@ -1,5 +1,6 @@
 //! Value parsers with a range, for clap: each names what is allowed.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::model::units::{ByteSize, Rate, parse_duration};
@@ -78,6 +79,15 @@ pub fn process_id(text: &str) -> Result<u32, String> {
 pub fn database(text: &str) -> Result<String, String> {
     let is_name = !text.is_empty() && text.chars().count() <= 64 && !text.chars().any(char::is_control);
     if is_name && !text.ends_with(' ') { Ok(text.to_owned()) } else { Err("must be the name of a database".into()) }
+}
+
+/// A file for node_exporter's textfile collector, which reads no others.
+pub fn metrics_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.extension() {
+        Some(extension) if extension == "prom" => Ok(path),
+        _ => Err("must end in .prom: node_exporter reads no other files".into()),
+    }
 }
 
 fn whole_number<T>(text: &str, smallest: T, largest: T) -> Result<T, String>

@@ -6,6 +6,7 @@ pub mod drill;
 pub mod etag;
 pub mod list;
 pub mod load;
+mod metrics;
 pub mod prune;
 pub mod reach;
 pub mod restore;

@@ -67,6 +67,13 @@ pub enum Exit {
     Signal(i32),
 }
 
+impl Exit {
+    /// Whether it ended itself by one of the signals of a program that gives up: `abort` and GLib's `g_error`.
+    pub fn is_own_abort(self) -> bool {
+        matches!(self, Self::Signal(libc::SIGABRT | libc::SIGTRAP))
+    }
+}
+
 /// How a process stands to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kinship {

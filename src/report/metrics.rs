@@ -13,7 +13,8 @@ use jiff::Timestamp;
 /// Ours are a kilobyte. What is larger is not one of ours, and is not read.
 const READ_MAX: u64 = 64 << 10;
 
-const LAST_SUCCESS: &str = "mydumper2s3_last_success_timestamp_seconds";
+/// What comes before the names of a drill's metrics, behind that of all.
+const DRILL: &str = "drill_";
 
 /// The figures of one run.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,55 +29,105 @@ pub struct RunMetrics {
     pub peak_local_bytes: u64,
 }
 
+/// The figures of one drill.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DrillMetrics {
+    pub bucket: String,
+    /// As it was typed: with `--latest` the same for each dump.
+    pub prefix: String,
+    pub exit_status: u8,
+    pub tables: u64,
+    pub bytes: u64,
+    pub differences: u64,
+    pub duration: Duration,
+}
+
+/// A name behind what all have in common, what it means, and its value.
+type Metric = (&'static str, &'static str, Option<String>);
+
 impl RunMetrics {
     /// Replaces the file at once: a half-written one is never seen. The last success survives a failure.
     pub fn write(&self, path: &Path, now: Timestamp) -> io::Result<()> {
         let labels = self.labels();
-        let last_success = match self.exit_status {
-            0 => Some(now.as_second().to_string()),
-            _ => read_small(path).ok().and_then(|text| last_success(&text, &labels, now)),
-        };
-        replace(path, self.text(&labels, last_success.as_deref(), now).as_bytes())
+        let last_success = kept_success(path, "", &labels, self.exit_status, now);
+        let text = text("", &labels, &self.metrics(last_success, now));
+        replace(path, text.as_bytes())
     }
 
     fn labels(&self) -> String {
-        let label = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
         format!("{{dir=\"{}\",bucket=\"{}\"}}", label(&self.dir.to_string_lossy()), label(&self.bucket))
     }
 
-    fn text(&self, labels: &str, last_success: Option<&str>, now: Timestamp) -> String {
-        let seconds = format!("{:.3}", self.duration.as_secs_f64());
-        let metrics = [
+    fn metrics(&self, last_success: Option<String>, now: Timestamp) -> [Metric; 7] {
+        [
             ("last_run_timestamp_seconds", "When the last run ended.", Some(now.as_second().to_string())),
             (
                 "last_success_timestamp_seconds",
                 "When a run last ended with the whole dump verified in the bucket.",
-                last_success.map(str::to_owned),
+                last_success,
             ),
             ("exit_status", "Exit status of the last run; 0 is success.", Some(self.exit_status.to_string())),
             ("files", "Files that the last run left in the bucket, verified.", Some(self.files.to_string())),
             ("bytes", "Bytes of these files.", Some(self.bytes.to_string())),
-            ("duration_seconds", "How long the last run took.", Some(seconds)),
+            ("duration_seconds", "How long the last run took.", Some(seconds(self.duration))),
             (
                 "peak_local_bytes",
                 "The most that the dump of the last run took on the local disk.",
                 Some(self.peak_local_bytes.to_string()),
             ),
+        ]
+    }
+}
+
+impl DrillMetrics {
+    /// Replaces the file at once. The last success survives a failure.
+    pub fn write(&self, path: &Path, now: Timestamp) -> io::Result<()> {
+        let labels = format!("{{bucket=\"{}\",prefix=\"{}\"}}", label(&self.bucket), label(&self.prefix));
+        let last_success = kept_success(path, DRILL, &labels, self.exit_status, now);
+        let metrics: [Metric; 7] = [
+            ("last_run_timestamp_seconds", "When the last drill ended.", Some(now.as_second().to_string())),
+            ("last_success_timestamp_seconds", "When a drill last found a backup.", last_success),
+            ("exit_status", "Exit status of the last drill; 0 is success.", Some(self.exit_status.to_string())),
+            ("tables", "Tables that the last drill found as they should be.", Some(self.tables.to_string())),
+            ("bytes", "Bytes of the data files that it loaded.", Some(self.bytes.to_string())),
+            ("differences", "Differences that it found.", Some(self.differences.to_string())),
+            ("duration_seconds", "How long it took.", Some(seconds(self.duration))),
         ];
-        let mut text = String::new();
-        for (name, help, value) in metrics {
-            let Some(value) = value else { continue };
-            // Writing into a string cannot fail.
-            let _ = write!(text, "# HELP mydumper2s3_{name} {help}\n# TYPE mydumper2s3_{name} gauge\n");
-            let _ = writeln!(text, "mydumper2s3_{name}{labels} {value}");
-        }
-        text
+        replace(path, text(DRILL, &labels, &metrics).as_bytes())
+    }
+}
+
+fn label(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.3}", duration.as_secs_f64())
+}
+
+fn text(family: &str, labels: &str, metrics: &[Metric]) -> String {
+    let mut text = String::new();
+    for (name, help, value) in metrics {
+        let Some(value) = value else { continue };
+        // Writing into a string cannot fail.
+        let _ = write!(text, "# HELP mydumper2s3_{family}{name} {help}\n# TYPE mydumper2s3_{family}{name} gauge\n");
+        let _ = writeln!(text, "mydumper2s3_{family}{name}{labels} {value}");
+    }
+    text
+}
+
+/// Now, after a success; else what an earlier file says.
+fn kept_success(path: &Path, family: &str, labels: &str, exit_status: u8, now: Timestamp) -> Option<String> {
+    match exit_status {
+        0 => Some(now.as_second().to_string()),
+        _ => read_small(path).ok().and_then(|text| last_success(&text, family, labels, now)),
     }
 }
 
 /// The time in an earlier file, if it is this job's and can be one. What is damaged counts as not there.
-fn last_success(text: &str, labels: &str, now: Timestamp) -> Option<String> {
-    let line = text.lines().find_map(|line| line.strip_prefix(LAST_SUCCESS)?.strip_prefix(labels))?;
+fn last_success(text: &str, family: &str, labels: &str, now: Timestamp) -> Option<String> {
+    let name = format!("mydumper2s3_{family}last_success_timestamp_seconds");
+    let line = text.lines().find_map(|line| line.strip_prefix(&name)?.strip_prefix(labels))?;
     let second: i64 = line.trim().parse().ok()?;
     (1..=now.as_second()).contains(&second).then(|| second.to_string())
 }
@@ -207,6 +258,36 @@ mydumper2s3_peak_local_bytes{dir="/backup",bucket="b"} 1181116006
         run(3).write(&directory.file(), at(3_000)).expect("written");
         assert!(directory.read().contains(success));
         assert!(directory.read().contains("mydumper2s3_exit_status{dir=\"/backup\",bucket=\"b\"} 3\n"));
+    }
+
+    #[test]
+    fn a_drill_has_metrics_of_its_own() {
+        let directory = Directory::new("drill");
+        let drill = |exit_status| DrillMetrics {
+            bucket: "b".into(),
+            prefix: "db1".into(),
+            exit_status,
+            tables: 12,
+            bytes: 7_000,
+            differences: 0,
+            duration: Duration::from_millis(1_500),
+        };
+        drill(0).write(&directory.file(), at(1_000)).expect("written");
+        drill(4).write(&directory.file(), at(2_000)).expect("written");
+        let text = directory.read();
+        let line =
+            |name: &str, value: &str| format!("mydumper2s3_drill_{name}{{bucket=\"b\",prefix=\"db1\"}} {value}\n");
+        for (name, value) in [
+            ("last_run_timestamp_seconds", "2000"),
+            ("last_success_timestamp_seconds", "1000"),
+            ("exit_status", "4"),
+            ("tables", "12"),
+            ("bytes", "7000"),
+            ("differences", "0"),
+            ("duration_seconds", "1.500"),
+        ] {
+            assert!(text.contains(&line(name, value)), "{name}: {text}");
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ use jiff::Timestamp;
 use tracing_subscriber::layer::SubscriberExt;
 
 pub use escape::escape;
-pub use metrics::RunMetrics;
+pub use metrics::{DrillMetrics, RunMetrics};
 pub use outlet::Stream;
 pub use progress::Progress;
 pub use rate::RateMeter;

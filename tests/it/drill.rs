@@ -1,19 +1,21 @@
 //! A dump is restored into a server that is started for it, and what is there is compared: real MariaDB, mydumper and
 //! myloader.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
 use crate::support::background::find_program;
 use crate::support::load_story::{ROWS, Story, endpoint_of, eventually_nothing_is_left, processes};
 use crate::support::mariadb::MariaDb;
 use crate::support::s3_server::{Fault, FaultHandle, Operation, S3Server};
-use crate::support::sandbox::{Program, Run, eventually};
+use crate::support::sandbox::{Program, Run, eventually, eventually_some};
 use crate::support::seaweedfs::SeaweedFs;
-use crate::support::stored_dump::{StoredDump, bytes};
+use crate::support::stored_dump::{METADATA, StoredDump, bytes};
 
 /// What follows `--` where another myloader than that in PATH is to be tried.
 fn other_myloader() -> Vec<OsString> {
@@ -54,8 +56,21 @@ fn a_good_dump_is_a_backup_though_its_definers_are_missing() {
     let home = story.sandbox.path("home");
     std::fs::write(home.join(".my.cnf"), "[client]\nsocket=/nowhere\nbogus-option=1\n[mysqld]\nbogus-option=1\n")
         .expect("an option file");
-    let drilled = drill(&story).args(other_myloader()).run().assert_status(0).assert_says("is a backup");
+    let metrics = home.join("drill.prom");
+    let drilled = drill(&story).arg("--metrics-file").arg(&metrics).args(other_myloader()).run();
+    let drilled = drilled.assert_status(0).assert_says("is a backup");
     println!("{}", drilled.text());
+    let metrics = std::fs::read_to_string(metrics).expect("metrics");
+    for line in
+        ["exit_status{bucket=\"drill-good\",prefix=\"dump\"} 0", "tables{bucket=\"drill-good\",prefix=\"dump\"} 10"]
+    {
+        assert!(metrics.contains(&format!("mydumper2s3_drill_{line}\n")), "{metrics}");
+    }
+    let written = metrics.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split('{').next());
+    let page = include_str!("../../docs/monitoring.md");
+    let described = page.lines().filter_map(|line| line.strip_prefix("| `mydumper2s3_drill_")?.split('`').next());
+    let described: BTreeSet<String> = described.map(|name| format!("mydumper2s3_drill_{name}")).collect();
+    assert_eq!(described, written.map(str::to_owned).collect(), "left: the page, right: the file");
     let drilled = drilled.assert_says("made 1 definers, locked: 'dumper'@'127.0.0.1'");
     let row = |what: &str| {
         let line = drilled.stdout.lines().find(|line| line.starts_with(what)).unwrap_or_default();
@@ -147,10 +162,11 @@ fn a_shorter_file_that_the_manifest_fits_is_found_by_what_mydumper_counted() {
 }
 
 /// The server of a drill, once it runs for the rows.
-fn wait_for_server(tmp: &Path) {
+fn server_of(tmp: &Path) -> Pid {
     let tmp = tmp.display().to_string();
     let is_server = |line: &[String]| line.iter().any(|word| word.starts_with("--socket=") && word.contains(&tmp));
-    eventually("a server runs", || processes().iter().any(|(_, line)| is_server(line)));
+    let server = || processes().into_iter().find(|(_, line)| is_server(line)).map(|(pid, _)| pid);
+    eventually_some("a server that runs", server)
 }
 
 fn drill_that_waits(story: &Story, server: &S3Server) -> (Run, FaultHandle) {
@@ -158,7 +174,6 @@ fn drill_that_waits(story: &Story, server: &S3Server) -> (Run, FaultHandle) {
     let held = server.inject(Fault::hold().on(Operation::GetObject).key_where(is_data));
     let run = drill(story).args(other_myloader()).start();
     held.wait_for_hits(1);
-    wait_for_server(&story.tmp());
     (run, held)
 }
 
@@ -167,6 +182,9 @@ fn a_signal_amid_a_drill_leaves_neither_process_nor_directory() {
     let server = S3Server::start();
     let story = Story::new(endpoint_of(&server), "drill_signal", &[]);
     let (run, held) = drill_that_waits(&story, &server);
+    let its_server = server_of(&story.tmp()).as_raw_nonzero();
+    let owner = std::fs::metadata(format!("/proc/{its_server}")).expect("the server").uid();
+    assert!(owner != 0, "a server of ours runs as root");
     run.signal(Signal::TERM);
     run.finish().assert_status(128 + 15).assert_does_not_say("is a backup");
     held.clear();
@@ -180,8 +198,58 @@ fn a_signal_amid_a_drill_leaves_neither_process_nor_directory() {
     eventually_nothing_is_left(&story.tmp());
 
     let (run, _held) = drill_that_waits(&story, &server);
+    server_of(&story.tmp());
     run.kill().assert_killed_by(Signal::KILL);
     eventually_nothing_is_left(&story.tmp());
+}
+
+#[test]
+fn a_server_that_dies_amid_a_drill_is_a_failure() {
+    let server = S3Server::start();
+    let story = Story::new(endpoint_of(&server), "drill_dies", &[]);
+    let (run, held) = drill_that_waits(&story, &server);
+    rustix::process::kill_process(server_of(&story.tmp()), Signal::KILL).expect("killed");
+    held.clear();
+    run.finish().assert_status(1).assert_says("the private server ended by itself").assert_does_not_say("is a backup");
+    story.assert_nothing_is_left();
+}
+
+/// It is reached by its socket alone, runs nothing by itself, and can be led nowhere else.
+#[test]
+fn the_server_of_a_drill_is_private_and_small() {
+    let server = S3Server::start();
+    let story = Story::new(endpoint_of(&server), "drill_private", &[]);
+    let settings = "SELECT @@skip_networking, @@event_scheduler, @@log_bin, @@innodb_buffer_pool_size DIV 1048576; \
+                    SELECT COUNT(*) AS led_elsewhere FROM information_schema.engines \
+                        WHERE engine IN (\"FEDERATED\", \"CONNECT\", \"SPIDER\") AND support <> \"NO\"; \
+                    SELECT @@plugin_dir, @@secure_file_priv";
+    let line = myloader_and_then(&story.sandbox.path("home"), settings);
+    let drilled = drill(&story).args(line).run().assert_status(0);
+    let drilled = drilled.assert_says("1\tOFF\t0\t128").assert_says("led_elsewhere\n0\n");
+    let tmp = story.tmp().display().to_string();
+    let places = drilled.stdout.lines().find(|line| line.contains("/plugins")).expect("places");
+    assert!(places.split('\t').all(|place| place.starts_with(&tmp)), "{places}");
+}
+
+#[test]
+fn needs_root_a_drill_needs_no_root() {
+    let server = S3Server::start();
+    let story = Story::new(endpoint_of(&server), "drill_nobody", &[]);
+    std::fs::set_permissions(story.tmp(), std::fs::Permissions::from_mode(0o777)).expect("its mode");
+    drill(&story).args(other_myloader()).by_nobody().run().assert_status(0).assert_says("is a backup");
+    story.assert_nothing_is_left();
+}
+
+/// Of nothing it cannot be said that it is a backup.
+#[test]
+fn a_dump_of_the_servers_own_database_alone_is_not_drilled() {
+    let mut dump = StoredDump::none();
+    dump.dump("mysql-schema-create.sql", "CREATE DATABASE `mysql`;\n");
+    dump.dump("mysql.user-schema.sql", "CREATE TABLE `user` (\n  `id` int\n);\n");
+    dump.dump("metadata", METADATA);
+    dump.upload().assert_status(0);
+    let refused = dump.command("drill").run().assert_status(2).assert_says("nothing can be drilled");
+    refused.assert_says("own databases (mysql, sys) are not drilled");
 }
 
 #[test]
@@ -245,7 +313,7 @@ fn needs_root_a_disk_that_is_too_small_is_refused_with_the_figures() {
     dump.dump("shop-schema-create.sql", "CREATE DATABASE `shop`;\n");
     dump.dump("shop.t-schema.sql", "CREATE TABLE `t` (\n  `id` int\n);\n");
     dump.dump("shop.t.sql", bytes(1 << 20));
-    dump.dump("metadata", crate::support::stored_dump::METADATA);
+    dump.dump("metadata", METADATA);
     dump.upload().assert_status(0);
     let tmp = dump.sandbox.path("small");
     std::fs::create_dir(&tmp).expect("a directory");
@@ -254,4 +322,23 @@ fn needs_root_a_disk_that_is_too_small_is_refused_with_the_figures() {
     let refused = program.wrapped_in(mount.map(PathBuf::from)).run().assert_status(2);
     let refused = refused.assert_says("64.0 MiB free").assert_says("this dump of 1.0 MiB").assert_says("--sample SIZE");
     refused.assert_does_not_say("started");
+}
+
+/// Others need the disk, too.
+#[test]
+fn needs_root_a_disk_that_gets_tight_ends_the_drill() {
+    let server = S3Server::start();
+    let story = Story::new(endpoint_of(&server), "drill_tight", &[]);
+    let is_data = |key: &str| key.contains(".big.") && !key.contains("schema");
+    let held = server.inject(Fault::hold().on(Operation::GetObject).key_where(is_data));
+    let mount =
+        ["unshare", "--mount", "sh", "-c", "mount -t tmpfs -o size=1000m disk \"$TMPDIR\" && exec \"$@\"", "sh"];
+    let run = drill(&story).args(other_myloader()).wrapped_in(mount).start();
+    held.wait_for_hits(1);
+    // Its disk is seen by its processes alone.
+    let seen_by_it = format!("/proc/{}/root{}/filler", run.pid().as_raw_nonzero(), story.tmp().display());
+    let filler = std::fs::File::create(seen_by_it).expect("a file");
+    rustix::fs::fallocate(&filler, rustix::fs::FallocateFlags::empty(), 0, 700 << 20).expect("700 MiB");
+    run.finish().assert_status(1).assert_says("the drill was ended").assert_says("--sample SIZE");
+    eventually_nothing_is_left(&story.tmp());
 }

@@ -81,12 +81,22 @@ pub fn leave_what_needs_more(plan: &mut Plan) {
     });
 }
 
-/// Without schemas there is nothing that rows could go into.
-pub fn refuse_without_schemas(plan: &Plan) -> Result<(), Failure> {
-    let has = |kind: FileKind| plan.wanted.iter().any(|wanted| wanted.kind == kind);
-    if !has(FileKind::Schema) && plan.wanted.iter().any(Wanted::is_data) {
-        let error = anyhow!("the dump has rows and no schemas: no server can be made of it");
-        return Err(Failure::usage(hinted(error, "mydumper writes schemas without --no-schemas")));
+/// Of nothing it cannot be said that it is a backup; and without schemas there is nothing that rows could go into.
+pub fn refuse_nothing(plan: &Plan) -> Result<(), Failure> {
+    let makes_something =
+        |wanted: &Wanted| matches!(wanted.kind, FileKind::Schema | FileKind::SchemaView | FileKind::SchemaSequence);
+    if plan.wanted.iter().any(makes_something) {
+        return Ok(());
     }
-    Ok(())
+    let (error, hint) = match plan.wanted.iter().any(Wanted::is_data) {
+        true => (
+            anyhow!("the dump has rows and no schemas: no server can be made of it"),
+            "mydumper writes schemas without --no-schemas",
+        ),
+        false => (
+            anyhow!("there is no table among what was chosen: nothing can be drilled"),
+            "`mydumper2s3 list --files` shows what the dump has",
+        ),
+    };
+    Err(Failure::usage(hinted(error, hint)))
 }

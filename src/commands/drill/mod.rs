@@ -13,7 +13,7 @@ use anyhow::anyhow;
 use tracing::info;
 
 use self::expected::{Read, RowCounts};
-use self::outcome::Outcome;
+use self::outcome::{LOADER, Outcome};
 use self::server::Server;
 use super::choose::chosen;
 use super::load::complaints::Complaints;
@@ -28,8 +28,9 @@ use crate::model::left_out::LeftOut;
 use crate::model::object_key::Prefix;
 use crate::model::units::ByteSize;
 use crate::platform::Exit;
-use crate::report::Report;
-use crate::retrieval::plan::{Plan, Selection};
+use crate::report::{DrillMetrics, Report};
+use crate::retrieval::myloader::warn_of_generations;
+use crate::retrieval::plan::{Plan, Selection, Wanted};
 use crate::s3::Store;
 use crate::stop::Stop;
 
@@ -38,22 +39,52 @@ const MEMORY: ByteSize = ByteSize::mib(256);
 
 /// Drills and says what came of it.
 pub async fn run(args: &DrillArgs, report: &Report, stop: &Stop) -> Status {
-    drill(args, report, stop).await.unwrap_or_else(|failure| super::fail(report, &failure))
+    let began = Instant::now();
+    let mut figures = Figures::default();
+    let drilled = drill(args, &mut figures, report, stop).await;
+    let status = drilled.unwrap_or_else(|failure| super::fail(report, &failure));
+    if let Some(path) = &args.metrics_file {
+        let metrics = DrillMetrics {
+            bucket: args.dump.bucket.to_string(),
+            prefix: args.dump.prefix.as_ref().map(ToString::to_string).unwrap_or_default(),
+            exit_status: status.code(),
+            tables: figures.tables,
+            bytes: figures.bytes,
+            differences: figures.differences,
+            duration: began.elapsed(),
+        };
+        super::metrics::write(path, move |path, now| metrics.write(path, now)).await;
+    }
+    status
 }
 
-async fn drill(args: &DrillArgs, report: &Report, stop: &Stop) -> Result<Status, Failure> {
+/// For the metrics.
+#[derive(Debug, Default)]
+struct Figures {
+    tables: u64,
+    bytes: u64,
+    differences: u64,
+}
+
+async fn drill(args: &DrillArgs, figures: &mut Figures, report: &Report, stop: &Stop) -> Result<Status, Failure> {
     let began = Instant::now();
-    let chosen = tokio::select! {
-        chosen = Chosen::of(args) => chosen?,
+    let chosen = async { Ok::<_, Failure>((Chosen::of(args).await?, Server::choose(args).await?)) };
+    let (chosen, mut server) = tokio::select! {
+        chosen = chosen => chosen?,
         signal = stop.wait() => return Err(stopped(signal, "nothing was loaded")),
     };
-    let mut server = Server::choose(args).await?;
     // Whatever comes: nothing of it stays.
     let drilled = drill_on(args, chosen, &mut server, report, stop).await;
     let ended = server.end().await;
     let mut outcome = drilled?;
     ended.map_err(Failure::failed)?;
     outcome.took.whole = began.elapsed();
+    let tables = outcome.compared.counts.iter().find(|count| count.what == "tables");
+    *figures = Figures {
+        tables: tables.map_or(0, |count| count.right),
+        bytes: outcome.bytes,
+        differences: outcome.compared.differences.len() as u64,
+    };
     outcome.tell(args.json, report).await
 }
 
@@ -77,13 +108,16 @@ impl Chosen {
         store.wait_for(Instant::now(), args.retry_for);
         let selection = Selection { tables: &args.tables, incomplete: false, by_real_names: true };
         let mut plan = Plan::make(&selection, &store, &prefix, listing).await?;
+        if args.command.is_empty() {
+            warn_of_generations(plan.generation()).await;
+        }
         let is_without_system = choice::leave_system_databases(&mut plan);
         let seed = args.sample.map(|size| choice::sample(&mut plan, size, args.seed)).transpose()?;
         let is_part = is_without_system || seed.is_some() || !args.tables.is_empty();
         if is_part {
             choice::leave_what_needs_more(&mut plan);
         }
-        choice::refuse_without_schemas(&plan)?;
+        choice::refuse_nothing(&plan)?;
         let left_out = plan.left_out().map(<[LeftOut]>::to_vec);
         Ok(Self { store, prefix, plan, is_part, seed, left_out })
     }
@@ -134,7 +168,11 @@ async fn drill_on(
         // Dropped, it holds no pipe any more; the helper does, until myloader is dead.
         failure = server.wait_until_tight() => return Err(failure),
     };
-    let said = went_in(&data, fed, complaints)?;
+    // What myloader says of a server that is gone leads astray.
+    let said = went_in(&data, fed, complaints).map_err(|failure| match server.why_ended() {
+        Some(error) if failure.status == Status::Failure => Failure::failed(error),
+        _ => failure,
+    })?;
     took.load = began.elapsed();
     let bytes: u64 = data.iter().map(|wanted| wanted.listed.size).sum();
     info!("loaded {} data files, {}; comparing", data.len(), ByteSize(bytes).human());
@@ -146,8 +184,8 @@ async fn drill_on(
         signal = stop.wait() => return Err(stopped(signal, "nothing of the drill is left")),
     };
     let mut compared = Compared::of(&expected, &found);
-    said.iter().for_each(|what| compared.add("myloader", what.as_str()));
-    mismatches.heard().into_iter().for_each(|what| compared.add("myloader", what));
+    said.iter().for_each(|what| compared.add(LOADER, what.as_str()));
+    mismatches.heard().into_iter().for_each(|what| compared.add(LOADER, what));
     took.comparison = began.elapsed();
     Ok(Outcome {
         uri: store.uri(&prefix.directory()),
@@ -183,19 +221,21 @@ fn load_args(args: &DrillArgs, is_part: bool) -> Result<LoadArgs, Failure> {
     })
 }
 
-/// Whether every file was read to its end by a myloader that ended by itself. What it complained of is something to be
+/// Whether every file was read to its end by a myloader that ended by itself: 1.x aborts where a statement fails. What it complained of is something to be
 /// told, and what came of that is looked at; everything else is a failure.
-fn went_in(data: &[&crate::retrieval::plan::Wanted], fed: Fed, complaints: Complaints) -> Result<Vec<String>, Failure> {
+fn went_in(data: &[&Wanted], fed: Fed, complaints: Complaints) -> Result<Vec<String>, Failure> {
     let is_whole = fed.is_done.iter().all(|done| *done);
     match fed.end {
-        Ok(Exit::Status(status)) if is_whole => {
+        Ok(exit) if is_whole && (matches!(exit, Exit::Status(_)) || exit.is_own_abort()) => {
             let mut said = complaints.kept;
             match complaints.count.saturating_sub(said.len()) {
                 0 => {}
                 more => said.push(format!("and {more} errors more")),
             }
-            if status != 0 {
-                said.push(format!("it ended with status {status}"));
+            match exit {
+                Exit::Status(0) => {}
+                Exit::Status(status) => said.push(format!("it ended with status {status}")),
+                Exit::Signal(signal) => said.push(format!("it ended itself by signal {signal}")),
             }
             Ok(said)
         }

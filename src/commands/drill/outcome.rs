@@ -25,6 +25,9 @@ const MISMATCHES_MAX: usize = 50;
 /// The most of each, in characters.
 const LENGTH_MAX: usize = 300;
 
+/// The name of what myloader itself found.
+pub const LOADER: &str = "myloader";
+
 /// What came of it.
 pub struct Outcome {
     /// The dump.
@@ -92,7 +95,10 @@ impl Outcome {
             None => info!("what mydumper left out by its own options is not known"),
         }
         for Difference { name, why } in compared.differences.iter().take(SAID_MAX) {
-            error!("'{name}' differs: {why}");
+            match name.as_str() {
+                LOADER => error!("{LOADER} complained: {why}"),
+                name => error!("'{name}' differs: {why}"),
+            }
         }
         let more = compared.differences.len().saturating_sub(SAID_MAX);
         if more > 0 {

@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
-use jiff::Timestamp;
 use tracing::{error, info, warn};
 
 use self::advice::Standing;
@@ -45,9 +44,6 @@ use crate::recorder::Recorder;
 use crate::report::{DumperSummary, LocalFiles, RateMeter, Report, RunMetrics, Status as StatusLine, Summary};
 use crate::s3::Store;
 use crate::stop::Stop;
-
-/// How long the metrics may take to be written.
-const METRICS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the last look at the directory may take.
 const LAST_LOOK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -257,15 +253,7 @@ async fn write_metrics(args: &UploadArgs, totals: &Totals, status: Status, durat
         duration,
         peak_local_bytes: totals.peak_local,
     };
-    // The file may lie on a filesystem that does not answer: we do not wait for it for ever.
-    let to = path.clone();
-    let write = aside(move || metrics.write(&to, Timestamp::now()));
-    let why = match tokio::time::timeout(METRICS_TIMEOUT, write).await {
-        Ok(Ok(())) => return,
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("it takes longer than {} s", METRICS_TIMEOUT.as_secs()),
-    };
-    warn!("cannot write the metrics to '{}': {why}", path.display());
+    super::metrics::write(path, move |path, now| metrics.write(path, now)).await;
 }
 
 async fn upload(args: &UploadArgs, stop: &Stop, totals: &mut Totals) -> Result<(), Failure> {
