@@ -8,7 +8,7 @@ use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, AtFlags, StatxFlags, fadvise};
@@ -175,6 +175,56 @@ pub fn children(pid: i32) -> Vec<i32> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
     lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()).collect()
+}
+
+/// The paths that threads of a process wait to open at this moment, as they gave them; an error where the kernel does not
+/// tell, as of another user's process.
+///
+/// A thread that opens a FIFO waits in open(2) or openat(2) until somebody has the other end. `/proc/PID/task/TID/syscall`
+/// tells call and arguments in hexadecimal, or that the thread runs (proc(5)).
+pub fn paths_being_opened(pid: i32) -> io::Result<Vec<OsString>> {
+    let mut paths = Vec::new();
+    let mut memory = None;
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let call = match std::fs::read_to_string(thread?.path().join("syscall")) {
+            Ok(call) => call,
+            // It has ended meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => {
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let Some(address) = path_argument(&call) else { continue };
+        let memory = match &memory {
+            Some(memory) => memory,
+            None => memory.insert(File::open(format!("/proc/{pid}/mem"))?),
+        };
+        paths.extend(text_at(memory, address));
+    }
+    Ok(paths)
+}
+
+/// Where the path of an open stands in memory.
+fn path_argument(call: &str) -> Option<u64> {
+    let mut words = call.split_whitespace();
+    let number: i64 = words.next()?.parse().ok()?;
+    let at = match number {
+        libc::SYS_openat => 1,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_open => 0,
+        _ => return None,
+    };
+    u64::from_str_radix(words.nth(at)?.strip_prefix("0x")?, 16).ok()
+}
+
+/// Text of another process, up to its final zero. It may have gone on meanwhile, so this is anything.
+fn text_at(memory: &File, address: u64) -> Option<OsString> {
+    let mut bytes = vec![0; libc::PATH_MAX as usize];
+    // What follows the text may not be mapped: then less is read.
+    let length = memory.read_at(&mut bytes, address).ok()?;
+    let end = bytes[..length].iter().position(|byte| *byte == 0)?;
+    bytes.truncate(end);
+    Some(OsString::from_vec(bytes))
 }
 
 /// How all processes stand to each other.

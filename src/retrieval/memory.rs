@@ -30,6 +30,11 @@ impl Memory {
         Held { memory: Arc::clone(self), bytes }
     }
 
+    /// Whether half of the limit stays for others, if so many bytes more are held.
+    pub fn leaves_half(&self, bytes: u64) -> bool {
+        self.held.load(Ordering::Relaxed).saturating_add(bytes) <= self.limit / 2
+    }
+
     /// For what will be needed, if there is room.
     pub fn take_ahead(self: &Arc<Self>, bytes: u64) -> Option<Held> {
         let fits = |held: u64| held.checked_add(bytes).filter(|sum| *sum <= self.limit);
@@ -53,6 +58,7 @@ mod tests {
         let memory = Memory::new(10);
         let ahead = memory.take_ahead(6).expect("there is room");
         assert!(memory.take_ahead(5).is_none());
+        assert!(!memory.leaves_half(0) && Memory::new(10).leaves_half(5) && !Memory::new(10).leaves_half(6));
         let needed = memory.take(16);
         assert!(memory.take_ahead(0).is_none(), "above the limit nothing is fetched ahead");
         drop(needed);

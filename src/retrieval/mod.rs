@@ -4,6 +4,7 @@ pub mod bring;
 pub mod directory;
 pub mod memory;
 pub mod myloader;
+pub mod openers;
 pub mod pieces;
 pub mod pipes;
 pub mod plan;

@@ -138,6 +138,16 @@ impl Pieces {
         })
     }
 
+    /// How many bytes they are together.
+    pub fn size(&self) -> u64 {
+        self.object.size
+    }
+
+    /// Whether they can be fetched long before they are needed, and leave room to others.
+    pub fn leave_room(&self) -> bool {
+        self.supply.memory.leaves_half(self.object.size)
+    }
+
     /// From now on rows are counted. `name` is the file's.
     pub fn count_rows(&mut self, name: &str) -> RowsOfFile {
         let rows = RowsOfFile::default();

@@ -1,25 +1,33 @@
 //! FIFOs in place of data files, and which of them somebody opens to read.
 //!
 //! A FIFO cannot be opened for writing without waiting before somebody reads it (ENXIO): that tells which file is wanted
-//! now. 100,000 such questions take 0.36 s. So those that are likely are asked in each round; of all others many, as long as
-//! files are opened, and few while those that are open keep their reader busy, so that all are asked every two seconds.
+//! now. 100,000 such questions take 0.36 s. So those are asked that the reader waits for, as the kernel tells (`openers`),
+//! and few others in each round, so that all are. Where it does not tell, those that are likely are asked in each round; of
+//! all others many, as long as files are opened, and few while those that are open keep their reader busy.
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, mkfifoat, openat};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
+use super::openers::Openers;
+use crate::model::file_name::FileName;
+
 /// Between two rounds of questions.
 const ROUND: Duration = Duration::from_millis(5);
+/// The same where the kernel tells who waits, while files are opened: a look takes some 0.1 ms.
+const SHORT_ROUND: Duration = Duration::from_millis(1);
 /// Rounds in which every FIFO is asked once, while nothing is opened.
 const SWEEP_ROUNDS: usize = 400;
+/// The same where the kernel tells who waits.
+const SLOW_SWEEP_ROUNDS: usize = 2_000;
 /// The most questions of a round while files are opened: they take less time than the round.
 const QUESTIONS_MAX: usize = 1_000;
 /// How many rounds without a file that was opened count as nothing being opened.
@@ -36,6 +44,8 @@ const CAPACITY: usize = 1024 * 1024;
 pub struct Pipes {
     directory: OwnedFd,
     count: usize,
+    reader: Arc<AtomicI32>,
+    openers: Openers,
 }
 
 /// A FIFO that somebody reads.
@@ -51,6 +61,7 @@ pub struct Opened {
 #[derive(Debug)]
 pub struct Watch {
     is_over: Arc<AtomicBool>,
+    reader: Arc<AtomicI32>,
     opened: mpsc::Receiver<io::Result<Opened>>,
 }
 
@@ -60,26 +71,34 @@ pub fn name_of(number: usize) -> String {
 }
 
 impl Pipes {
-    /// Makes so many FIFOs in an empty directory.
-    pub fn make(directory: &Path, count: usize) -> io::Result<Self> {
+    /// Makes FIFOs in an empty directory, one for each of the names under which they will be read.
+    pub fn make(directory: &Path, names: &[FileName]) -> io::Result<Self> {
+        let count = names.len();
         let directory = openat(CWD, directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         for number in 0..count {
             mkfifoat(&directory, name_of(number), Mode::RUSR | Mode::WUSR)?;
         }
-        Ok(Self { directory, count })
+        let reader = Arc::default();
+        let openers = Openers::new(names, Arc::clone(&reader));
+        Ok(Self { directory, count, reader, openers })
     }
 
     /// Asks from now on which of them are read. `on_open`, which may block, gets each that is, before anybody else does.
     pub fn watch(self, on_open: impl Fn(&Opened) + Send + 'static) -> io::Result<Watch> {
-        let is_over = Arc::new(AtomicBool::new(false));
+        let (is_over, reader) = (Arc::new(AtomicBool::new(false)), Arc::clone(&self.reader));
         let (sender, opened) = mpsc::channel(RECENT_MAX);
         let mut asking = Asking::new(self, Arc::clone(&is_over), sender, Box::new(on_open));
         std::thread::Builder::new().name("pipes".to_owned()).spawn(move || asking.run())?;
-        Ok(Watch { is_over, opened })
+        Ok(Watch { is_over, reader, opened })
     }
 }
 
 impl Watch {
+    /// This process, or what it starts, will read them.
+    pub fn follow(&self, pid: i32) {
+        self.reader.store(pid, Ordering::Relaxed);
+    }
+
     /// The next one that somebody reads; `None` when all were.
     pub async fn next(&mut self) -> Option<io::Result<Opened>> {
         self.opened.recv().await
@@ -105,6 +124,8 @@ struct Asking {
     sweep: usize,
     /// Rounds since a file was opened.
     quiet: u32,
+    /// Whether the kernel tells who waits.
+    is_told: bool,
 }
 
 impl Asking {
@@ -115,12 +136,24 @@ impl Asking {
         on_open: Box<dyn Fn(&Opened) + Send>,
     ) -> Self {
         let (is_opened, left) = (vec![false; pipes.count], pipes.count);
-        Self { pipes, is_over, sender, on_open, is_opened, left, recent: VecDeque::new(), sweep: 0, quiet: 0 }
+        Self {
+            pipes,
+            is_over,
+            sender,
+            on_open,
+            is_opened,
+            left,
+            recent: VecDeque::new(),
+            sweep: 0,
+            quiet: 0,
+            is_told: false,
+        }
     }
 
     fn run(&mut self) {
         while self.left > 0 && !self.is_over.load(Ordering::Relaxed) {
             match self.round() {
+                Ok(0) if self.is_told && self.quiet < QUIET_AFTER => std::thread::sleep(SHORT_ROUND),
                 Ok(0) => std::thread::sleep(ROUND),
                 // Whoever opened one may be about to open the next.
                 Ok(_) => {}
@@ -135,11 +168,15 @@ impl Asking {
     /// Asks the likely ones, and some of all; returns how many were opened.
     fn round(&mut self) -> io::Result<usize> {
         let count = self.pipes.count;
-        let likely: Vec<usize> = self.recent.iter().flat_map(|last| self.behind(*last)).collect();
+        let wanted = self.pipes.openers.wanted();
+        self.is_told = wanted.is_some();
         let questions = match self.quiet {
+            _ if self.is_told => count.div_ceil(SLOW_SWEEP_ROUNDS),
             ..QUIET_AFTER => QUESTIONS_MAX,
             _ => count.div_ceil(SWEEP_ROUNDS).max(LIKELY),
         };
+        let likely = || self.recent.iter().flat_map(|last| self.behind(*last)).collect();
+        let likely: Vec<usize> = wanted.unwrap_or_else(likely);
         let some: Vec<usize> = (0..questions.min(count)).map(|step| (self.sweep + step) % count).collect();
         self.sweep = (self.sweep + some.len()) % count.max(1);
         let mut opened = 0;
@@ -183,40 +220,57 @@ mod tests {
 
     use super::*;
 
-    /// Whoever reads, in whatever order: each is found once, and gets its own bytes and its end.
+    fn names(count: usize) -> Vec<FileName> {
+        (0..count).map(|number| FileName::try_from(format!("shop.t{number}.sql")).expect("a name")).collect()
+    }
+
+    /// Whoever reads, in whatever order: each is found once, and gets its own bytes and its end; also where the kernel tells
+    /// who waits.
     #[tokio::test]
     async fn each_pipe_is_found_when_somebody_reads_it() {
         const COUNT: usize = 1_000;
-        let directory = tempfile::tempdir().expect("a directory");
-        let mut watch = Pipes::make(directory.path(), COUNT).expect("pipes").watch(|_| ()).expect("a watch");
-        let path = directory.path().to_owned();
-        // One after the other, from both ends.
-        let order: Vec<usize> = (0..COUNT / 2).flat_map(|number| [number, COUNT - 1 - number]).collect();
-        let wanted = order.clone();
-        let reader = std::thread::spawn(move || {
-            let read = |number: &usize| {
-                let mut text = String::new();
-                let mut pipe = File::open(path.join(name_of(*number))).expect("a pipe");
-                pipe.read_to_string(&mut text).expect("text");
-                text
-            };
-            wanted.iter().map(read).collect::<Vec<_>>()
-        });
-        let mut found = Vec::new();
-        while let Some(opened) = watch.next().await {
-            let Opened { number, writer } = opened.expect("a pipe");
-            found.push(number);
-            File::from(writer).write_all(number.to_string().as_bytes()).expect("written");
+        for is_told in [false, true] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let (pipes, links) = (directory.path().join("pipes"), directory.path().join("links"));
+            for directory in [&pipes, &links] {
+                std::fs::create_dir(directory).expect("a directory");
+            }
+            let names = names(COUNT);
+            let mut watch = Pipes::make(&pipes, &names).expect("pipes").watch(|_| ()).expect("a watch");
+            for (number, name) in names.iter().enumerate() {
+                std::os::unix::fs::symlink(pipes.join(name_of(number)), links.join(name.as_str())).expect("a link");
+            }
+            if is_told {
+                watch.follow(std::process::id().cast_signed());
+            }
+            // One after the other, from both ends.
+            let order: Vec<usize> = (0..COUNT / 2).flat_map(|number| [number, COUNT - 1 - number]).collect();
+            let wanted = order.clone();
+            let reader = std::thread::spawn(move || {
+                let read = |number: &usize| {
+                    let mut text = String::new();
+                    let mut pipe = File::open(links.join(names[*number].as_str())).expect("a pipe");
+                    pipe.read_to_string(&mut text).expect("text");
+                    text
+                };
+                wanted.iter().map(read).collect::<Vec<_>>()
+            });
+            let mut found = Vec::new();
+            while let Some(opened) = watch.next().await {
+                let Opened { number, writer } = opened.expect("a pipe");
+                found.push(number);
+                File::from(writer).write_all(number.to_string().as_bytes()).expect("written");
+            }
+            assert_eq!(found, order);
+            let texts = reader.join().expect("the reader");
+            assert_eq!(texts, order.iter().map(ToString::to_string).collect::<Vec<_>>());
         }
-        assert_eq!(found, order);
-        let texts = reader.join().expect("the reader");
-        assert_eq!(texts, order.iter().map(ToString::to_string).collect::<Vec<_>>());
     }
 
     #[tokio::test]
     async fn without_a_file_nothing_is_waited_for() {
         let directory = tempfile::tempdir().expect("a directory");
-        let mut watch = Pipes::make(directory.path(), 0).expect("no pipe").watch(|_| ()).expect("a watch");
+        let mut watch = Pipes::make(directory.path(), &[]).expect("no pipe").watch(|_| ()).expect("a watch");
         assert!(watch.next().await.is_none());
     }
 }

@@ -4,7 +4,9 @@
 //! killed and awaited first, and all pipes are closed after that.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -13,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::debug;
 
@@ -30,6 +32,11 @@ use crate::stop::Stop;
 const OWN_END: Duration = Duration::from_secs(10);
 /// How long what is left may take once myloader has ended: nobody reads any more.
 const AFTERWARDS: Duration = Duration::from_secs(5);
+
+/// Files up to so many bytes are fetched before they are opened.
+const SMALL: u64 = 256 * 1024;
+/// So many of them at a time.
+const AHEAD_AT_ONCE: usize = 16;
 
 /// Why a load failed; numbers are those of the files.
 #[derive(Debug)]
@@ -62,8 +69,8 @@ pub struct Fed {
 enum Waiting {
     /// Nothing of it was fetched.
     Untouched(Box<Pieces>),
-    /// Its first piece is being fetched, or in hand.
-    Primed(oneshot::Receiver<Box<Pieces>>),
+    /// Its first piece is being fetched, or in hand, which the second one tells.
+    Primed(oneshot::Receiver<Box<Pieces>>, watch::Receiver<bool>),
     /// It was opened.
     Opened,
 }
@@ -74,6 +81,9 @@ pub struct Feeding {
     watch: Watch,
     /// Of each file, until it is opened.
     pieces: Vec<Waiting>,
+    /// Small files that are fetched before they are opened, the next one first.
+    ahead: VecDeque<usize>,
+    primers: JoinSet<Result<(), Trouble>>,
     /// Of each file with a statement, the one with its rows.
     rows_of: HashMap<usize, usize>,
     progress: Arc<Progress>,
@@ -98,11 +108,13 @@ impl Feeding {
         rows_of: HashMap<usize, usize>,
         progress: Arc<Progress>,
     ) -> Self {
-        let count = pieces.len();
+        let (count, ahead) = (pieces.len(), ahead(&pieces, &rows_of));
         Self {
             program,
             watch,
             pieces: pieces.into_iter().map(|pieces| Waiting::Untouched(Box::new(pieces))).collect(),
+            ahead,
+            primers: JoinSet::new(),
             rows_of,
             progress,
             holds,
@@ -120,12 +132,14 @@ impl Feeding {
             Err(trouble) => self.end_loader(trouble).await,
         };
         // Here nobody reads any more: now pipes may close.
+        self.primers.shutdown().await;
         self.writers.shutdown().await;
         Fed { end, is_done: self.is_done, longest_wait: self.longest_wait.get() }
     }
 
     async fn feed(&mut self, stop: &Stop) -> Result<Exit, Trouble> {
         let mut all_opened = false;
+        self.fetch_ahead();
         let exit = loop {
             tokio::select! {
                 opened = self.watch.next(), if !all_opened => match opened {
@@ -134,6 +148,11 @@ impl Feeding {
                     None => all_opened = true,
                 },
                 Some(written) = self.writers.join_next() => self.end(written)?,
+                // What cannot be had will not be had when it is opened: said now.
+                Some(primed) = self.primers.join_next() => {
+                    primed.map_err(|error| Trouble::Local(None, io::Error::other(error)))??;
+                    self.fetch_ahead();
+                }
                 exit = self.program.wait() => break exit,
                 signal = stop.wait() => return Err(Trouble::Stopped(signal)),
             }
@@ -157,7 +176,7 @@ impl Feeding {
         debug!(number, "a file was opened");
         // The server waits for rows from the moment that it has the statement, and not for long: so it gets that only when
         // there are rows to be sent.
-        let primes = self.rows_of.get(&number).copied().and_then(|rows| self.prime(rows));
+        let rows_in_hand = self.rows_of.get(&number).copied().and_then(|rows| self.prime(rows));
         let held = writer.try_clone().map_err(|error| Trouble::Local(Some(number), error))?;
         self.open[number] = Some(held);
         let progress = Arc::clone(&self.progress);
@@ -165,13 +184,17 @@ impl Feeding {
         self.writers.spawn_local(async move {
             let pieces = match waiting {
                 Waiting::Untouched(pieces) => Some(pieces),
-                Waiting::Primed(pieces) => pieces.await.ok(),
+                Waiting::Primed(pieces, _) => match pieces.await {
+                    Ok(pieces) => Some(pieces),
+                    // It cannot be had, and that is being said.
+                    Err(_) => pending().await,
+                },
                 Waiting::Opened => None,
             };
-            if let Some(primes) = primes
-                && let Err(trouble) = primes.await
+            if let Some(mut in_hand) = rows_in_hand
+                && in_hand.wait_for(|is_in_hand| *is_in_hand).await.is_err()
             {
-                return (number, Err(trouble));
+                pending::<()>().await;
             }
             let written = match pieces {
                 Some(pieces) => write(number, writer, *pieces, &progress, waits).await,
@@ -182,20 +205,39 @@ impl Feeding {
         Ok(())
     }
 
-    /// Fetches the first piece of a file that is about to be opened; what is returned ends when it is in hand, or cannot be.
-    fn prime(&mut self, number: usize) -> Option<impl Future<Output = Result<(), Trouble>> + use<>> {
-        let (sender, primed) = oneshot::channel();
-        match std::mem::replace(&mut self.pieces[number], Waiting::Primed(primed)) {
-            Waiting::Untouched(mut pieces) => Some(async move {
-                pieces.prime().await.map_err(|error| trouble_of(number, error))?;
-                // Nobody takes it where all is over.
-                let _ = sender.send(pieces);
-                Ok(())
-            }),
-            waiting => {
-                self.pieces[number] = waiting;
-                None
+    /// Fetches the first piece of a file that is to be opened, unless it is; what is returned tells when it is in hand.
+    fn prime(&mut self, number: usize) -> Option<watch::Receiver<bool>> {
+        match std::mem::replace(&mut self.pieces[number], Waiting::Opened) {
+            Waiting::Untouched(mut pieces) => {
+                let ((sender, primed), (tell, in_hand)) = (oneshot::channel(), watch::channel(false));
+                self.primers.spawn_local(async move {
+                    pieces.prime().await.map_err(|error| trouble_of(number, error))?;
+                    // Nobody takes it where all is over.
+                    let _ = sender.send(pieces);
+                    let _ = tell.send(true);
+                    Ok(())
+                });
+                self.pieces[number] = Waiting::Primed(primed, in_hand);
             }
+            waiting => self.pieces[number] = waiting,
+        }
+        match &self.pieces[number] {
+            Waiting::Primed(_, in_hand) => Some(in_hand.clone()),
+            _ => None,
+        }
+    }
+
+    /// Small files cost a round trip each, which is longer than their loading: so the next ones are fetched before.
+    fn fetch_ahead(&mut self) {
+        while self.primers.len() < AHEAD_AT_ONCE
+            && let Some(number) = self.ahead.front().copied()
+        {
+            match &self.pieces[number] {
+                Waiting::Untouched(pieces) if !pieces.leave_room() => return,
+                Waiting::Untouched(_) => drop(self.prime(number)),
+                _ => {}
+            }
+            self.ahead.pop_front();
         }
     }
 
@@ -207,6 +249,7 @@ impl Feeding {
         self.holds.release(number);
         self.is_done[number] = true;
         self.progress.advance(1, 0);
+        self.fetch_ahead();
         Ok(())
     }
 
@@ -222,6 +265,15 @@ impl Feeding {
         self.program.wait().await;
         Err(trouble)
     }
+}
+
+/// Small files, the largest first: 1.x loads those of many rows first. Rows as text are fetched with their statement.
+fn ahead(pieces: &[Pieces], rows_of: &HashMap<usize, usize>) -> VecDeque<usize> {
+    let is_rows: HashSet<_> = rows_of.values().collect();
+    let mut small: Vec<_> =
+        (0..pieces.len()).filter(|number| pieces[*number].size() <= SMALL && !is_rows.contains(number)).collect();
+    small.sort_by_key(|number| Reverse(pieces[*number].size()));
+    small.into()
 }
 
 /// A wait for the next piece. Its time counts however it ends.

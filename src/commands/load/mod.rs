@@ -193,6 +193,7 @@ impl Prepared {
         let watch = watch.map_err(|error| Failure::failed(anyhow!(error).context("cannot watch the pipes")))?;
         let program = launch.start().map_err(Failure::usage)?.watch(|| ());
         guardian.watch(program.pid());
+        watch.follow(program.pid());
         info!(pid = program.pid(), "started {}", line[0].to_string_lossy());
         let progress = Arc::new(report.progress("loading", data.len(), bytes));
         let fed = Feeding::new(program, watch, holds, pieces, rows_of(data), progress).run(stop).await;

@@ -41,7 +41,7 @@ impl Stage {
             std::fs::create_dir(root.path().join(name)).context("cannot make a directory")?;
         }
         let stage = Self { root };
-        let pipes = Pipes::make(&stage.root.path().join(PIPES), data.len()).context("cannot make a pipe")?;
+        let pipes = Pipes::make(&stage.root.path().join(PIPES), data).context("cannot make a pipe")?;
         for (number, name) in data.iter().enumerate() {
             let pipe = stage.root.path().join(PIPES).join(pipes::name_of(number));
             symlink(pipe, stage.dump().join(name.as_str())).context("cannot make a link")?;
