@@ -103,6 +103,15 @@ impl DumpMetadata {
     }
 }
 
+/// The `sql_mode` with which myloader is to load, as `[myloader_session_variables]` says it; free text has none.
+pub fn session_sql_mode(text: &str) -> Option<String> {
+    let mut lines = text.lines().skip_while(|line| line.trim() != "[myloader_session_variables]").skip(1);
+    let line = lines.by_ref().take_while(|line| !line.starts_with('[')).find(|line| line.starts_with("SQL_MODE="))?;
+    // `SQL_MODE='ANSI_QUOTES,…' /*!40101`
+    let quoted = line.split_once('\'')?.1;
+    quoted.split_once('\'').map(|(modes, _)| modes.to_owned())
+}
+
 impl TableSection {
     /// `shop.orders`: how the names of its files begin.
     pub(super) fn base_name(&self) -> String {

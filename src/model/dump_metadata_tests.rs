@@ -360,3 +360,12 @@ fn sections_of_what_is_not_wanted_are_left_out() {
     let free_text = b"Started dump at: 2026-11-22 09:08:21\nSHOW MASTER STATUS:\n\tLog: a\n\nFinished dump at: 2026-11-22 09:09:01\n";
     assert_eq!(without_sections(free_text, |_, _| false), free_text);
 }
+
+#[test]
+fn the_sql_mode_of_the_session_is_read() {
+    let text =
+        "# Started\n[config]\n\n[myloader_session_variables]\nSQL_MODE='A,B' /*!40101\n\n[source]\nSQL_MODE='C'\n";
+    assert_eq!(session_sql_mode(text).as_deref(), Some("A,B"));
+    assert_eq!(session_sql_mode("[myloader_session_variables]\n[source]\nSQL_MODE='C'\n"), None);
+    assert_eq!(session_sql_mode("Started dump at: 2026-01-01 00:00:00\n"), None);
+}

@@ -30,7 +30,7 @@ pub fn dumps_triggers_without_schemas(version: Option<&str>) -> bool {
 }
 
 /// The numbers in a version, or in a sentence that holds one: `1.0.1-3`, `mydumper v0.19.3-1, built against …`.
-fn numbers(text: &str) -> Option<[u32; 3]> {
+pub fn numbers(text: &str) -> Option<[u32; 3]> {
     text.split([' ', ',']).find_map(|word| {
         let word = word.strip_prefix('v').unwrap_or(word);
         let mut numbers = word.split('-').next()?.splitn(3, '.').map(|number| number.parse().ok());

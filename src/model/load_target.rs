@@ -1,6 +1,6 @@
 //! The server that a dump is to be loaded into, as it answers, and what speaks against it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::replication::Dialect;
@@ -12,6 +12,30 @@ pub const QUESTION: &str = "SELECT @@hostname, @@port, @@version, @@global.read_
 /// The tables and views that are there.
 pub const TABLES: &str = "SELECT table_schema, table_name FROM information_schema.tables \
      WHERE table_schema NOT IN ('information_schema', 'performance_schema')";
+
+/// What a dump's schema files may depend on: a word that says what, and a value.
+pub const ABILITIES: &str = "SELECT 'sql_mode', @@global.sql_mode UNION ALL \
+     SELECT 'collation', collation_name FROM information_schema.collations";
+
+/// Modes that mydumper leaves out or adds, whatever the server's are.
+const MYDUMPERS_MODES: [&str; 3] = ["STRICT_TRANS_TABLES", "STRICT_ALL_TABLES", "NO_AUTO_VALUE_ON_ZERO"];
+
+/// Of two `sql_mode`s, what only the first has and what only the second has.
+pub fn modes_that_differ(dump: &str, server: &str) -> (Vec<String>, Vec<String>) {
+    let modes = |text: &str| {
+        let modes = text.split(',').map(|mode| mode.trim().to_ascii_uppercase());
+        modes.filter(|mode| !mode.is_empty() && !MYDUMPERS_MODES.contains(&mode.as_str())).collect::<BTreeSet<_>>()
+    };
+    let (dump, server) = (modes(dump), modes(server));
+    (dump.difference(&server).cloned().collect(), server.difference(&dump).cloned().collect())
+}
+
+/// Whether a server that lists these collations knows this one. MariaDB lists those of UCA 14.0.0 once for all character
+/// sets, without their names.
+pub fn knows_collation(listed: &BTreeSet<String>, name: &str) -> bool {
+    let without_character_set = name.split_once('_').map(|(_, rest)| rest).filter(|rest| rest.starts_with("uca1400"));
+    listed.contains(name) || without_character_set.is_some_and(|name| listed.contains(name))
+}
 
 /// A server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +80,21 @@ impl LoadTarget {
         let there: BTreeSet<_> = there.map(name).collect();
         let both: BTreeSet<_> = dump.map(name).filter(|name| there.contains(name)).collect();
         both.into_iter().map(|(database, table)| format!("{database}.{table}")).collect()
+    }
+
+    /// Of the dump's tables, pairs that are one to this server, sorted.
+    pub fn collisions<'a>(&self, dump: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
+        if !self.ignores_case {
+            return Vec::new();
+        }
+        let mut seen: BTreeMap<String, String> = BTreeMap::new();
+        let mut collisions = Vec::new();
+        for name in dump.map(|(database, table)| format!("{database}.{table}")).collect::<BTreeSet<_>>() {
+            if let Some(other) = seen.insert(name.to_lowercase(), name.clone()) {
+                collisions.push(format!("{other} and {name}"));
+            }
+        }
+        collisions
     }
 
     /// Whose words it understands.
@@ -116,5 +155,29 @@ mod tests {
         let there = [("shop", "orders"), ("crm", "lines")];
         let found = |case| target(case).tables_there(dump.into_iter(), there.into_iter());
         assert_eq!((found("0"), found("1")), (Vec::new(), vec!["shop.orders".to_owned()]));
+    }
+
+    #[test]
+    fn modes_are_compared_without_those_of_mydumper() {
+        let (dump, server) = modes_that_differ(
+            "NO_AUTO_VALUE_ON_ZERO,NO_AUTO_CREATE_USER,ANSI_QUOTES",
+            "STRICT_TRANS_TABLES,ansi_quotes,NO_ZERO_DATE",
+        );
+        assert_eq!((dump, server), (vec!["NO_AUTO_CREATE_USER".to_owned()], vec!["NO_ZERO_DATE".to_owned()]));
+        assert_eq!(modes_that_differ("", ""), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
+    fn collations_are_known_by_either_name() {
+        let listed = ["utf8mb4_bin", "uca1400_ai_ci"].map(str::to_owned).into();
+        assert!(knows_collation(&listed, "utf8mb4_bin") && knows_collation(&listed, "utf8mb4_uca1400_ai_ci"));
+        assert!(!knows_collation(&listed, "utf8mb4_0900_ai_ci") && !knows_collation(&listed, "utf8mb4_uca1400_xx"));
+    }
+
+    #[test]
+    fn names_that_differ_by_their_case_alone_are_found() {
+        let dump = [("shop", "lines"), ("shop", "Orders"), ("shop", "orders"), ("shop", "orders")];
+        let found = |case| target(case).collisions(dump.into_iter());
+        assert_eq!((found("0"), found("1")), (Vec::new(), vec!["shop.Orders and shop.orders".to_owned()]));
     }
 }

@@ -155,6 +155,11 @@ impl LoaderCommand {
         self.options().iter().any(|option| option.name == name.as_bytes())
     }
 
+    /// myloader, as it was typed.
+    pub fn program(&self) -> &OsStr {
+        &self.line[self.program]
+    }
+
     /// How many connections load at a time.
     pub fn threads(&self) -> u32 {
         self.value_of("threads").and_then(|text| text.to_str()?.parse().ok()).unwrap_or(THREADS)
@@ -215,7 +220,7 @@ mod tests {
         let line = command.complete(Path::new("/tmp/x"), false, Some("rescue"));
         assert!(line.join(OsStr::new(" ")).to_string_lossy().ends_with("--database rescue --directory /tmp/x"));
         assert_eq!((command.threads(), command.value_of("host")), (8, Some(OsStr::new("db"))));
-        assert_eq!(parse("myloader").expect("a command").threads(), 4);
+        assert_eq!((command.program(), parse("myloader").expect("a command").threads()), (OsStr::new("myloader"), 4));
     }
 
     #[test]

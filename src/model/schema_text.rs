@@ -1,5 +1,7 @@
 //! The text of a table's schema file: `SHOW CREATE TABLE` as the server writes it, one part a line.
 
+use std::collections::BTreeSet;
+
 /// The text without foreign keys to tables that `is_there` does not know: those that name another database, and those to a
 /// table that is not loaded beside this one. What is no foreign key stays byte for byte.
 pub fn without_foreign_keys(text: &str, is_there: impl Fn(&str) -> bool) -> String {
@@ -16,6 +18,37 @@ pub fn without_foreign_keys(text: &str, is_there: impl Fn(&str) -> bool) -> Stri
         }
     }
     kept
+}
+
+/// The collations that a text names, in lower case; what stands in quotes names none.
+pub fn collations(text: &str) -> BTreeSet<String> {
+    let mut bare = String::with_capacity(text.len());
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        if !matches!(c, '\'' | '"' | '`') {
+            bare.push(c.to_ascii_lowercase());
+            continue;
+        }
+        while let Some(inner) = rest.next() {
+            match inner {
+                '\\' if c != '`' => drop(rest.next()),
+                // Twice is once, and in it.
+                _ if inner == c && rest.next_if_eq(&c).is_none() => break,
+                _ => {}
+            }
+        }
+        // So that what stands on both sides does not become a word.
+        bare.push('\'');
+    }
+    let mut words =
+        bare.split(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '\'')).filter(|word| !word.is_empty());
+    let mut collations = BTreeSet::new();
+    while let Some(word) = words.next() {
+        if word == "collate" {
+            collations.extend(words.next().filter(|name| !name.contains('\'')).map(str::to_owned));
+        }
+    }
+    collations
 }
 
 /// Of a line that is a foreign key: whether it leads into another database, and to which table.
@@ -71,6 +104,14 @@ mod tests {
         CONSTRAINT `odd``FOREIGN KEY` CHECK (`id` > 0),\n  \
         CONSTRAINT `b` FOREIGN KEY (`id`) REFERENCES `crm`.`orders` (`id`),\n  \
         CONSTRAINT `c` FOREIGN KEY (`id`, `x`) REFERENCES `orders` (`id`, `x`)\n) ENGINE=InnoDB;\n";
+
+    #[test]
+    fn collations_are_read_where_they_count() {
+        let text = "CREATE TABLE `a` (\n `collate x` text COLLATE utf8mb4_bin COMMENT 'it''s \\' COLLATE no',\n \
+                    `v` enum(\"a\") COLLATE 'quoted') CHARSET=utf8mb4 COLLATE=utf8mb4_0900_AI_ci /*!40100 COLLATE latin1_bin */;";
+        assert_eq!(Vec::from_iter(collations(text)), ["latin1_bin", "utf8mb4_0900_ai_ci", "utf8mb4_bin"]);
+        assert!(collations("COLLATE").is_empty() && collations("'").is_empty() && collations("\\`'").is_empty());
+    }
 
     #[test]
     fn foreign_keys_that_leave_the_set_are_left_out() {

@@ -1,16 +1,23 @@
 //! What comes next: myloader, and whether it can read this dump.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use tracing::{info, warn};
 
+use crate::exit_status::Failure;
+use crate::hint::hinted;
 use crate::model::dump_metadata::Generation;
+use crate::model::dumper_version;
 use crate::program::give_environment;
 
 /// How long a program may take to say its version.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
+/// These fail on the schema files that mydumper of the same version writes for sequences.
+const REFUSES_SEQUENCES: [[u32; 3]; 2] = [[0, 14, 5], [0, 15, 1]];
 
 /// The command that loads what was fetched, ready for a shell.
 pub fn command_line(directory: &Path) -> String {
@@ -22,9 +29,10 @@ pub async fn warn_of_generations(dump: Option<Generation>) {
     if dump != Some(Generation::FreeText) {
         return;
     }
-    match major_version().await {
-        Some(0) => {}
-        Some(major) => warn!(
+    // The myloader that the shell would find.
+    match version("myloader".as_ref()).await {
+        Some([0, ..]) => {}
+        Some([major, ..]) => warn!(
             "mydumper 0.12 or older made this dump, and the myloader here is {major}.x, which does not understand its \
              metadata: load it with a myloader of 0.x"
         ),
@@ -32,20 +40,35 @@ pub async fn warn_of_generations(dump: Option<Generation>) {
     }
 }
 
-/// The version of the myloader that the shell would find.
-async fn major_version() -> Option<u64> {
-    let mut command = tokio::process::Command::new("myloader");
+/// Refuses a dump that this myloader is known not to load; it would say so only when it has begun.
+pub async fn refuse_unfit(program: &OsStr, dump: Option<Generation>, has_sequences: bool) -> Result<(), Failure> {
+    let is_free_text = dump == Some(Generation::FreeText);
+    // A program is not started for nothing.
+    if !is_free_text && !has_sequences {
+        return Ok(());
+    }
+    let Some(version) = version(program).await else { return Ok(()) };
+    let [major, minor, patch] = version;
+    let name = format!("myloader {major}.{minor}.{patch}");
+    if is_free_text && major > 0 {
+        let error = anyhow!("mydumper 0.12 or older made this dump, and {name} does not understand its metadata");
+        return Err(Failure::usage(hinted(error, "name a myloader of 0.x after `--`")));
+    }
+    if has_sequences && REFUSES_SEQUENCES.contains(&version) {
+        let error = anyhow!("the dump has sequences, and {name} refuses the schema files of sequences");
+        return Err(Failure::usage(hinted(error, "name another myloader after `--`")));
+    }
+    Ok(())
+}
+
+/// The version that a program says.
+async fn version(program: &OsStr) -> Option<[u32; 3]> {
+    let mut command = tokio::process::Command::new(program);
     give_environment(command.as_std_mut(), false);
     command.arg("--version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(VERSION_TIMEOUT, command.output()).await.ok()?.ok()?;
-    major_of(&String::from_utf8_lossy(&output.stdout))
-}
-
-/// `myloader 0.10.0, built against …` or `myloader v1.0.1-1, …`
-fn major_of(text: &str) -> Option<u64> {
-    let version = text.split_whitespace().nth(1)?;
-    let version = version.trim_start_matches('v');
-    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    // `myloader 0.10.0, built against …` or `myloader v1.0.1-1, …`
+    dumper_version::numbers(&String::from_utf8_lossy(&output.stdout))
 }
 
 /// As one word for a POSIX shell.
@@ -60,14 +83,6 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_of_both_generations_are_read() {
-        assert_eq!(major_of("myloader 0.10.0, built against MySQL 10.11.14"), Some(0));
-        assert_eq!(major_of("myloader v1.0.1-1, built against MySQL 8"), Some(1));
-        assert_eq!(major_of("myloader"), None);
-        assert_eq!(major_of("what else"), None);
-    }
 
     #[test]
     fn the_directory_is_one_word() {

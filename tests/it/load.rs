@@ -1,7 +1,10 @@
 //! A dump into a server without a disk that holds it: real MariaDB, mydumper and myloader.
 
+use std::ffi::OsString;
+
 use rustix::process::Signal;
 
+use crate::support::fake_dumper;
 use crate::support::load_story::{ROWS, Story, endpoint_of, eventually_nothing_is_left, with_real_programs};
 use crate::support::mariadb::{MariaDb, is_mydumper_1};
 use crate::support::s3_server::{BUCKET, Encryption, Fault, Operation, S3Server};
@@ -253,4 +256,50 @@ fn a_dump_without_a_manifest_is_proved_by_its_etags() {
     let load = story.load().arg("--unproved").arg("--").args(MariaDb::second().myloader());
     load.run().assert_status(0);
     story.assert_loaded();
+}
+
+/// What cannot work is said before anything is loaded: nothing is started, the server is as it was.
+#[test]
+fn a_dump_that_cannot_be_loaded_there_is_refused() {
+    let load = |dump: &StoredDump, loader: &[OsString]| {
+        std::fs::create_dir_all(dump.sandbox.path("tmp")).expect("a directory");
+        let load = dump.command("load").env("TMPDIR", dump.sandbox.path("tmp")).arg("--").args(loader);
+        let finished = with_real_programs(load.args(MariaDb::second().connection())).run().assert_status(2);
+        finished.assert_does_not_say("started")
+    };
+    // The scripted dumper says that it is of 1.0.1, under whatever name.
+    let dump = StoredDump::new();
+    let program = dump.sandbox.path("myloader");
+    std::os::unix::fs::symlink(fake_dumper::program(), &program).expect("a link");
+    load(&dump, &[program.into()]).assert_says("myloader 1.0.1 does not understand its metadata");
+
+    let mut dump = StoredDump::none();
+    let create = "CREATE TABLE `t` (`v` text COMMENT 'COLLATE none') COLLATE=klingon_ci;\n";
+    dump.dump("load_foreign_words-schema-create.sql", "CREATE DATABASE `load_foreign_words`;\n");
+    dump.dump("load_foreign_words.t-schema.sql", create);
+    dump.dump("load_foreign_words.t.sql", "INSERT INTO `t` VALUES\n(\"a\");\n");
+    dump.dump("metadata", METADATA);
+    dump.upload().assert_status(0);
+    let loader = ScriptedLoader::new(&dump.sandbox);
+    let refused = load(&dump, &loader.line()).assert_says("needs 1 collations that the server does not know");
+    refused.assert_says("klingon_ci (in 'load_foreign_words.t-schema.sql')").assert_says("--unchecked");
+    assert_eq!(MariaDb::second().sql("SHOW DATABASES LIKE 'load_foreign_words'"), "");
+}
+
+/// The dump's own `sql_mode` counts while it is loaded; afterwards the server's does.
+#[test]
+fn what_is_otherwise_on_the_server_is_said() {
+    let mut dump = StoredDump::none();
+    let metadata = "# Started dump at: 2026-11-22 02:00:01\n[config]\nquote-character = BACKTICK\n\n\
+                    [myloader_session_variables]\nSQL_MODE='NO_AUTO_VALUE_ON_ZERO,PIPES_AS_CONCAT' /*!40101\n\n\
+                    [`shop`.`t`]\nreal_table_name=t\nrows = 1\n# Finished dump at: 2026-11-22 02:00:09\n";
+    dump.dump("shop.t-schema.sql", "CREATE TABLE `t` (`v` text) COLLATE=utf8mb4_bin;\n");
+    dump.dump("shop.t.00000.sql", "INSERT INTO `t` VALUES(\"a\")\n;\n");
+    dump.dump("metadata", metadata);
+    dump.upload().assert_status(0);
+    std::fs::create_dir_all(dump.sandbox.path("tmp")).expect("a directory");
+    let loader = ScriptedLoader::new(&dump.sandbox);
+    let load = dump.command("load").env("TMPDIR", dump.sandbox.path("tmp")).arg("--").args(loader.line());
+    let finished = with_real_programs(load.args(MariaDb::second().connection())).run().assert_status(0);
+    finished.assert_says("sql_mode differs").assert_says("which has PIPES_AS_CONCAT more");
 }

@@ -3,6 +3,7 @@
 
 mod beside;
 pub(super) mod complaints;
+mod differences;
 pub(super) mod feed;
 pub(super) mod guardian;
 mod patience;
@@ -49,6 +50,7 @@ use crate::retrieval::NAMED_MAX;
 use crate::retrieval::bring::{Bring, Proved};
 use crate::retrieval::directory::RestoreDir;
 use crate::retrieval::memory::Memory;
+use crate::retrieval::myloader;
 use crate::retrieval::pieces::{Pieces, Supply};
 use crate::retrieval::pipes::Pipes;
 use crate::retrieval::plan::{Plan, Selection, Wanted};
@@ -87,6 +89,9 @@ async fn load(args: &LoadArgs, report: &Report, stop: &Stop) -> Result<Status, F
         human_duration(took),
         Rate::of(bytes, took).human(),
     );
+    if let Some(target) = &target {
+        target::say_what_replicas_lack(target, &command);
+    }
     let statements = statements(plan.sources(), target.as_ref().map(LoadTarget::dialect));
     if !statements.is_empty() {
         report.data(&statements.join("\n")).await?;
@@ -137,8 +142,13 @@ async fn prepare(
     if args.into.is_some() {
         beside::keep_tables_alone(&mut plan)?;
     }
+    let has_sequences = plan.wanted.iter().any(|wanted| wanted.kind == FileKind::SchemaSequence);
+    myloader::refuse_unfit(command.program(), plan.generation(), has_sequences).await?;
     let target = target::check(args, command, &plan).await?;
     let prepared = Prepared::of(args, report, &store, &prefix, &mut plan).await?;
+    if target.is_some() {
+        differences::check(command, &plan, &prepared.stage).await?;
+    }
     Ok((plan, target, prepared))
 }
 

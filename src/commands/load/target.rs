@@ -93,6 +93,7 @@ pub async fn check(args: &LoadArgs, command: &LoaderCommand, plan: &Plan) -> Res
              ends the load; SET GLOBAL net_read_timeout = 3600 on the server gives it time"
         );
     }
+    refuse_collisions(plan, &target)?;
     let there = client.ask(TABLES).await.map_err(unanswered)?;
     if let Some(into) = &args.into {
         refuse_used(into, &there)?;
@@ -103,6 +104,30 @@ pub async fn check(args: &LoadArgs, command: &LoaderCommand, plan: &Plan) -> Res
     }
     refuse_replacement(args, plan, &target, &there)?;
     Ok(Some(target))
+}
+
+/// myloader sets `sql_log_bin = 0` where it is not told otherwise (0.10.1 to 1.0.1).
+pub fn say_what_replicas_lack(target: &LoadTarget, command: &LoaderCommand) {
+    if target.replicas > 0 && !command.has("enable-binlog") {
+        let count = target.replicas;
+        warn!(
+            "the server has {count} replicas, and myloader loads past the binary log: they have nothing of what was loaded \
+             (--enable-binlog after `-- myloader` writes it there)"
+        );
+    }
+}
+
+/// Tables of the dump that would be one table here.
+fn refuse_collisions(plan: &Plan, target: &LoadTarget) -> Result<(), Failure> {
+    let tables = plan.wanted.iter().filter(|wanted| wanted.kind == FileKind::Schema);
+    let both = target.collisions(tables.filter_map(|wanted| Some((wanted.of.0.as_deref()?, wanted.of.1.as_deref()?))));
+    if both.is_empty() {
+        return Ok(());
+    }
+    let names = first_few(&both, NAMED_MAX);
+    let error =
+        anyhow!("the server does not tell names by their case (lower_case_table_names), and the dump does: {names}");
+    Err(Failure::usage(hinted(error, "load one of each with --tables, or choose another server")))
 }
 
 /// What is loaded beside others must not touch them.
