@@ -255,6 +255,14 @@ impl Report {
         }
     }
 
+    /// The figures of an end that a log line has told a person; only in JSON, as an object of the event `summary`.
+    pub fn figures(&self, figures: Vec<(&'static str, serde_json::Value)>) {
+        if self.style == LineStyle::Json {
+            let event = ("event", "summary".into());
+            self.json(Weight::Verdict, std::iter::once(event).chain(figures).collect());
+        }
+    }
+
     /// The error that ends the program, its causes, and what to do about it.
     pub fn fatal(&self, error: &anyhow::Error) {
         self.clear_live();

@@ -1,6 +1,6 @@
 //! What is to be fetched, decided before the first byte: is the dump whole, which files, can they be read at all.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::anyhow;
 use futures_util::StreamExt;
@@ -38,6 +38,8 @@ pub struct Wanted {
     pub kind: FileKind,
     /// Of which database and table, by their real names as far as these are known.
     pub of: (Option<String>, Option<String>),
+    /// How many rows its table has, as mydumper counted them; free text does not say it.
+    pub rows: Option<u64>,
 }
 
 impl Wanted {
@@ -139,6 +141,7 @@ impl Plan {
     /// Finds the chosen files among the objects; returns what is wrong with those that cannot be had.
     fn take(&mut self, chosen: Vec<DumpFile>, listing: &mut Listing) -> Vec<String> {
         let mut damage = Vec::new();
+        let counted = rows(self.metadata.as_ref());
         for DumpFile { name, kind, database, table, record } in chosen {
             match listing.take(&name) {
                 // Of an incomplete dump there is none, and that was said already.
@@ -147,7 +150,11 @@ impl Plan {
                 Some(listed) if record.as_ref().is_some_and(|record| record.size != listed.size) => {
                     damage.push(format!("'{name}' has another size than at its upload"));
                 }
-                Some(listed) => self.wanted.push(Wanted { listed, record, kind, of: (database, table) }),
+                Some(listed) => {
+                    let rows = database.as_ref().zip(table.as_ref());
+                    let rows = rows.and_then(|(database, table)| counted.get(database)?.get(table).copied());
+                    self.wanted.push(Wanted { listed, record, kind, of: (database, table), rows });
+                }
             }
         }
         damage.sort();
@@ -262,6 +269,17 @@ impl Plan {
             }
         }
     }
+}
+
+/// The rows of each database and table, by real names and by those in file names.
+fn rows(metadata: Option<&DumpMetadata>) -> HashMap<String, HashMap<String, u64>> {
+    let mut all: HashMap<String, HashMap<String, u64>> = HashMap::new();
+    for section in metadata.map_or(&[] as &[_], |metadata| &metadata.tables) {
+        let Some(rows) = section.rows else { continue };
+        let of_database = all.entry(section.database.clone()).or_default();
+        of_database.extend([(section.file_table.clone(), rows), (section.table.clone(), rows)]);
+    }
+    all
 }
 
 async fn metadata(store: &Store, prefix: &Prefix, listing: &Listing) -> Result<Option<DumpMetadata>, Failure> {

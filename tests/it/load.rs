@@ -13,10 +13,11 @@ use crate::support::scripted_loader::{READS_BOTH, ScriptedLoader};
 use crate::support::seaweedfs::SeaweedFs;
 use crate::support::stored_dump::{METADATA, StoredDump};
 
+/// 300 MB, which at no moment lie on the disk.
 #[test]
 fn a_dump_is_loaded_and_no_disk_holds_it() {
     let bucket = SeaweedFs::shared().bucket("load-plain");
-    let story = Story::new(bucket.endpoint.clone(), "load_plain", &[]);
+    let story = Story::with_rows(bucket.endpoint.clone(), "load_plain", 1_150_000);
     let run = story.load_all().start();
     let disk = PeakLocalBytes::watch(story.stage());
     run.finish().assert_status(0).assert_says("loaded");
@@ -302,4 +303,36 @@ fn what_is_otherwise_on_the_server_is_said() {
     let load = dump.command("load").env("TMPDIR", dump.sandbox.path("tmp")).arg("--").args(loader.line());
     let finished = with_real_programs(load.args(MariaDb::second().connection())).run().assert_status(0);
     finished.assert_says("sql_mode differs").assert_says("which has PIPES_AS_CONCAT more");
+}
+
+/// With `-v` a line for each table, in JSON an object a line; and at the end what all were.
+#[test]
+fn each_table_is_said_with_its_rows() {
+    let mut dump = StoredDump::none();
+    let metadata = "# Started dump at: 2026-11-22 02:00:01\n[`shop`.`t`]\nreal_table_name=t\nrows = 2\n\n\
+                    [`shop`.`u`]\nreal_table_name=u\nrows = 1\n# Finished dump at: 2026-11-22 02:00:09\n";
+    for (table, text) in [("t.00000", "(1)"), ("t.00001", "(2)"), ("u.00000", "(1)")] {
+        dump.dump(&format!("shop.{table}.sql"), format!("INSERT INTO `t` VALUES{text}\n;\n"));
+    }
+    dump.dump("shop.t-schema.sql", "CREATE TABLE `t` (`id` int);\n");
+    dump.dump("shop.u-schema.sql", "CREATE TABLE `u` (`id` int);\n");
+    dump.dump("metadata", metadata);
+    dump.upload().assert_status(0);
+    std::fs::create_dir_all(dump.sandbox.path("tmp")).expect("a directory");
+    let loader = ScriptedLoader::new(&dump.sandbox);
+    let load = |options: &[&str]| {
+        let load = dump.command("load").env("TMPDIR", dump.sandbox.path("tmp")).arg("--unchecked").args(options);
+        load.arg("--").args(loader.line()).run().assert_status(0)
+    };
+    let finished = load(&["-v"]).assert_says("handed over table=shop.t files=2").assert_says("rows=2");
+    finished.assert_says("loaded 3 data files of 2 tables with 3 rows");
+
+    let finished = load(&["-v", "--log-format", "json"]);
+    let lines: Vec<serde_json::Value> =
+        finished.stderr.lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
+    let table = lines.iter().find(|line| line["table"] == "shop.u").expect("a line of the table");
+    assert_eq!((&table["rows"], &table["files"]), (&1.into(), &1.into()), "{table}");
+    let summary = lines.iter().find(|line| line["event"] == "summary").expect("a summary");
+    assert_eq!((&summary["tables"], &summary["rows"], &summary["files"]), (&2.into(), &3.into(), &3.into()));
+    assert!(summary["duration_seconds"].as_f64().is_some(), "{summary}");
 }

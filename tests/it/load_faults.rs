@@ -119,7 +119,7 @@ fn no_pipe_ends_when_we_are_killed() {
 fn a_loader_gets_the_bytes_that_were_uploaded() {
     let dump = StoredDump::new();
     let loader = ScriptedLoader::new(&dump.sandbox);
-    load(&dump, &loader).run().assert_status(0).assert_says("loaded 2 data files");
+    load(&dump, &loader).run().assert_status(0).assert_says("loaded 2 data files of 2 tables, 12");
     for name in [LARGE, SMALL] {
         assert!(loader.bytes(name) == dump.files[name], "{name} differs");
     }

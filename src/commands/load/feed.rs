@@ -17,9 +17,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tracing::debug;
+use tracing::trace;
 
 use super::guardian::Holds;
+use super::tables::Tables;
 use crate::platform::Exit;
 use crate::program::Program;
 use crate::report::Progress;
@@ -87,6 +88,7 @@ pub struct Feeding {
     /// Of each file with a statement, the one with its rows.
     rows_of: HashMap<usize, usize>,
     progress: Arc<Progress>,
+    tables: Tables,
     /// Pipes do not end when we die.
     holds: Holds,
     /// A second hold on the pipe of each file that is being written: whatever becomes of its writer, it does not end.
@@ -107,6 +109,7 @@ impl Feeding {
         pieces: Vec<Pieces>,
         rows_of: HashMap<usize, usize>,
         progress: Arc<Progress>,
+        tables: Tables,
     ) -> Self {
         let (count, ahead) = (pieces.len(), ahead(&pieces, &rows_of));
         Self {
@@ -117,6 +120,7 @@ impl Feeding {
             primers: JoinSet::new(),
             rows_of,
             progress,
+            tables,
             holds,
             open: (0..count).map(|_| None).collect(),
             is_done: vec![false; count],
@@ -173,7 +177,7 @@ impl Feeding {
     fn begin(&mut self, opened: Opened) -> Result<(), Trouble> {
         let Opened { number, writer } = opened;
         let waiting = std::mem::replace(&mut self.pieces[number], Waiting::Opened);
-        debug!(number, "a file was opened");
+        trace!(number, "a file was opened");
         // The server waits for rows from the moment that it has the statement, and not for long: so it gets that only when
         // there are rows to be sent.
         let rows_in_hand = self.rows_of.get(&number).copied().and_then(|rows| self.prime(rows));
@@ -249,6 +253,7 @@ impl Feeding {
         self.holds.release(number);
         self.is_done[number] = true;
         self.progress.advance(1, 0);
+        self.tables.done(number);
         self.fetch_ahead();
         Ok(())
     }

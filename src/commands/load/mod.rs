@@ -8,13 +8,14 @@ pub(super) mod feed;
 pub(super) mod guardian;
 mod patience;
 pub(super) mod stage;
+mod tables;
 pub(super) mod target;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use futures_util::{StreamExt, TryStreamExt};
@@ -26,6 +27,7 @@ use self::feed::{Fed, Feeding, Trouble};
 use self::guardian::Guardian;
 pub use self::guardian::{HELPER_ARGUMENT, tidy_when_the_pipe_breaks};
 use self::stage::Stage;
+use self::tables::Tables;
 use super::choose::chosen;
 use super::reach::{first_answer, reach, stopped};
 use crate::aside::aside;
@@ -76,19 +78,14 @@ async fn load(args: &LoadArgs, report: &Report, stop: &Stop) -> Result<Status, F
     let data = data_of(&plan);
     let bytes: u64 = data.iter().map(|wanted| wanted.listed.size).sum();
     let line = command.complete(&prepared.stage.dump(), args.replace, args.into.as_deref());
+    let tables = Tables::of(&data);
+    let (table_count, rows) = (tables.count(), tables.rows());
     let (fed, complaints) =
         prepared.hand_over(&line, &data, report.takes_child_output("myloader"), report, stop).await?;
     let waited = fed.longest_wait;
     let concluded = conclude(&data, fed, &complaints);
     concluded.map_err(|failure| patience::named(failure, waited, target.as_ref()))?;
-    let took = began.elapsed();
-    info!(
-        "loaded {} data files, {} in {}, {}",
-        data.len(),
-        ByteSize(bytes).human(),
-        human_duration(took),
-        Rate::of(bytes, took).human(),
-    );
+    say_loaded(report, table_count, rows, data.len(), bytes, began.elapsed());
     if let Some(target) = &target {
         target::say_what_replicas_lack(target, &command);
     }
@@ -97,6 +94,23 @@ async fn load(args: &LoadArgs, report: &Report, stop: &Stop) -> Result<Status, F
         report.data(&statements.join("\n")).await?;
     }
     plan.conclude()
+}
+
+fn say_loaded(report: &Report, tables: usize, rows: Option<u64>, files: usize, bytes: u64, took: Duration) {
+    let counted = rows.map_or_else(String::new, |rows| format!(" with {rows} rows"));
+    info!(
+        "loaded {files} data files of {tables} tables{counted}, {} in {}, {}",
+        ByteSize(bytes).human(),
+        human_duration(took),
+        Rate::of(bytes, took).human(),
+    );
+    report.figures(vec![
+        ("tables", tables.into()),
+        ("rows", rows.into()),
+        ("files", files.into()),
+        ("bytes", bytes.into()),
+        ("duration_seconds", took.as_secs_f64().into()),
+    ]);
 }
 
 /// Which file holds the rows of which LOAD DATA statement: both have the name of the chunk, up to `.sql` and `.dat`.
@@ -206,7 +220,8 @@ impl Prepared {
         watch.follow(program.pid());
         info!(pid = program.pid(), "started {}", line[0].to_string_lossy());
         let progress = Arc::new(report.progress("loading", data.len(), bytes));
-        let fed = Feeding::new(program, watch, holds, pieces, rows_of(data), progress).run(stop).await;
+        let fed =
+            Feeding::new(program, watch, holds, pieces, rows_of(data), progress, Tables::of(data)).run(stop).await;
         guardian.dismiss();
         drop(supply);
         Ok((fed, listener.heard()))

@@ -38,6 +38,12 @@ impl Story {
         Self::new_with(endpoint, database, options, |_| String::new())
     }
 
+    /// With so many rows in the large table.
+    pub fn with_rows(endpoint: Endpoint, database: &'static str, rows: u32) -> Self {
+        MariaDb::shared().create_sample(database, rows);
+        Self::dumped(endpoint, database, &[])
+    }
+
     /// With what else is to be in the database.
     pub fn new_with(
         endpoint: Endpoint,
@@ -47,6 +53,10 @@ impl Story {
     ) -> Self {
         MariaDb::shared().create_sample(database, ROWS);
         MariaDb::shared().sql(&more(database));
+        Self::dumped(endpoint, database, options)
+    }
+
+    fn dumped(endpoint: Endpoint, database: &'static str, options: &[&str]) -> Self {
         let story = Self { database, sandbox: Sandbox::new(), endpoint };
         let upload = story.sandbox.mydumper2s3().upload_to(&story.endpoint).args(["--prefix", "dump"]);
         let upload = with_real_programs(upload.args(["--part-size", "5MiB"])).arg("--").arg(mydumper());
