@@ -177,31 +177,53 @@ pub fn children(pid: i32) -> Vec<i32> {
     lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()).collect()
 }
 
-/// The paths that threads of a process wait to open at this moment, as they gave them; an error where the kernel does not
-/// tell, as of another user's process.
+/// The threads of a process, looked at again and again: what each waits to open.
 ///
 /// A thread that opens a FIFO waits in open(2) or openat(2) until somebody has the other end. `/proc/PID/task/TID/syscall`
-/// tells call and arguments in hexadecimal, or that the thread runs (proc(5)).
-pub fn paths_being_opened(pid: i32) -> io::Result<Vec<OsString>> {
-    let mut paths = Vec::new();
-    let mut memory = None;
-    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        let call = match std::fs::read_to_string(thread?.path().join("syscall")) {
-            Ok(call) => call,
-            // It has ended meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => {
-                continue;
+/// tells call and arguments in hexadecimal, or that the thread runs (proc(5)). It is kept open: to read it again takes a
+/// fraction of opening it.
+#[derive(Debug)]
+pub struct Openings {
+    threads: Vec<File>,
+    memory: File,
+}
+
+impl Openings {
+    /// Of the threads that a process has now; an error where the kernel does not tell, as of another user's process.
+    pub fn of(pid: i32) -> io::Result<Self> {
+        let memory = File::open(format!("/proc/{pid}/mem"))?;
+        let mut threads = Vec::new();
+        for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+            match File::open(thread?.path().join("syscall")) {
+                Ok(thread) => threads.push(thread),
+                // It has ended meanwhile.
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(error),
-        };
-        let Some(address) = path_argument(&call) else { continue };
-        let memory = match &memory {
-            Some(memory) => memory,
-            None => memory.insert(File::open(format!("/proc/{pid}/mem"))?),
-        };
-        paths.extend(text_at(memory, address));
+        }
+        Ok(Self { threads, memory })
     }
-    Ok(paths)
+
+    /// The paths that they wait to open at this moment, as they gave them.
+    pub fn paths(&self) -> io::Result<Vec<OsString>> {
+        let mut paths = Vec::new();
+        for thread in &self.threads {
+            // Nine words of at most eighteen characters.
+            let mut call = [0; 256];
+            let length = match thread.read_at(&mut call, 0) {
+                Ok(length) => length,
+                Err(error) if is_gone(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            let address = std::str::from_utf8(&call[..length]).ok().and_then(path_argument);
+            paths.extend(address.and_then(|address| text_at(&self.memory, address)));
+        }
+        Ok(paths)
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
 /// Where the path of an open stands in memory.
@@ -223,8 +245,7 @@ fn text_at(memory: &File, address: u64) -> Option<OsString> {
     // What follows the text may not be mapped: then less is read.
     let length = memory.read_at(&mut bytes, address).ok()?;
     let end = bytes[..length].iter().position(|byte| *byte == 0)?;
-    bytes.truncate(end);
-    Some(OsString::from_vec(bytes))
+    Some(OsString::from_vec(bytes[..end].to_vec()))
 }
 
 /// How all processes stand to each other.

@@ -54,8 +54,19 @@ pub fn processes() -> Vec<Process> {
 }
 
 /// Nothing tells it.
-pub fn paths_being_opened(_pid: i32) -> io::Result<Vec<OsString>> {
-    Err(io::ErrorKind::Unsupported.into())
+#[derive(Debug)]
+pub struct Openings;
+
+impl Openings {
+    /// Nothing tells it.
+    pub fn of(_pid: i32) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// None is known.
+    pub fn paths(&self) -> io::Result<Vec<OsString>> {
+        Ok(Vec::new())
+    }
 }
 
 /// None is visible.

@@ -1,13 +1,15 @@
 //! Who waits to open which FIFO, as far as the kernel tells: a hint that spares asking each of them.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::OsString;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use crate::model::file_name::FileName;
-use crate::platform;
+use crate::platform::{self, Openings};
 
 /// After so many looks it is looked again which processes there are.
 const FAMILY_EVERY: u32 = 50;
@@ -22,7 +24,7 @@ pub struct Openers {
     numbers: HashMap<OsString, usize>,
     /// Whether each file is opened by a process that is started for it, as of a compressed one.
     has_helpers: bool,
-    family: Vec<i32>,
+    family: HashMap<i32, Openings>,
     looks: u32,
 }
 
@@ -33,7 +35,7 @@ impl Openers {
         let numbers = numbers.map(|(number, name)| (OsString::from(name.as_str()), number)).collect();
         let is_compressed = |name: &FileName| matches!(name.as_str().rsplit_once('.'), Some((_, "gz" | "zst")));
         let has_helpers = names.iter().any(is_compressed);
-        Self { root, numbers, has_helpers, family: Vec::new(), looks: 0 }
+        Self { root, numbers, has_helpers, family: HashMap::new(), looks: 0 }
     }
 
     /// The numbers of those that somebody waits for now; `None` where that cannot be told.
@@ -42,20 +44,34 @@ impl Openers {
         if root == 0 {
             return None;
         }
-        if self.has_helpers || self.looks.is_multiple_of(FAMILY_EVERY) {
-            self.family = family(root);
+        // Threads come and go seldom.
+        let is_due = self.looks.is_multiple_of(FAMILY_EVERY);
+        if self.has_helpers || is_due {
+            self.find_family(root, is_due).ok()?;
         }
         self.looks = self.looks.wrapping_add(1);
         let mut wanted = Vec::new();
-        for pid in &self.family {
-            match platform::paths_being_opened(*pid) {
-                Ok(paths) => wanted.extend(paths.into_iter().filter_map(|path| self.number_of(path))),
-                // One that has ended is of no interest; that of the first will be known soon.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(_) => return None,
-            }
+        for openings in self.family.values() {
+            let paths = openings.paths().ok()?;
+            wanted.extend(paths.into_iter().filter_map(|path| self.number_of(path)));
         }
         Some(wanted)
+    }
+
+    fn find_family(&mut self, root: i32, is_due: bool) -> io::Result<()> {
+        let family = family(root);
+        self.family.retain(|pid, _| !is_due && family.contains(pid));
+        for pid in family {
+            if let Entry::Vacant(place) = self.family.entry(pid) {
+                match Openings::of(pid) {
+                    Ok(openings) => drop(place.insert(openings)),
+                    // One that has ended is of no interest; the end of the first will be known soon.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
     }
 
     fn number_of(&self, path: OsString) -> Option<usize> {

@@ -22,14 +22,18 @@ use crate::model::file_name::FileName;
 
 /// Between two rounds of questions.
 const ROUND: Duration = Duration::from_millis(5);
-/// The same where the kernel tells who waits, while files are opened: a look takes some 0.1 ms.
+/// The same where the kernel tells who waits, while files are opened.
 const SHORT_ROUND: Duration = Duration::from_millis(1);
+/// The same while those that are open keep their reader busy.
+const LONG_ROUND: Duration = Duration::from_millis(20);
 /// Rounds in which every FIFO is asked once, while nothing is opened.
 const SWEEP_ROUNDS: usize = 400;
 /// The same where the kernel tells who waits.
-const SLOW_SWEEP_ROUNDS: usize = 2_000;
+const SLOW_SWEEP_ROUNDS: usize = 1_000;
 /// The most questions of a round while files are opened: they take less time than the round.
 const QUESTIONS_MAX: usize = 1_000;
+/// How many rounds without a file that was opened make rounds long.
+const BUSY_AFTER: u32 = 500;
 /// How many rounds without a file that was opened count as nothing being opened.
 const QUIET_AFTER: u32 = 100;
 /// So many of those that were opened last are remembered.
@@ -153,8 +157,11 @@ impl Asking {
     fn run(&mut self) {
         while self.left > 0 && !self.is_over.load(Ordering::Relaxed) {
             match self.round() {
-                Ok(0) if self.is_told && self.quiet < QUIET_AFTER => std::thread::sleep(SHORT_ROUND),
-                Ok(0) => std::thread::sleep(ROUND),
+                Ok(0) => std::thread::sleep(match self.quiet {
+                    ..QUIET_AFTER if self.is_told => SHORT_ROUND,
+                    BUSY_AFTER.. if self.is_told => LONG_ROUND,
+                    _ => ROUND,
+                }),
                 // Whoever opened one may be about to open the next.
                 Ok(_) => {}
                 Err(error) => {
