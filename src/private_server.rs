@@ -31,8 +31,9 @@ const PLACES: [&str; 5] =
 /// What makes MariaDB's own tables, by its names of several ages; and where it is, seen from the server's directory.
 const INSTALLERS: [&str; 2] = ["mariadb-install-db", "mysql_install_db"];
 const INSTALLER_PLACES: [&str; 3] = ["../bin", "../scripts", "."];
-/// Who runs it where we are root.
-const ACCOUNTS: [&str; 3] = ["mysql", "mariadb", "nobody"];
+/// Who runs it where we are root. First who owns nothing: `mysql` may own the databases of this host, and a dump is text of
+/// others.
+const ACCOUNTS: [&str; 3] = ["nobody", "mysql", "mariadb"];
 /// How long it may take to say its version, and to be ready.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(15);
 const START_TIMEOUT: Duration = Duration::from_secs(300);
@@ -305,13 +306,15 @@ impl PrivateServer {
 }
 
 /// What it is told, beside places. `loose` where only some of the servers know it.
-const OPTIONS: [&str; 27] = [
+const OPTIONS: [&str; 28] = [
     "--skip-networking",
     "--loose-mysqlx=OFF",
     "--event-scheduler=OFF",
     "--loose-skip-slave-start",
     "--loose-skip-replica-start",
     "--skip-log-bin",
+    // What leads out of its directory: DATA DIRECTORY is passed over without these (MySQL refuses it by itself).
+    "--loose-skip-symbolic-links",
     // What leads to other servers.
     "--loose-skip-federated",
     "--loose-skip-connect",

@@ -219,16 +219,22 @@ fn a_server_that_dies_amid_a_drill_is_a_failure() {
 fn the_server_of_a_drill_is_private_and_small() {
     let server = S3Server::start();
     let story = Story::new(endpoint_of(&server), "drill_private", &[]);
+    // Where only who may write everywhere is kept out.
+    let elsewhere = story.sandbox.path("elsewhere");
+    std::fs::create_dir(&elsewhere).expect("a directory");
+    std::fs::set_permissions(&elsewhere, std::fs::Permissions::from_mode(0o777)).expect("its mode");
+    let outside = format!("CREATE TABLE drill_private.outside (id INT) DATA DIRECTORY=\"{}\"; ", elsewhere.display());
     let settings = "SELECT @@skip_networking, @@event_scheduler, @@log_bin, @@innodb_buffer_pool_size DIV 1048576; \
                     SELECT COUNT(*) AS led_elsewhere FROM information_schema.engines \
                         WHERE engine IN (\"FEDERATED\", \"CONNECT\", \"SPIDER\") AND support <> \"NO\"; \
                     SELECT @@plugin_dir, @@secure_file_priv";
-    let line = myloader_and_then(&story.sandbox.path("home"), settings);
+    let line = myloader_and_then(&story.sandbox.path("home"), &format!("{outside}{settings}"));
     let drilled = drill(&story).args(line).run().assert_status(0);
     let drilled = drilled.assert_says("1\tOFF\t0\t128").assert_says("led_elsewhere\n0\n");
     let tmp = story.tmp().display().to_string();
-    let places = drilled.stdout.lines().find(|line| line.contains("/plugins")).expect("places");
+    let places = drilled.stderr.lines().find(|line| line.contains("/plugins")).expect("places");
     assert!(places.split('\t').all(|place| place.starts_with(&tmp)), "{places}");
+    assert_eq!(std::fs::read_dir(&elsewhere).expect("a directory").count(), 0, "something lies elsewhere");
 }
 
 #[test]

@@ -166,17 +166,17 @@ impl Outcome {
 pub struct Mismatches(Arc<Mutex<Vec<String>>>);
 
 impl Mismatches {
-    /// Listens, and passes each line on.
+    /// Listens, and passes each line on: to standard error, since what was asked for goes to standard output.
     pub fn before(&self, next: OnLine) -> OnLine {
         let mismatches = self.clone();
-        Arc::new(move |line, is_stderr| {
+        Arc::new(move |line, _| {
             if let Some(text) = mismatch(line) {
                 let mut kept = mismatches.0.lock().unwrap_or_else(PoisonError::into_inner);
                 if kept.len() < MISMATCHES_MAX {
                     kept.push(text);
                 }
             }
-            next(line, is_stderr);
+            next(line, true);
         })
     }
 
