@@ -11,10 +11,13 @@ use crate::model::content_check::{ContentCheck, is_sql};
 use crate::model::file_kind::{Compression, KnownNames, NameParts};
 use crate::model::row_count::FileRows;
 use crate::model::sql_end::{HEAD, SqlEnd, TAIL};
-use crate::model::zstd_frames;
+use crate::model::zstd_frames::{HEADER_MAX, Walk};
 
 /// How much is read at a time.
 const PIECE: usize = 128 * 1024;
+
+/// Up to this size, in bytes, a file is never longer than what is given back at a time.
+const SHORT: u64 = 64 * 1024;
 
 /// How closely a file is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +58,8 @@ pub struct ContentLook {
     at: u64,
     check: Option<ContentCheck>,
     sha256: Option<Sha256>,
+    /// Where not all of it is read.
+    ends: Ends,
 }
 
 impl fmt::Debug for ContentLook {
@@ -67,11 +72,17 @@ impl ContentLook {
     /// For a file of that name. Files of kinds that are not known are not looked at.
     pub fn new(name: &str, wanted: Wanted) -> Self {
         let check = if is_read(name, wanted.closeness) { ContentCheck::of(name) } else { None };
-        Self { name: name.to_owned(), at: 0, check, sha256: wanted.sha256.then(Sha256::new) }
+        let ends = if check.is_some() { Ends::Unknown } else { Ends::of(name) };
+        Self { name: name.to_owned(), at: 0, check, sha256: wanted.sha256.then(Sha256::new), ends }
     }
 
     /// Looks at what there is up to that place, in bytes. Blocks.
     pub fn advance(&mut self, file: &File, to: u64) -> io::Result<()> {
+        self.ends.advance(file, to)?;
+        self.read_on(file, to)
+    }
+
+    fn read_on(&mut self, file: &File, to: u64) -> io::Result<()> {
         if self.check.is_none() && self.sha256.is_none() {
             return Ok(());
         }
@@ -95,16 +106,16 @@ impl ContentLook {
 
     /// Looks at the rest of a file of that size, and says what was found. `closeness` may have risen meanwhile. Blocks.
     pub fn finish(mut self, file: &File, size: u64, closeness: Closeness) -> io::Result<Found> {
-        self.advance(file, size)?;
+        self.read_on(file, size)?;
         if self.check.is_none() {
             let mut late = Self::new(&self.name, Wanted { closeness, sha256: false });
-            late.advance(file, size)?;
+            late.read_on(file, size)?;
             self.check = late.check;
         }
         let (broken, rows) = match self.check.map(ContentCheck::finish) {
             Some(Ok(content)) => (None, content.rows),
             Some(Err(why)) => (Some(why), None),
-            None => (why_ends_are_broken(&self.name, file, size)?.map(str::to_owned), None),
+            None => (self.ends.finish(file, size)?.map(str::to_owned), None),
         };
         let sha256 = self.sha256.map(|sha256| sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
         Ok(Found { broken, rows, sha256 })
@@ -124,35 +135,100 @@ fn is_read(name: &str, closeness: Closeness) -> bool {
     }
 }
 
-fn why_ends_are_broken(name: &str, file: &File, size: u64) -> io::Result<Option<&'static str>> {
-    let parts = NameParts::parse(name, &KnownNames::default());
-    match parts.compression {
-        Compression::Zstd => walk_zstd(file, size),
-        Compression::Gzip if size == 0 => Ok(Some("it is empty, and not even an empty stream")),
-        Compression::None if is_sql(parts.kind) => why_end_is_broken(file, size),
-        _ => Ok(None),
+/// What is read of a file of which not everything is.
+#[derive(Debug)]
+enum Ends {
+    /// Nothing.
+    Unknown,
+    /// Of gzip: whether it is there at all.
+    Gzip,
+    /// The headers of the frames. Of what was looked at so many bytes were the last that there were.
+    Zstd { walk: Walk, last: Vec<u8>, at: u64 },
+    /// The beginning, and the end so far.
+    Sql { end: SqlEnd, at: u64 },
+}
+
+impl Ends {
+    fn of(name: &str) -> Self {
+        let parts = NameParts::parse(name, &KnownNames::default());
+        match parts.compression {
+            Compression::Zstd => Self::Zstd { walk: Walk::default(), last: Vec::new(), at: 0 },
+            Compression::Gzip => Self::Gzip,
+            Compression::None if is_sql(parts.kind) => Self::Sql { end: SqlEnd::default(), at: 0 },
+            _ => Self::Unknown,
+        }
+    }
+
+    /// What lies below `to` is not asked for any more.
+    fn advance(&mut self, file: &File, to: u64) -> io::Result<()> {
+        match self {
+            Self::Sql { end, at } if to > *at => {
+                if *at == 0 {
+                    end.update(&read(file, 0, to.min(HEAD as u64))?);
+                }
+                let from = to.saturating_sub(TAIL as u64).max(*at);
+                end.update(&read(file, from, to)?);
+                *at = to;
+            }
+            Self::Zstd { walk, last, at } if to > *at => {
+                walk.advance(to, |buffer, from| read_behind(file, last, *at, buffer, from))?;
+                let from = to.saturating_sub(HEADER_MAX);
+                let mut now = vec![0; (to - from) as usize];
+                read_behind(file, last, *at, &mut now, from)?;
+                (*last, *at) = (now, to);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Why a file of that size is broken, if it is.
+    fn finish(self, file: &File, size: u64) -> io::Result<Option<&'static str>> {
+        match self {
+            Self::Zstd { walk, last, at } => {
+                walk.finish(size, |buffer, from| read_behind(file, &last, at, buffer, from))
+            }
+            Self::Gzip if size > SHORT => {
+                let is_zero = |bytes: Vec<u8>| bytes.iter().all(|byte| *byte == 0);
+                let is_cut = is_zero(read(file, 0, HEAD as u64)?) && !is_zero(read(file, size - HEAD as u64, size)?);
+                Ok(is_cut.then_some("it begins with zeros, as a file does of which some was given back"))
+            }
+            Self::Gzip if size == 0 => Ok(Some("it is empty, and not even an empty stream")),
+            Self::Sql { mut end, at } => {
+                let tail = read(file, size.saturating_sub(TAIL as u64).max(at), size)?;
+                end.update(&tail);
+                // Of short files nothing was ever given back, and the end alone tells.
+                if at > 0 || tail.is_empty() || (end.is_at_end() && size <= SHORT) {
+                    return Ok(end.why_broken());
+                }
+                let mut both = SqlEnd::default();
+                both.update(&read(file, 0, size.min(HEAD as u64))?);
+                both.update(&tail);
+                Ok(both.why_broken())
+            }
+            Self::Gzip | Self::Unknown => Ok(None),
+        }
     }
 }
 
-fn walk_zstd(file: &File, size: u64) -> io::Result<Option<&'static str>> {
-    zstd_frames::why_broken(size, |buffer, at| file.read_exact_at(buffer, at))
+/// The bytes between two places.
+fn read(file: &File, from: u64, to: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; to.saturating_sub(from) as usize];
+    file.read_exact_at(&mut bytes, from)?;
+    Ok(bytes)
 }
 
-fn why_end_is_broken(file: &File, size: u64) -> io::Result<Option<&'static str>> {
-    let (mut head, mut tail) = ([0; HEAD], [0; TAIL]);
-    let head = &mut head[..size.min(HEAD as u64) as usize];
-    let tail = &mut tail[..size.min(TAIL as u64) as usize];
-    let mut end = SqlEnd::default();
-    file.read_exact_at(tail, size - tail.len() as u64)?;
-    end.update(tail);
-    if tail.is_empty() || end.is_at_end() {
-        return Ok(None);
-    }
-    file.read_exact_at(head, 0)?;
-    let mut both = SqlEnd::default();
-    both.update(head);
-    both.update(tail);
-    Ok(both.why_broken())
+/// Fills a buffer with what stands from `from` on. `last` are the last bytes before `at`: they are not read again.
+fn read_behind(file: &File, last: &[u8], at: u64, buffer: &mut [u8], from: u64) -> io::Result<()> {
+    let kept_from = at - last.len() as u64;
+    let kept = match from.checked_sub(kept_from) {
+        Some(skipped) => last.get(skipped as usize..).unwrap_or_default(),
+        None => &[],
+    };
+    let kept = &kept[..kept.len().min(buffer.len())];
+    let (before, behind) = buffer.split_at_mut(kept.len());
+    before.copy_from_slice(kept);
+    if behind.is_empty() { Ok(()) } else { file.read_exact_at(behind, from + before.len() as u64) }
 }
 
 #[cfg(test)]

@@ -5,13 +5,13 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use rustix::fs::{Access, AtFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use crate::model::disk_forecast::Space;
@@ -50,6 +50,27 @@ pub enum Removal {
     Absent,
     /// Another file stands there, or the file was changed: it was left alone.
     Changed,
+}
+
+/// What became of blocks that were to be given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GivenBack {
+    /// They are.
+    Given,
+    /// Nothing, this time.
+    NotNow,
+    /// The filesystem cannot.
+    Unsupported,
+}
+
+/// Up to where a file has no data: what was given back of it, where that was not written anew since.
+pub fn hole_at_start(file: &File) -> io::Result<u64> {
+    match rustix::fs::seek(file, SeekFrom::Data(0)) {
+        Ok(data) => Ok(data),
+        // There is none at all.
+        Err(Errno::NXIO) => Ok(file.metadata()?.len()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 impl DumpDir {
@@ -162,6 +183,49 @@ impl DumpDir {
         };
         self.with_looks(|looks, space| looks.after_removal(space));
         removal
+    }
+
+    /// Why blocks of files could not be given back here, tried with a file that has no name.
+    pub fn why_not_given_back(&self) -> Option<String> {
+        const HOLE: u64 = 64 * 1024;
+        let tried = || -> io::Result<bool> {
+            let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+            let file: File = rustix::fs::openat(&self.descriptor, ".", flags, Mode::RUSR | Mode::WUSR)?.into();
+            file.write_all_at(&[1; 2 * HOLE as usize], 0)?;
+            rustix::fs::fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, HOLE)?;
+            Ok(hole_at_start(&file)? == HOLE)
+        };
+        match tried() {
+            Ok(true) => None,
+            Ok(false) => Some("the filesystem does not tell what was given back".to_owned()),
+            Err(error) => Some(format!("the filesystem cannot: {error}")),
+        }
+    }
+
+    /// Gives the blocks of a file's first `to` bytes back to the filesystem; its size stays, and whoever writes it is not
+    /// disturbed. `file` is the one that was read. Nobody else may think meanwhile that we write it, so what is opened for
+    /// that is closed at once.
+    pub fn give_back(&self, name: impl AsRef<OsStr>, file: &File, to: u64) -> io::Result<GivenBack> {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let writable: File = match rustix::fs::openat(&self.descriptor, name.as_ref(), flags, Mode::empty()) {
+            Ok(writable) => writable.into(),
+            // A lease of our own, for a moment.
+            Err(Errno::WOULDBLOCK) => return Ok(GivenBack::NotNow),
+            Err(error) => return Err(error.into()),
+        };
+        let (there, read) = (identity_of(&writable)?, identity_of(file)?);
+        if (there.device, there.inode) != (read.device, read.inode) || there.size <= to {
+            return Ok(GivenBack::NotNow);
+        }
+        // What is freed here must not hide what mydumper writes.
+        self.look_at_space();
+        let given = rustix::fs::fallocate(&writable, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, to);
+        self.with_looks(|looks, space| looks.after_removal(space));
+        match given {
+            Ok(()) => Ok(GivenBack::Given),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(GivenBack::Unsupported),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Why files cannot be removed here, found without removing one: `name` is an example of them.

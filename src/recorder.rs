@@ -14,10 +14,13 @@ use rustix::io::Errno;
 use tracing::warn;
 
 use crate::model::file_name::FileName;
-use crate::model::record::{Objects, Place, Record, Seen, UploadMark};
+use crate::model::given_back::GivenBack;
+use crate::model::record::{Objects, OnlyCopy, Place, Record, Seen, UploadMark};
 
 /// The attribute's name.
 pub const ATTRIBUTE: &str = "user.mydumper2s3";
+/// The attribute's name beside a file that is given back part by part.
+const GIVEN_BACK: &str = "user.mydumper2s3.parts";
 /// What an attribute may have at most (Linux, `XATTR_SIZE_MAX`), in bytes.
 const SIZE_MAX: usize = 64 * 1024;
 /// What fits everywhere.
@@ -31,6 +34,21 @@ pub fn read(lead: &File) -> Result<Option<Record>, String> {
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS) => Ok(None),
         Err(error) => Err(io::Error::from(error).to_string()),
     }
+}
+
+/// What stands beside a file of which blocks were given back. `Ok(None)`: none were, as far as can be told. Blocks.
+pub fn read_given_back(file: &File) -> Result<Option<GivenBack>, String> {
+    let mut text = vec![0; SIZE_MAX];
+    match rustix::fs::fgetxattr(file, GIVEN_BACK, &mut text) {
+        Ok(length) => GivenBack::read(&text[..length]).map(Some),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS) => Ok(None),
+        Err(error) => Err(io::Error::from(error).to_string()),
+    }
+}
+
+/// Writes beside a file what is about to be given back of it. Blocks.
+pub fn write_given_back(file: &File, given: &GivenBack) -> io::Result<()> {
+    Ok(rustix::fs::fsetxattr(file, GIVEN_BACK, &given.to_text(), XattrFlags::empty())?)
 }
 
 /// The record of one dump, and the only one that writes it. What writes blocks for as long as the filesystem takes.
@@ -115,6 +133,34 @@ impl Recorder {
     /// It has ended; written with the next change.
     pub fn end_upload(&self, upload: UploadMark) {
         self.lock().record.uploads.retain(|known| *known != upload);
+    }
+
+    /// From now on an upload may hold the only copy of some bytes of a file. Returns whether that is written down. Blocks.
+    pub fn keep_upload(&self, name: &FileName, upload: UploadMark) -> bool {
+        if self.is_only_copy(upload) {
+            return true;
+        }
+        self.lock().record.only_copies.push(OnlyCopy { name: name.clone(), upload });
+        let is_written = self.write_if_supported().is_ok();
+        if !is_written {
+            self.lock().record.only_copies.retain(|kept| kept.upload != upload);
+        }
+        is_written
+    }
+
+    /// Whether an upload may hold the only copy of some bytes.
+    pub fn is_only_copy(&self, upload: UploadMark) -> bool {
+        self.lock().record.only_copies.iter().any(|kept| kept.upload == upload)
+    }
+
+    /// The object of such a file is proved, and its content was looked at; written with the next change.
+    pub fn end_only_copy(&self, name: &FileName) {
+        self.lock().record.only_copies.retain(|kept| kept.name != *name);
+    }
+
+    /// Files whose objects were made of what was given back, and whose content nobody looked at as a whole.
+    pub fn unseen(&self) -> Vec<FileName> {
+        self.lock().record.only_copies.iter().map(|kept| kept.name.clone()).collect()
     }
 
     /// Whether an upload was begun here or by an earlier run.

@@ -7,6 +7,7 @@ use crate::exit_status::Failure;
 use crate::hint::{HintExt, hinted};
 use crate::model::etag::Md5Digest;
 use crate::model::object_key::Prefix;
+use crate::model::part_plan::Part;
 use crate::s3::{Condition, ErrorKind, FileRange, Store, StoreError};
 
 /// A right beside that to upload, and what its lack means.
@@ -115,6 +116,35 @@ pub async fn try_an_object(store: &Store, key: &str) -> Result<(), Failure> {
         info!("{uri}, which the store was tried with, stays: {error}");
     }
     as_asked
+}
+
+/// Whether the store was seen to make an object of parts of unequal sizes: some find out only at the end that they want
+/// equal ones. Where it cannot be seen it does not. Nothing is left.
+pub async fn takes_unequal_parts(store: &Store, key: &str) -> bool {
+    const SIZES: [u64; 3] = [5 << 20, 6 << 20, 1 << 20];
+    let made = async {
+        let upload = store.begin_upload(key, &Default::default()).await?;
+        let (mut etags, mut offset) = (Vec::new(), 0);
+        for (number, length) in (1..).zip(SIZES) {
+            let bytes = vec![0; length as usize];
+            let range = FileRange::in_memory("trial", &bytes)?;
+            let answer = store.put_part(&upload, Part { number, offset, length }, range, Md5Digest::of(&bytes)).await?;
+            etags.push((number, answer.given_etag));
+            offset += length;
+        }
+        let ended = store.end_upload(&upload, &etags, &Condition::None, None).await;
+        if ended.is_err() {
+            store.abort_upload(&upload.as_open()).await?;
+        }
+        ended?;
+        let there = store.head(key).await?;
+        store.delete(key).await?;
+        Ok::<_, anyhow::Error>(there.is_some_and(|there| there.size == SIZES.iter().sum::<u64>()))
+    };
+    made.await.unwrap_or_else(|error| {
+        debug!("whether the store takes unequal parts cannot be seen: {error:#}");
+        false
+    })
 }
 
 /// Looks at an object of ours: what the store did not do for it, it does for none.

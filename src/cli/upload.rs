@@ -110,6 +110,10 @@ pub struct DumpArgs {
     #[arg(long, value_name = "SIZE", value_parser = values::positive_size)]
     pub max_local: Option<ByteSize>,
 
+    /// At half of it: free parts of open files
+    #[arg(long)]
+    pub give_back: bool,
+
     /// Pause it while less is free [5 %, <= 2 GiB]
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub min_free: Option<ByteSize>,
@@ -212,6 +216,9 @@ pub struct TransferArgs {
     pub limit_rate: Option<Rate>,
 }
 
+/// So many parts must fit into what may be local, where only whole parts are given back.
+const PARTS_LOCAL: u64 = 4;
+
 impl UploadArgs {
     /// Whether mydumper is to be started by us.
     pub fn starts_mydumper(&self) -> bool {
@@ -263,6 +270,21 @@ impl UploadArgs {
                 "--max-local does not go with --write-only",
                 "with --write-only all files stay until the dump is committed; leave one of the two away",
             ));
+        }
+        if self.dump.give_back {
+            let Some(most) = self.dump.max_local else {
+                return Err(UsageError::new(
+                    "--give-back needs --max-local",
+                    "it says how much of a dump may be local; half of that is when parts of open files are given back",
+                ));
+            };
+            if most.0 < PARTS_LOCAL * self.transfer.part_size.0 {
+                return Err(UsageError::new(
+                    format!("--give-back with a --max-local of less than {PARTS_LOCAL} parts"),
+                    "only whole parts are given back: each file that mydumper writes at a time needs one or two of them; \
+                     make --part-size smaller or --max-local larger",
+                ));
+            }
         }
         if self.starts_mydumper() {
             if self.dump.pid.is_some() || self.dump.exit_status_file.is_some() {

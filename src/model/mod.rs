@@ -18,6 +18,7 @@ pub mod etag;
 pub mod file_kind;
 pub mod file_name;
 pub mod full_disk;
+pub mod given_back;
 pub mod identity;
 pub mod left_out;
 pub mod listing;

@@ -64,10 +64,15 @@ impl PrefixTemplate {
     /// The key of an object that a store may be tried with: where the series begins, in a directory of its own, so that it
     /// is in no dump's way, should it stay.
     pub fn trial_key(&self, host: &str) -> String {
+        self.fixed_directory(host) + TRIAL
+    }
+
+    /// What the keys of all its dumps begin with, up to a `/`.
+    pub fn fixed_directory(&self, host: &str) -> String {
         let segments = self.0.trim_matches('/').split('/').take_while(|segment| !segment.is_empty());
         let fixed = segments.take_while(|segment| !segment.replace("%%", "").contains('%'));
         let fixed = fixed.map(|segment| segment.replace("%%", "%").replace("{host}", &host_segment(host)) + "/");
-        fixed.collect::<String>() + TRIAL
+        fixed.collect()
     }
 
     /// The series of the dumps that go there, where a time field tells the one from the other.

@@ -227,6 +227,19 @@ pub struct Record {
     /// Multipart uploads that were begun, and are not known to have ended: any other is somebody else's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uploads: Vec<UploadMark>,
+    /// Files of which bytes were given back here before they were whole there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only_copies: Vec<OnlyCopy>,
+}
+
+/// A file of which bytes were given back before its object was there: an unfinished upload has the only copy, so nobody may
+/// abort that. It stands here until its object is proved and its content was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnlyCopy {
+    /// The file.
+    pub name: FileName,
+    /// The upload.
+    pub upload: UploadMark,
 }
 
 impl Record {
@@ -245,6 +258,7 @@ impl Record {
             seen: Seen::default(),
             going: Vec::new(),
             uploads: Vec::new(),
+            only_copies: Vec::new(),
         }
     }
 
@@ -293,7 +307,7 @@ impl Record {
 
     /// Whether anything that an earlier run knew must not be forgotten: then the files belong to this place alone.
     pub fn binds(&self) -> bool {
-        self.given.files > 0 || !self.going.is_empty() || self.committed
+        self.given.files > 0 || !self.going.is_empty() || self.committed || !self.only_copies.is_empty()
     }
 
     /// What is gone by now: `is_there` tells of what was being removed.
@@ -330,6 +344,10 @@ mod tests {
             seen: Seen { files: 4, last_born: Some(i64::MAX) },
             going: vec![("b.sql".parse().expect("a name"), Objects::one("b.sql", 4, None))],
             uploads: vec![UploadMark::of("p/c.sql", "id")],
+            only_copies: vec![OnlyCopy {
+                name: "d.sql".parse().expect("a name"),
+                upload: UploadMark::of("p/d.sql", "id"),
+            }],
         }
     }
 

@@ -35,6 +35,10 @@ impl SqlEnd {
 
     /// Why the text is not whole, if it is not. Text without anything is: `--all-tablespaces` leaves some.
     pub fn why_broken(&self) -> Option<&'static str> {
+        if self.head.first() == Some(&0) && self.is_at_end() {
+            // A hole before SQL, or what a copy made of it. Nothing but zeros is not judged.
+            return Some("it begins with zeros, as a file does of which some was given back");
+        }
         let is_sql = BEGINNINGS.iter().any(|beginning| self.head.starts_with(beginning));
         (is_sql && !self.is_at_end()).then_some("its text ends in the middle of a statement")
     }
@@ -75,6 +79,12 @@ mod tests {
         ] {
             assert_eq!(why_broken(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn no_sql_begins_with_zeros() {
+        let text = format!("{}INSERT INTO `t` VALUES(1);\n", "\0".repeat(100));
+        assert!(why_broken(&text).is_some_and(|why| why.contains("zeros")));
     }
 
     #[test]

@@ -10,60 +10,84 @@ const MAGIC: u32 = 0xFD2F_B528;
 /// Sixteen numbers in a row mark frames that hold anything but data.
 const SKIPPABLE_MAGIC: u32 = 0x184D_2A50;
 /// The longest frame header: magic, descriptor, window, dictionary id, content size.
-const HEADER_MAX: u64 = 18;
-const BLOCK_HEADER: u64 = 3;
+pub const HEADER_MAX: u64 = 18;
+const BLOCK_HEADER: usize = 3;
+const CUT: &str = "it ends in the middle of a frame";
 
-/// Why a file is broken, if it is. `read_at` fills a buffer from an offset below `size`.
-pub fn why_broken(
-    size: u64,
-    mut read_at: impl FnMut(&mut [u8], u64) -> io::Result<()>,
-) -> io::Result<Option<&'static str>> {
-    const CUT: io::Result<Option<&str>> = Ok(Some("it ends in the middle of a frame"));
-    if size == 0 {
-        return Ok(Some("it is empty, and not even an empty frame"));
+/// A walk through a file, as far as there is one. `read_at` fills a buffer from an offset, below what is there.
+#[derive(Debug, Default)]
+pub struct Walk {
+    /// So many bytes were walked past; a block may end behind what is there.
+    at: u64,
+    /// Within a frame: bytes after its last block.
+    checksum: Option<u64>,
+    broken: Option<&'static str>,
+}
+
+impl Walk {
+    /// Bytes below this are not asked for any more.
+    pub fn at(&self) -> u64 {
+        self.at
     }
-    let mut at = 0;
-    while at < size {
+
+    /// Walks on as far as headers lie wholly below `there`, in bytes.
+    pub fn advance(&mut self, there: u64, mut read_at: impl FnMut(&mut [u8], u64) -> io::Result<()>) -> io::Result<()> {
+        while self.broken.is_none() && self.at + HEADER_MAX <= there {
+            self.step(there, &mut read_at)?;
+        }
+        Ok(())
+    }
+
+    /// Walks to the end of a file of that size: why it is broken, if it is.
+    pub fn finish(
+        mut self,
+        size: u64,
+        mut read_at: impl FnMut(&mut [u8], u64) -> io::Result<()>,
+    ) -> io::Result<Option<&'static str>> {
+        if size == 0 {
+            return Ok(Some("it is empty, and not even an empty frame"));
+        }
+        while self.broken.is_none() && self.at < size {
+            self.step(size, &mut read_at)?;
+        }
+        let is_cut = self.at > size || self.checksum.is_some();
+        Ok(self.broken.or_else(|| is_cut.then_some(CUT)))
+    }
+
+    /// One header: of a frame, or of a block.
+    fn step(&mut self, size: u64, read_at: &mut impl FnMut(&mut [u8], u64) -> io::Result<()>) -> io::Result<()> {
         let mut header = [0; HEADER_MAX as usize];
-        let there = (size - at).min(HEADER_MAX) as usize;
-        read_at(&mut header[..there], at)?;
-        let frame = match Frame::parse(&header[..there]) {
-            Ok(frame) => frame,
-            Err(Bad::Cut) => return CUT,
-            Err(Bad::Foreign) => return Ok(Some("it holds something that is no zstd frame")),
+        let there = (size - self.at).min(HEADER_MAX) as usize;
+        let Some(checksum) = self.checksum else {
+            let header = &mut header[..there];
+            read_at(header, self.at)?;
+            match Frame::parse(header) {
+                Ok(Frame { header, skip: Some(skip), .. }) => self.at += header + skip,
+                Ok(frame) => {
+                    self.at += frame.header;
+                    self.checksum = Some(frame.checksum);
+                }
+                Err(Bad::Cut) => self.broken = Some(CUT),
+                Err(Bad::Foreign) => self.broken = Some("it holds something that is no zstd frame"),
+            }
+            return Ok(());
         };
-        at += frame.header;
-        if let Some(skip) = frame.skip {
-            at += skip;
-            if at > size {
-                return CUT;
-            }
-            continue;
+        if there < BLOCK_HEADER {
+            self.broken = Some(CUT);
+            return Ok(());
         }
-        loop {
-            if at + BLOCK_HEADER > size {
-                return CUT;
+        read_at(&mut header[..BLOCK_HEADER], self.at)?;
+        let block = Block(u32::from_le_bytes([header[0], header[1], header[2], 0]));
+        match block.length() {
+            None => self.broken = Some("it has a block of a reserved type"),
+            Some(length) if block.is_last() => {
+                self.at += BLOCK_HEADER as u64 + length + checksum;
+                self.checksum = None;
             }
-            let mut block = [0; 4];
-            read_at(&mut block[..BLOCK_HEADER as usize], at)?;
-            let block = Block(u32::from_le_bytes(block));
-            let Some(length) = block.length() else {
-                return Ok(Some("it has a block of a reserved type"));
-            };
-            at += BLOCK_HEADER + length;
-            if at > size {
-                return CUT;
-            }
-            if block.is_last() {
-                break;
-            }
+            Some(length) => self.at += BLOCK_HEADER as u64 + length,
         }
-        at += frame.checksum;
-        if at > size {
-            return CUT;
-        }
+        Ok(())
     }
-    Ok(None)
 }
 
 enum Bad {
@@ -137,7 +161,19 @@ mod tests {
             buffer.copy_from_slice(bytes.get(at..at + buffer.len()).expect("reads stay within the file"));
             Ok(())
         };
-        why_broken(bytes.len() as u64, read_at).expect("no i/o error")
+        let found = Walk::default().finish(bytes.len() as u64, read_at).expect("no i/o error");
+        // Walked along while it grows it is the same, and what was walked past is not asked for again.
+        let mut along = Walk::default();
+        for there in (0..=bytes.len() as u64).step_by(7) {
+            let before = along.at();
+            let read_on = |buffer: &mut [u8], at: u64| {
+                assert!(before <= at && at + buffer.len() as u64 <= there);
+                read_at(buffer, at)
+            };
+            along.advance(there, read_on).expect("no i/o error");
+        }
+        assert_eq!(along.finish(bytes.len() as u64, read_at).expect("no i/o error"), found);
+        found
     }
 
     /// printf 'hello hello hello' | zstd | od -An -tx1

@@ -84,6 +84,8 @@ pub struct Source {
     pub identity: FileIdentity,
     /// It is still being written.
     grows: bool,
+    /// So many of its first bytes were given back: only its upload has them.
+    pub given: u64,
 }
 
 /// A file on its way into an object.
@@ -152,6 +154,11 @@ impl Source {
         self.footprint.file()
     }
 
+    /// The same, where so many of its first bytes were given back.
+    pub fn given_back(self, given: u64) -> Self {
+        Self { given, ..self }
+    }
+
     /// The same of a file that is still being written.
     pub fn growing(self) -> Self {
         Self { grows: true, ..self }
@@ -186,7 +193,7 @@ impl Passage<'_> {
 impl ObjectWriter {
     /// A file that is held open, as it was when it was found.
     pub fn source(&self, footprint: Footprint, identity: FileIdentity, short: Option<(Md5Digest, Bytes)>) -> Source {
-        Source { footprint, turn: self.hasher.turn(), short, identity, grows: false }
+        Source { footprint, turn: self.hasher.turn(), short, identity, grows: false, given: 0 }
     }
 
     /// A file's way under a key.
@@ -206,6 +213,10 @@ impl ObjectWriter {
     pub async fn put(&self, passage: &Passage<'_>, begun: Option<Begun>) -> Result<ObjectRecord, Trouble> {
         let (mut tries, mut begun) = (1, begun);
         loop {
+            if passage.source.given > 0 && begun.is_none() {
+                let why = "what was given up of it here is in an unfinished upload, which did not become its object";
+                return Err(Trouble::Local(why.to_owned()));
+            }
             let is_in_parts = begun.is_some() || passage.plan.is_multipart();
             let result = match is_in_parts {
                 true => Box::pin(self.put_parts(passage, begun.take())).await,

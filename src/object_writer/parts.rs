@@ -13,11 +13,15 @@ use super::proof::Evidence;
 use super::{ObjectWriter, Passage, Source, TRIES, Trouble};
 use crate::hasher::Hashed;
 use crate::model::etag::{ETag, Md5Digest};
+use crate::model::given_back::GivenBack;
 use crate::model::manifest::{ContentHash, ObjectRecord};
 use crate::model::part_plan::{Part, PartPlan};
 use crate::model::part_sizes::PartSizes;
-use crate::model::user_metadata::{DUMP_ID, UserMetadata, tell_part_sizes};
-use crate::s3::{Completed, ErrorKind, FileRange, ObjectHead, PutAnswer, StoreError, StoredPart, Upload};
+use crate::model::record::UploadMark;
+use crate::model::user_metadata::{BROKEN, DUMP_ID, UserMetadata, tell_part_sizes};
+use crate::s3::{
+    Completed, Condition, ErrorKind, FileRange, ObjectHead, OpenUpload, PutAnswer, StoreError, StoredPart, Upload,
+};
 
 /// A part that the store took.
 #[derive(Debug)]
@@ -72,6 +76,25 @@ impl Begun {
         self.sizes
     }
 
+    /// By what it is known again.
+    pub fn mark(&self) -> UploadMark {
+        self.as_open().mark()
+    }
+
+    /// As it is found again.
+    pub(super) fn as_open(&self) -> OpenUpload {
+        self.upload.as_open()
+    }
+
+    /// What is to stand beside the file before blocks of its first `parts` parts are given back. `None` where a restart
+    /// could not tell from the store that they are right: their ETags are no MD5s.
+    pub fn given_back(&self, dump_id: &str, parts: u32) -> Option<GivenBack> {
+        let sent = self.sent.get(..parts as usize)?;
+        let tells = |sent: &SentPart| ETag::from_store(&sent.given_etag) == Some(ETag::of_single_put(sent.md5));
+        let part_md5s: Vec<_> = sent.iter().map(|sent| sent.md5).collect();
+        sent.iter().all(tells).then(|| GivenBack::new(dump_id, &self.as_open().id, self.sizes, &part_md5s))
+    }
+
     fn is_continued(&self) -> bool {
         !self.stored.is_empty()
     }
@@ -83,6 +106,8 @@ impl ObjectWriter {
         let Passage { key, source, .. } = *passage;
         let size = passage.plan.size();
         let mut begun = match begun {
+            // It was begun when nobody knew that its content is broken, and its object could not say so.
+            None if passage.metadata.contains_key(BROKEN) => None,
             None => {
                 // Where an earlier run followed it while it grew, it was cut by that rule.
                 let grown = PartPlan::of_object(size, self.cut.growing()).into_iter();
@@ -158,6 +183,47 @@ impl ObjectWriter {
                 }
                 Err(trouble)
             }
+        }
+    }
+
+    /// Goes on with an upload that has what was given back here. What the store lists must be those parts.
+    pub async fn resume(&self, key: &str, given: &GivenBack) -> Result<Begun, Trouble> {
+        let upload = OpenUpload { key: key.to_owned(), id: given.upload.clone() };
+        let mut stored = self.store.list_parts(&upload).await?;
+        stored.sort_unstable_by_key(|part| part.number);
+        let of_part = |(index, there): (usize, &StoredPart)| {
+            let part = given.sizes.part(there.number)?;
+            let is_it = there.number as usize == index + 1 && there.size == part.length;
+            let md5 = there.etag()?.as_md5().filter(|_| is_it)?;
+            Some(SentPart { number: there.number, md5, given_etag: there.given_etag.clone(), is_proved: true })
+        };
+        let first: Option<Vec<_>> = stored.iter().take(given.parts as usize).enumerate().map(of_part).collect();
+        let md5s: Vec<_> = first.iter().flatten().map(|sent| sent.md5).collect();
+        let Some(sent) = first.filter(|_| given.are_the_parts(&md5s)) else {
+            return Err(Trouble::Local(format!(
+                "the store does not list the {} parts of its unfinished upload that were given up here",
+                given.parts
+            )));
+        };
+        info!("going on with the upload of {}: {} parts of it are there alone", self.store.uri(key), given.parts);
+        let stored = stored.into_iter().map(|part| (part.number, part)).collect();
+        self.remember(upload.clone()).await;
+        Ok(Begun { upload: Upload::of_open(upload), sizes: given.sizes, stored, sent })
+    }
+
+    /// Makes an object of what there is of a file that is gone or cannot be ended: all that is left of it.
+    pub async fn end_as_it_is(&self, begun: Begun) {
+        let (key, parts) = (begun.as_open().key, begun.sent.len());
+        let etags: Vec<_> = begun.sent.iter().map(|sent| (sent.number, sent.given_etag.clone())).collect();
+        match self.store.end_upload(&begun.upload, &etags, &Condition::None, None).await {
+            Ok(_) => {
+                self.forget(&begun.as_open());
+                warn!(
+                    "{} has the first {parts} parts of a file that is gone: all that is left of it",
+                    self.store.uri(&key)
+                );
+            }
+            Err(error) => warn!("what is left of a file that is gone stays in an unfinished upload: {error}"),
         }
     }
 

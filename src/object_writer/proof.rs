@@ -6,11 +6,13 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
-use super::{ContentMd5, DUMP_ID, ObjectWriter, Passage, Trouble};
+use super::{ContentMd5, DUMP_ID, ObjectWriter, Passage, Source, Trouble};
 use crate::fetch::{FetchError, Taker, fetch};
-use crate::model::content_hash::{Agreement, ContentHasher};
+use crate::model::content_hash::{Agreement, ComputedHash, ContentHasher};
 use crate::model::etag::ETag;
+use crate::model::given_back::GivenBack;
 use crate::model::manifest::{ContentHash, ObjectRecord, Proof};
+use crate::model::part_plan::PartPlan;
 use crate::s3::{ErrorKind, ObjectHead, ObjectRef, PutAnswer, StoreError};
 
 /// What an upload knows at its end.
@@ -120,15 +122,59 @@ impl ObjectWriter {
         Ok(is_checked == Some(true))
     }
 
-    /// Whether an object has the bytes of that hash: all of them are read.
-    async fn read_back(&self, key: &str, size: u64, etag: Option<ETag>, hash: &ContentHash) -> Result<bool, Trouble> {
+    /// The object of a file of which an earlier run gave some back, where that run made it and came no further: it is read,
+    /// and must be what was given back and what is here. `None`: no object of ours is there.
+    pub async fn recognize(
+        &self,
+        key: &str,
+        given: &GivenBack,
+        source: &Source,
+    ) -> Result<Option<ObjectRecord>, Trouble> {
+        let size = source.identity.size;
+        let Some(there) = self.store.head(key).await? else { return Ok(None) };
+        if there.metadata.get(DUMP_ID) != Some(&self.dump_id) {
+            return Ok(None);
+        }
+        let hash = ContentHash::Parts { sizes: given.sizes.of_object(size), part_md5s: Vec::new() };
+        let computed = self.read(key, size, there.etag.clone(), &hash).await?;
+        let ContentHash::Parts { part_md5s, .. } = &computed.hash else { return Ok(None) };
+        let (first, rest) = part_md5s.split_at(part_md5s.len().min(given.parts as usize));
+        let mut is_it = there.size == size && computed.size == size && given.are_the_parts(first);
+        for (number, md5) in (given.parts + 1..).zip(rest) {
+            let Some(part) = PartPlan::of_object(size, given.sizes).and_then(|plan| plan.part(number)) else {
+                continue;
+            };
+            is_it &= self.hasher.hash_again(source.file(), part.offset, part.length).await?.md5 == *md5;
+        }
+        if !is_it {
+            let why = "its object is there and is not what was given back of it; neither is touched";
+            return Err(Trouble::Local(why.to_owned()));
+        }
+        let (etag, version_id, hash) = (there.etag, there.version_id, computed.hash);
+        let proof = if etag == hash.etag() { Proof::EtagComposite } else { Proof::ContentMd5 };
+        Ok(Some(ObjectRecord { size, hash, etag, version_id, sha256: None, proof, is_read_back: true }))
+    }
+
+    /// Hashes an object as something with that hash was hashed: all of it is read.
+    async fn read(
+        &self,
+        key: &str,
+        size: u64,
+        etag: Option<ETag>,
+        hash: &ContentHash,
+    ) -> Result<ComputedHash, Trouble> {
         let object = ObjectRef { key: key.to_owned(), size, etag };
         let hasher = Reading(ContentHasher::like(hash, false));
         let read = fetch(&self.store, &object, 0..size, hasher, |_| {}).await.map_err(|error| match error {
             FetchError::Store(error) => Trouble::Store(error),
             FetchError::Local(error) => Trouble::Local(format!("it cannot be read back: {error}")),
         })?;
-        let computed = read.0.finish();
+        Ok(read.0.finish())
+    }
+
+    /// Whether an object has the bytes of that hash: all of them are read.
+    async fn read_back(&self, key: &str, size: u64, etag: Option<ETag>, hash: &ContentHash) -> Result<bool, Trouble> {
+        let computed = self.read(key, size, etag, hash).await?;
         Ok(computed.size == size && matches!(computed.agrees_with(hash, None, None), Agreement::Same(_)))
     }
 }

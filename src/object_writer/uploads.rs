@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::{debug, info, warn};
 
-use super::ObjectWriter;
+use super::{Begun, ObjectWriter};
 use crate::aside::aside;
 use crate::model::file_kind::could_be_dump_file;
 use crate::recorder::Recorder;
@@ -71,6 +71,11 @@ impl ObjectWriter {
         Some(left.swap_remove(at))
     }
 
+    /// Whether an upload may hold the only copy of some bytes.
+    pub fn is_only_copy(&self, begun: &Begun) -> bool {
+        self.uploads.recorder.is_only_copy(begun.mark())
+    }
+
     pub(super) async fn remember(&self, upload: OpenUpload) {
         let (recorder, mark) = (Arc::clone(&self.uploads.recorder), upload.mark());
         aside(move || recorder.begin_upload(mark)).await;
@@ -89,7 +94,11 @@ impl ObjectWriter {
 
     /// Gives an upload up. Its parts cost storage until then, but nothing is lost with them: a failure is only noted, and
     /// the next run tries again.
+    /// One that may hold the only copy of some bytes is never given up.
     pub(super) async fn abort(&self, upload: OpenUpload) {
+        if self.uploads.recorder.is_only_copy(upload.mark()) {
+            return self.leave(&upload);
+        }
         if !self.write_only
             && let Err(error) = self.store.abort_upload(&upload).await
         {

@@ -25,6 +25,8 @@ pub struct Status {
     pub rate: Rate,
     /// What the dump takes on the local disk.
     pub local_bytes: u64,
+    /// What was given back of files before they were whole in the bucket.
+    pub given_back_bytes: u64,
     /// Anything else that is worth knowing now, like a forecast or an outage.
     pub note: Option<String>,
 }
@@ -35,6 +37,10 @@ impl Status {
     /// The line in at most `width` columns: what matters least goes first. Only the phase is ever cut.
     pub fn line(&self, width: usize) -> String {
         let note = self.note.as_deref().map(escape);
+        let given_back = match self.given_back_bytes {
+            0 => String::new(),
+            bytes => format!("given back {}", ByteSize(bytes).human()),
+        };
         // Rank and text, in the order in which they stand. 0 stays longest.
         fit(
             vec![
@@ -47,6 +53,7 @@ impl Status {
                 (2, ByteSize(self.uploaded_bytes).human()),
                 (3, self.rate.human()),
                 (6, format!("local {}", ByteSize(self.local_bytes).human())),
+                (10, given_back),
                 (4, note.unwrap_or_default().into_owned()),
             ],
             width,
@@ -65,6 +72,7 @@ impl Status {
             ("uploaded_bytes", self.uploaded_bytes.into()),
             ("bytes_per_second", self.rate.0.into()),
             ("local_bytes", self.local_bytes.into()),
+            ("given_back_bytes", self.given_back_bytes.into()),
             ("note", self.note.clone().into()),
         ]
     }
@@ -124,6 +132,7 @@ mod tests {
             uploaded_bytes: 3_435_973_836,
             rate: Rate(140 << 20),
             local_bytes: 1_181_116_006,
+            given_back_bytes: 0,
             note: Some("full in 7 min".into()),
         }
     }

@@ -34,6 +34,8 @@ pub struct Summary {
     pub duration: Duration,
     /// The most that the dump took on the local disk.
     pub peak_local_bytes: Option<u64>,
+    /// What was given back of files before they were whole in the bucket.
+    pub given_back_bytes: u64,
     /// What is still local, where the run did not end well.
     pub local: Option<LocalFiles>,
     /// mydumper. `None` where there was no dump.
@@ -130,6 +132,9 @@ impl Summary {
             ("duration", format!("{}, {}{sent}", human_duration(self.duration), self.rate().human())),
         ];
         rows.extend(self.peak_local_bytes.map(|peak| ("peak local disk", ByteSize(peak).human())));
+        if self.given_back_bytes > 0 {
+            rows.push(("given back early", ByteSize(self.given_back_bytes).human()));
+        }
         rows
     }
 
@@ -152,6 +157,7 @@ impl Summary {
             ("duration_seconds", (self.duration.as_millis() as f64 / 1000.0).into()),
             ("bytes_per_second", self.rate().0.into()),
             ("peak_local_bytes", self.peak_local_bytes.into()),
+            ("given_back_bytes", self.given_back_bytes.into()),
             ("local_files", self.local.as_ref().map(|local| local.count).into()),
             ("local_bytes", self.local.as_ref().map(|local| local.bytes).into()),
             ("mydumper_paused_seconds", self.dumper.as_ref().map(|dumper| dumper.held.as_secs_f64()).into()),
@@ -199,6 +205,7 @@ mod tests {
             sent_bytes: 3_435_973_836,
             duration: Duration::from_millis(133_250),
             peak_local_bytes: Some(1_181_116_006),
+            given_back_bytes: 0,
             local: None,
             dumper: of(DumperExit { status: Some(0), ..DumperExit::seen(ExitSeen::Child) }),
             destination: Some("s3://b/db1/2026-11-22T020000Z/".into()),

@@ -67,6 +67,7 @@ fn summary() -> Summary {
         sent_bytes: 2,
         duration: Duration::from_secs(1),
         peak_local_bytes: None,
+        given_back_bytes: 0,
         local: None,
         dumper: None,
         destination: None,

@@ -1,8 +1,9 @@
 //! What holds for a bucket as a whole, and what keeps an object from being deleted: versions, retention, emptiness.
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::types::{BucketVersioningStatus, ObjectLockLegalHoldStatus};
+use aws_sdk_s3::types::{BucketVersioningStatus, ExpirationStatus, ObjectLockLegalHoldStatus};
 use jiff::Timestamp;
+use tracing::debug;
 
 use super::error::{ErrorKind, StoreError};
 use super::store::Store;
@@ -24,6 +25,27 @@ impl Store {
         // With suspended versioning the versions that there are stay, and a new deletion adds a marker.
         let keeping = [BucketVersioningStatus::Enabled, BucketVersioningStatus::Suspended];
         Some(answer.status().is_some_and(|status| keeping.contains(status)))
+    }
+
+    /// After how many days the store aborts unfinished uploads under a prefix by itself. `None` if it has no such rule, does
+    /// not say, or not to us.
+    pub async fn aborts_uploads_after(&self, prefix: &str) -> Option<i32> {
+        let request =
+            async |client: Client| client.get_bucket_lifecycle_configuration().bucket(self.bucket()).send().await;
+        let answer = self.persist("GetBucketLifecycleConfiguration", &self.uri(""), request).await;
+        let rules = answer.inspect_err(|error| debug!("{error}")).ok()?.rules.unwrap_or_default();
+        let days = rules.into_iter().filter_map(|rule| {
+            let filter = rule.filter.as_ref();
+            // What is tagged or of some size no unfinished upload is.
+            let of_and = filter.and_then(|filter| filter.and()).and_then(|and| and.prefix());
+            #[allow(deprecated, reason = "old rules have their prefix there")]
+            let of_rule = rule.prefix();
+            let of = filter.and_then(|filter| filter.prefix()).or(of_and).or(of_rule).unwrap_or_default();
+            let is_meant =
+                rule.status == ExpirationStatus::Enabled && (of.starts_with(prefix) || prefix.starts_with(of));
+            rule.abort_incomplete_multipart_upload?.days_after_initiation.filter(|_| is_meant)
+        });
+        days.min()
     }
 
     /// What keeps an object, as far as the store says: for a message, so no error is worth one of its own.

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::{debug, warn};
 
+use super::giving_back::{Earlier, is_given_back};
 use super::{Opened, Transfer};
 use crate::aside::aside;
 use crate::claim::ClaimError;
@@ -32,15 +33,16 @@ const HEAD: u64 = 4096;
 /// A file that goes up while it is being written.
 #[derive(Debug)]
 pub struct Followed {
-    source: Source,
+    pub(super) source: Source,
     /// Its upload.
-    begun: Option<Begun>,
-    seen: Arc<Mutex<Seen>>,
+    pub(super) begun: Option<Begun>,
+    /// What was seen of it. `None`: an earlier run gave some of it back, and nobody saw all of it.
+    pub(super) seen: Option<Arc<Mutex<Seen>>>,
 }
 
 /// What was seen of a file on its way.
 #[derive(Debug)]
-struct Seen {
+pub(super) struct Seen {
     look: ContentLook,
     /// Where each part begins, and the MD5 of its first bytes.
     heads: Vec<(u64, Md5Digest)>,
@@ -55,46 +57,64 @@ pub enum Growing {
     GaveUp(ClaimError),
 }
 
+impl Growing {
+    fn of(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Store(error) if error.is_outage() || error.is_about_rights() => Self::GaveUp(error.into()),
+            Trouble::Lost(error) => Self::GaveUp(error),
+            Trouble::Store(error) => Self::Grown(Grown::Failed(error.to_string())),
+            Trouble::Local(why) => Self::Grown(Grown::Failed(why)),
+        }
+    }
+}
+
 impl Transfer {
     /// Sends what there is by now of a file that is being written.
     pub async fn follow(&self, job: &GrowthJob) -> Growing {
-        let failed = |why: String| Growing::Grown(Grown::Failed(why));
         let followed = match self.take_followed(job.name(), job.identity()).await {
             Some(followed) => Ok(followed),
             None => self.begin_following(job).await,
         };
         let mut followed = match followed {
             Ok(followed) => followed,
-            Err(error) => return failed(format!("cannot read it: {error}")),
+            Err(trouble) => return Growing::of(trouble),
         };
         match self.send_grown(job, &mut followed).await {
             Ok(taken) => {
+                if job.gives_back() {
+                    self.give_back(job.name(), &mut followed, taken).await;
+                }
+                let given = followed.source.given;
                 self.followed().insert(job.name().clone(), followed);
-                Growing::Grown(Grown::Taken(taken))
+                Growing::Grown(Grown::Taken { taken, given })
             }
             Err(trouble) => {
                 if let Some(begun) = followed.begun.take() {
                     self.writer.give_up(begun, &trouble).await;
                 }
-                match trouble {
-                    Trouble::Store(error) if error.is_outage() || error.is_about_rights() => {
-                        Growing::GaveUp(error.into())
-                    }
-                    Trouble::Lost(error) => Growing::GaveUp(error),
-                    Trouble::Store(error) => failed(error.to_string()),
-                    Trouble::Local(why) => failed(why),
-                }
+                Growing::of(trouble)
             }
         }
     }
 
-    async fn begin_following(&self, job: &GrowthJob) -> io::Result<Followed> {
+    async fn begin_following(&self, job: &GrowthJob) -> Result<Followed, Trouble> {
         let (directory, name, found) = (Arc::clone(&self.directory), job.name().clone(), *job.identity());
         let footprint = aside(move || open_growing(&directory, &name, &found)).await?;
-        let look = ContentLook::new(job.name().as_str(), self.wanted());
         debug!(file = %job.name(), "it goes up while it is being written");
         let source = self.writer.source(footprint, *job.identity(), None).growing();
-        Ok(Followed { source, begun: None, seen: Arc::new(Mutex::new(Seen { look, heads: Vec::new() })) })
+        match self.earlier_copy(job.name(), &source).await? {
+            None => {}
+            Some(Earlier::Underway(begun, given)) => {
+                return Ok(Followed { source: source.given_back(given), begun: Some(begun), seen: None });
+            }
+            Some(Earlier::There(_)) => {
+                return Err(Trouble::Local("its object is there, and it still grows".to_owned()));
+            }
+            Some(Earlier::Lost(why)) => return Err(Trouble::Local(why)),
+        }
+        let look = ContentLook::new(job.name().as_str(), self.wanted());
+        let seen = Arc::new(Mutex::new(Seen { look, heads: Vec::new() }));
+        Ok(Followed { source, begun: None, seen: Some(seen) })
     }
 
     /// Sends the whole parts that there are; returns how many bytes of the file are there then.
@@ -121,32 +141,40 @@ impl Transfer {
     }
 
     /// A file that was followed has ended: what is there of it, if it is still the one. What is broken is sent anew, since
-    /// only a new object can say so.
-    pub(super) async fn end_following(&self, job: &UploadJob) -> io::Result<Option<Opened>> {
+    /// only a new object can say so; but not where some of it is there alone.
+    pub(super) async fn end_following(&self, job: &UploadJob) -> Result<Option<Opened>, Trouble> {
         let Some(followed) = self.take_followed(job.name(), job.identity()).await else { return Ok(None) };
         let Followed { source, begun, seen } = followed;
         let _permit = self.looks.at_a_time.acquire().await.map_err(io::Error::other)?;
         let (file, identity, closeness) = (Arc::clone(source.file()), *job.identity(), self.closeness());
+        let given = source.given;
         let ended = aside(move || {
-            let Seen { look, heads } = Arc::into_inner(seen).map(into_inner).ok_or(io::ErrorKind::Other)?;
             if identity_of(&file)? != identity {
                 return Err(io::Error::other("it changed since it was found closed"));
             }
-            let is_same = |(at, head): &(u64, Md5Digest)| head_of(&file, *at).is_ok_and(|now| now == *head);
-            let is_same = heads.iter().all(is_same);
-            io::Result::Ok((is_same, look.finish(&file, identity.size, closeness)?))
+            let Some(seen) = seen else { return Ok((is_given_back(&file, given)?, None)) };
+            let Seen { look, heads } = Arc::into_inner(seen).map(into_inner).ok_or(io::ErrorKind::Other)?;
+            let is_same =
+                |(at, head): &(u64, Md5Digest)| *at < given || head_of(&file, *at).is_ok_and(|now| now == *head);
+            let is_same = heads.iter().all(is_same) && is_given_back(&file, given)?;
+            io::Result::Ok((is_same, Some(look.finish(&file, identity.size, closeness)?)))
         });
+        let is_lost = "it was written over after some of it was given up here";
         let found = match ended.await {
-            Ok((true, found)) if found.broken.is_none() => found,
+            Ok((true, None)) => None,
+            Ok((true, Some(found))) if found.broken.is_none() || given > 0 => Some(found),
+            Ok((false, _)) if given > 0 => return Err(Trouble::Local(is_lost.to_owned())),
             ended => {
                 if let Ok((false, _)) = &ended {
                     warn!(file = %job.name(), "it was written over while it went up; it is sent anew");
                 }
                 self.abandon(begun).await;
-                return ended.map(|_| None);
+                ended?;
+                return Ok(None);
             }
         };
-        Ok(Some(Opened { source: source.ended(*job.identity()), found, begun }))
+        let (is_seen, found) = (found.is_some(), found.unwrap_or_default());
+        Ok(Some(Opened { source: source.ended(*job.identity()), found, begun, object: None, is_seen }))
     }
 
     /// A file that was followed is gone: what there is of it goes.
@@ -169,8 +197,10 @@ impl Transfer {
     }
 
     async fn abandon(&self, begun: Option<Begun>) {
-        if let Some(begun) = begun {
-            self.writer.give_up(begun, &Trouble::Local(String::new())).await;
+        match begun {
+            Some(begun) if self.writer.is_only_copy(&begun) => self.writer.end_as_it_is(begun).await,
+            Some(begun) => self.writer.give_up(begun, &Trouble::Local(String::new())).await,
+            None => {}
         }
     }
 
@@ -180,12 +210,13 @@ impl Transfer {
 }
 
 impl Followed {
-    /// Its size by now. It may only have grown.
+    /// Its size by now. It may only have grown, and what was given back of it is still a hole.
     async fn look_again(&mut self) -> Result<u64, Trouble> {
-        let file = Arc::clone(self.source.file());
-        let size = aside(move || identity_of(&file)).await?.size;
-        if size < self.source.identity.size {
-            return Err(Trouble::Local("it became shorter while it was written".to_owned()));
+        let (file, given) = (Arc::clone(self.source.file()), self.source.given);
+        let (size, is_same) =
+            aside(move || io::Result::Ok((identity_of(&file)?.size, is_given_back(&file, given)?))).await?;
+        if size < self.source.identity.size || !is_same {
+            return Err(Trouble::Local("it became shorter, or was written over, while it was written".to_owned()));
         }
         self.source.identity.size = size;
         Ok(size)
@@ -193,7 +224,8 @@ impl Followed {
 
     /// Looks at parts that went up.
     async fn see(&self, parts: Vec<Part>) -> io::Result<()> {
-        let (file, seen) = (Arc::clone(self.source.file()), Arc::clone(&self.seen));
+        let Some(seen) = self.seen.clone() else { return Ok(()) };
+        let file = Arc::clone(self.source.file());
         aside(move || {
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
             for part in parts {

@@ -1,5 +1,6 @@
 //! One file's life: found ready, opened, looked at, made an object, given up here.
 
+mod giving_back;
 mod growing;
 mod release;
 
@@ -11,6 +12,8 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
+use self::giving_back::Earlier;
+pub use self::giving_back::GivingBack;
 pub use self::growing::{Followed, Growing};
 pub use self::release::Disposal;
 use crate::aside::aside;
@@ -75,6 +78,8 @@ pub struct Transfer {
     pub earlier: HashMap<FileName, Listed>,
     /// Files that go up while they are being written.
     pub followed: Mutex<HashMap<FileName, Followed>>,
+    /// Whether blocks of these are given back, and what came of it.
+    pub giving_back: GivingBack,
 }
 
 /// How files' content is looked at.
@@ -105,47 +110,100 @@ struct Opened {
     found: Found,
     /// Its upload, where that was begun while it grew.
     begun: Option<Begun>,
+    /// Its object, where that was made and is proved already.
+    object: Option<ObjectRecord>,
+    /// Whether all of its content was looked at, as far as that was wanted.
+    is_seen: bool,
+}
+
+/// Why a file could not be opened.
+enum NotOpened {
+    /// What is here.
+    Here(io::Error),
+    /// What there was of it before.
+    There(Trouble),
+}
+
+impl From<io::Error> for NotOpened {
+    fn from(error: io::Error) -> Self {
+        Self::Here(error)
+    }
+}
+
+impl Outcome {
+    fn of(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Local(why) => Self::Failed(why),
+            Trouble::Lost(error) => Self::GaveUp(error),
+            Trouble::Store(error) if error.is_outage() || error.is_about_rights() => Self::GaveUp(error.into()),
+            Trouble::Store(error) => Self::Failed(error.to_string()),
+        }
+    }
 }
 
 impl Transfer {
     /// Uploads, proves and removes one file.
     pub async fn upload(&self, job: &UploadJob) -> Outcome {
         let name = job.name();
-        let Opened { source, found, begun } = match self.open(job).await {
+        let Opened { source, found, begun, object, is_seen } = match self.open(job).await {
             Ok(opened) => opened,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(NotOpened::Here(error)) if error.kind() == io::ErrorKind::NotFound => {
                 return Outcome::Gone { object_left: self.earlier.contains_key(name) };
             }
-            Err(error) => return Outcome::Failed(format!("cannot read it: {error}")),
+            Err(NotOpened::Here(error)) => return Outcome::Failed(format!("cannot read it: {error}")),
+            Err(NotOpened::There(trouble)) => return Outcome::of(trouble),
         };
-        let object = match self.bring(job, &source, &found, begun).await {
+        let brought = match object {
+            Some(object) => Ok(object),
+            None => self.bring(job, &source, &found, begun).await,
+        };
+        let object = match brought {
             Ok(object) => ObjectRecord { sha256: found.sha256.clone(), ..object },
-            Err(Trouble::Local(why)) => return Outcome::Failed(why),
-            Err(Trouble::Lost(error)) => return Outcome::GaveUp(error),
-            Err(Trouble::Store(error)) if error.is_outage() || error.is_about_rights() => {
-                return Outcome::GaveUp(error.into());
-            }
-            Err(Trouble::Store(error)) => return Outcome::Failed(error.to_string()),
+            Err(trouble) => return Outcome::of(trouble),
         };
+        if is_seen && found.broken.is_none() {
+            self.disposal.recorder.end_only_copy(name);
+        }
         self.dispose(job, source.file(), object, found).await
     }
 
     /// Opens the file that was found ready, or none, and looks whether its content is broken; it is uploaded all the same.
-    async fn open(&self, job: &UploadJob) -> io::Result<Opened> {
-        let opened = match self.end_following(job).await? {
+    async fn open(&self, job: &UploadJob) -> Result<Opened, NotOpened> {
+        let opened = match self.end_following(job).await.map_err(NotOpened::There)? {
             Some(opened) => opened,
-            None => {
-                let _permit = self.looks.at_a_time.acquire().await.map_err(io::Error::other)?;
-                let (directory, wanted) = (Arc::clone(&self.directory), self.wanted());
-                let (name, identity) = (job.name().clone(), *job.identity());
-                let (footprint, found, short) = aside(move || open(&directory, &name, &identity, wanted)).await?;
-                Opened { source: self.writer.source(footprint, identity, short), found, begun: None }
-            }
+            None => self.open_closed(job).await?,
         };
         if let Some(why) = &opened.found.broken {
             warn!(file = %job.name(), "its content is broken, so the dump will not be committed: {why}");
         }
         Ok(opened)
+    }
+
+    async fn open_closed(&self, job: &UploadJob) -> Result<Opened, NotOpened> {
+        let permit = self.looks.at_a_time.acquire().await.map_err(io::Error::other)?;
+        let (directory, wanted) = (Arc::clone(&self.directory), self.wanted());
+        let (name, identity) = (job.name().clone(), *job.identity());
+        let (footprint, found, short) = aside(move || open(&directory, &name, &identity, wanted)).await?;
+        drop(permit);
+        // Whatever this run is asked for: an earlier one may have given some of it back. Never of what is as short.
+        let may_be_resumed = identity.size > SHORT_MAX;
+        let source = self.writer.source(footprint, identity, short);
+        let earlier = match may_be_resumed {
+            true => self.earlier_copy(job.name(), &source).await.map_err(NotOpened::There)?,
+            false => None,
+        };
+        let (begun, object) = match earlier {
+            None => return Ok(Opened { source, found, begun: None, object: None, is_seen: true }),
+            // What is left of it goes up, and says so.
+            Some(Earlier::Lost(why)) => {
+                let found = Found { broken: Some(why), ..found };
+                return Ok(Opened { source, found, begun: None, object: None, is_seen: true });
+            }
+            Some(Earlier::Underway(begun, given)) => (Some((begun, given)), None),
+            Some(Earlier::There(object)) => (None, Some(object)),
+        };
+        let (begun, given) = begun.map_or((None, 0), |(begun, given)| (Some(begun), given));
+        Ok(Opened { source: source.given_back(given), found: Found::default(), begun, object, is_seen: false })
     }
 
     /// What is looked for in a file.

@@ -212,7 +212,7 @@ fn nothing_refers_to_what_is_outside() {
 
 #[test]
 fn architecture_is_short_and_every_test_that_it_names_exists() {
-    assert!(ARCHITECTURE.lines().count() <= 150, "ARCHITECTURE.md has more than 150 lines");
+    assert!(ARCHITECTURE.lines().count() <= 170, "ARCHITECTURE.md has more than 170 lines");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut tests = String::new();
     let mut directories = vec![root.join("src"), root.join("tests")];

@@ -290,7 +290,7 @@ fn little_free_space_pauses_it_as_well() {
 }
 
 /// With a disk of its own, which only the program and its child see, and which is gone with them. Only root can do that.
-fn on_a_disk_of<'a>(stage: &'a Stage, mib: u64, program: Program<'a>) -> Program<'a> {
+pub fn on_a_disk_of<'a>(stage: &'a Stage, mib: u64, program: Program<'a>) -> Program<'a> {
     let mount = format!("mount -t tmpfs -o size={mib}m dump \"$0\" && exec \"$@\"");
     let dir = stage.sandbox.dump_dir();
     let dir = dir.to_str().expect("a path in UTF-8");

@@ -110,6 +110,11 @@ fn needs_root_rows_that_went_up_before_a_full_disk_are_counted_in_the_bucket() {
         stage.wait_for("shop.t.00000.sql");
         let local = disk.seen_by(run.pid(), "dump/shop.t.00000.sql");
         eventually("it is removed here", || !local.exists());
+        // Its blocks are free only when nobody has it open any more.
+        let links = || std::fs::read_dir(format!("/proc/{}/fd", run.pid().as_raw_nonzero())).expect("its open files");
+        let is_it =
+            |link: PathBuf| std::fs::read_link(link).is_ok_and(|file| file.to_string_lossy().contains("00000.sql"));
+        eventually("it is closed", || !links().flatten().any(|link| is_it(link.path())));
         let filler = disk.fill(run.pid());
         run.wait_for_line("the disk was full (0 B free)");
         drop(filler);

@@ -194,20 +194,32 @@ fn a_name_that_may_still_change_is_not_followed() {
 /// Only a new object can say that its file's content is broken: whoever finds it later must know.
 #[test]
 fn a_followed_file_whose_content_is_broken_says_so() {
-    let stage = Stage::new();
-    let no_frame = "shop.orders.00000.sql.zst";
-    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
-    dumper.open(no_frame);
-    dumper.write(no_frame, 11 * MIB);
-    let run = upload(&stage).start();
-    wait_for_parts(&stage, no_frame, &[1, 2]);
-    dumper.close(no_frame);
-    dumper.finish_and_exit();
-    run.finish().assert_status(3).assert_says("its content is broken");
-    let object = stage.server.object(BUCKET, &format!("{}/{no_frame}", stage.prefix())).expect("the object");
-    assert!(object.attributes.metadata.contains_key("broken"), "{:?}", object.attributes.metadata);
-    assert!(!stage.has("metadata"));
-    assert_eq!(stage.server.open_multipart_uploads(BUCKET), []);
+    for is_killed in [false, true] {
+        let stage = Stage::new();
+        let no_frame = "shop.orders.00000.sql.zst";
+        let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+        dumper.open(no_frame);
+        dumper.write(no_frame, 11 * MIB);
+        let run = upload(&stage).start();
+        wait_for_parts(&stage, no_frame, &[1, 2]);
+        let end = |dumper: &mut FakeDumper| {
+            dumper.close(no_frame);
+            dumper.finish_and_exit();
+        };
+        let run = if is_killed {
+            run.kill();
+            end(&mut dumper);
+            upload(&stage).start()
+        } else {
+            end(&mut dumper);
+            run
+        };
+        run.finish().assert_status(3).assert_says("its content is broken");
+        let object = stage.server.object(BUCKET, &format!("{}/{no_frame}", stage.prefix())).expect("the object");
+        assert!(object.attributes.metadata.contains_key("broken"), "{:?}", object.attributes.metadata);
+        assert!(!stage.has("metadata"));
+        assert_eq!(stage.server.open_multipart_uploads(BUCKET), []);
+    }
 }
 
 #[test]

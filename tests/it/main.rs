@@ -22,6 +22,7 @@ mod filesystem;
 mod floors;
 mod full_disk;
 mod full_size;
+mod give_back;
 mod growing;
 mod large;
 mod left_out;

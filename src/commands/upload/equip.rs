@@ -20,7 +20,7 @@ use crate::model::object_key::Prefix;
 use crate::object_writer::{Cut, Gate, ObjectWriter, Uploads};
 use crate::recorder::Recorder;
 use crate::s3::Store;
-use crate::transfer::{Disposal, Looks, Transfer};
+use crate::transfer::{Disposal, GivingBack, Looks, Transfer};
 
 /// A dump whose prefix is ours.
 pub struct Ours<'a> {
@@ -70,6 +70,7 @@ impl Ours<'_> {
             commit: Mutex::default(),
             earlier,
             followed: Mutex::default(),
+            giving_back: GivingBack::default(),
         }
     }
 

@@ -152,7 +152,9 @@ impl Shared {
             }
         };
         match &grown {
-            Grown::Taken(bytes) => debug!(file = %name, bytes, "uploaded so far; it is still being written"),
+            Grown::Taken { taken, given } => {
+                debug!(file = %name, taken, given, "uploaded so far; it is still being written")
+            }
             Grown::Failed(why) => {
                 warn!(file = %name, "what there is of it cannot be uploaded (will be retried): {why}")
             }

@@ -58,6 +58,8 @@ pub(crate) struct Totals {
     sent: u64,
     /// The most bytes of the dump that were local at a time, as far as scans saw it.
     peak_local: u64,
+    /// What was given back of files before they were whole in the bucket.
+    given_back: u64,
     /// How long mydumper was paused, in all.
     held: Duration,
     /// How far it came with its dump.
@@ -83,6 +85,8 @@ struct Sent {
     files: usize,
     /// Bytes of bodies that went to the store since the start.
     bytes: u64,
+    /// What was given back of files before they were whole in the bucket.
+    given_back: u64,
 }
 
 impl Totals {
@@ -94,6 +98,7 @@ impl Totals {
             bytes: 0,
             sent: 0,
             peak_local: 0,
+            given_back: 0,
             held: Duration::ZERO,
             standing: Standing::Nothing,
             dumper_exit: None,
@@ -110,7 +115,7 @@ impl Totals {
     fn show(&mut self, phase: &'static str, state: &DumpState, sent: Sent, note: Option<String>) {
         let (counts, local_bytes) = (state.counts(), state.local_bytes());
         self.peak_local = self.peak_local.max(local_bytes);
-        self.sent = sent.bytes;
+        (self.sent, self.given_back) = (sent.bytes, sent.given_back);
         let uploading = counts.uploading.min(sent.files);
         self.report.status(&StatusLine {
             phase,
@@ -122,6 +127,7 @@ impl Totals {
             uploaded_bytes: counts.uploaded_bytes,
             rate: self.meter.observe(Instant::now(), sent.bytes),
             local_bytes,
+            given_back_bytes: sent.given_back,
             note,
         });
     }
@@ -156,6 +162,7 @@ impl Totals {
             sent_bytes: self.sent,
             duration,
             peak_local_bytes: Some(self.peak_local),
+            given_back_bytes: self.given_back,
             local,
             dumper: self.dumper_exit.map(|exit| DumperSummary {
                 exit,

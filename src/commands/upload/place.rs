@@ -85,8 +85,9 @@ pub async fn settled(
     let record = aside(move || settles.settle(is_there)).await;
     if record.binds() && !record.to.is(here) {
         let error = anyhow!(
-            "{} files of this dump are in the bucket alone by now, at {}; the rest cannot go to {here}",
+            "{} files of this dump are in the bucket alone by now{}, at {}; the rest cannot go to {here}",
             record.given.files,
+            if record.only_copies.is_empty() { "" } else { ", and parts of others" },
             record.to
         );
         let hint = "run the same command with the --endpoint-url, --bucket and --prefix of the earlier run";

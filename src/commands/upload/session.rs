@@ -139,8 +139,9 @@ impl<'a> Session<'a> {
             return Err(interruption.failure(args, child, store, totals).await);
         }
         let shared = Arc::new(Shared::new(args.dump.settle, transfer));
-        if !args.destination.write_only && !is_complete && dump.closed_by != ClosedBy::End {
-            shared.state().follow_growing(shared.transfer.writer.cut.growing());
+        if !args.destination.write_only && !is_complete && seen_alive {
+            let begun = begin_following(args, &shared, &directory, dump.closed_by);
+            unless_stopped(stop, begun).await?;
         }
         shared.state().remember(record.as_ref().map(|record| record.seen).unwrap_or_default());
         Ok(Self {
@@ -370,7 +371,8 @@ impl<'a> Session<'a> {
                     (Some(note), Some(down)) if note.len() + down.len() < NOTES_MAX => Some(format!("{note} · {down}")),
                     (note, down) => note.or(down),
                 };
-                let sent = Sent { files: shared.transfer.writer.gate.sending(), bytes: store.sent_bytes() };
+                let (files, given_back) = (shared.transfer.writer.gate.sending(), shared.transfer.giving_back.bytes());
+                let sent = Sent { files, bytes: store.sent_bytes(), given_back };
                 totals.show(if prove_only { "comparing with the bucket" } else { word(phase) }, state, sent, note);
             },
         };
@@ -428,6 +430,24 @@ impl<'a> Session<'a> {
         if aborted.is_err() {
             warn!("unfinished uploads could not be aborted in time; the next run does it");
         }
+    }
+}
+
+/// Files that are being written go up meanwhile, where it can be known which are.
+async fn begin_following(args: &UploadArgs, shared: &Shared, directory: &Arc<DumpDir>, closed_by: ClosedBy) {
+    let can_be_followed = closed_by != ClosedBy::End;
+    if can_be_followed {
+        shared.state().follow_growing(shared.transfer.writer.cut.growing());
+    }
+    let Some(most) = args.dump.max_local.filter(|_| args.dump.give_back) else { return };
+    let there = Arc::clone(directory);
+    let why_not = match can_be_followed {
+        true => aside(move || there.why_not_given_back()).await,
+        false => Some("it cannot be known which files are closed".to_owned()),
+    };
+    match why_not {
+        Some(why) => warn!("no blocks of files that are still being written are given back: {why}"),
+        None => shared.state().give_back_above(most.0 / 2),
     }
 }
 

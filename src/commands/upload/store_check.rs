@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use crate::cli::UploadArgs;
 use crate::commands::reach::usage_or_outage;
 use crate::exit_status::{Failure, Status};
-use crate::hint::HintExt;
+use crate::hint::{HintExt, hinted};
 use crate::model::destination::is_archive;
 use crate::platform;
 use crate::s3::{ConnectionSettings, ErrorKind, ObjectSettings, RateLimiter, Store};
@@ -59,12 +59,33 @@ async fn connect_and_try(args: &UploadArgs) -> anyhow::Result<(Store, Vec<Right>
             warn!("the right to {what} is missing: {consequence} ({why})");
         }
     }
+    if args.dump.give_back {
+        refuse_short_life(args, &store).await?;
+    }
     if needs_an_object(args) {
         let key = destination.prefix.trial_key(&platform::host_name());
         trial::try_an_object(&store, &key).await.map_err(|failure| failure.error)?;
     }
     store.settings_are_right();
     Ok((store, rights))
+}
+
+/// An unfinished upload may hold the only copy of some bytes for as long as the dump takes, and a restart after that.
+const LIFE_MIN_DAYS: i32 = 8;
+
+async fn refuse_short_life(args: &UploadArgs, store: &Store) -> anyhow::Result<()> {
+    let under = args.destination.prefix.fixed_directory(&platform::host_name());
+    match store.aborts_uploads_after(&under).await {
+        Some(days) if days < LIFE_MIN_DAYS => {
+            let error = anyhow!("a lifecycle rule of the bucket aborts unfinished uploads after {days} days");
+            let hint = format!(
+                "with --give-back they hold the only copy of what is not local any more: let the rule wait for \
+                 {LIFE_MIN_DAYS} days at least, or leave --give-back away"
+            );
+            Err(hinted(error, hint))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The claim, the first object of a dump, tells all that an object can tell. But then mydumper runs already, if we start

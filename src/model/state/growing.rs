@@ -18,9 +18,15 @@ const FOLLOWED_MAX: usize = 128;
 pub struct GrowthJob {
     name: FileName,
     identity: FileIdentity,
+    gives_back: bool,
 }
 
 impl GrowthJob {
+    /// Whether what went up of it is to be given back.
+    pub fn gives_back(&self) -> bool {
+        self.gives_back
+    }
+
     /// The file's name.
     pub fn name(&self) -> &FileName {
         &self.name
@@ -39,6 +45,10 @@ pub(super) struct Growth {
     inode: u64,
     /// So many bytes of it are in the store.
     taken: u64,
+    /// So many of these are not here any more.
+    given: u64,
+    /// What waits of it counts, since it can be given back.
+    counts: bool,
     /// More is on its way just now.
     is_underway: bool,
 }
@@ -46,8 +56,13 @@ pub(super) struct Growth {
 /// What came of a [`GrowthJob`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Grown {
-    /// So many bytes of the file are in the store, in whole parts.
-    Taken(u64),
+    /// Of the file.
+    Taken {
+        /// So many bytes are in the store, in whole parts.
+        taken: u64,
+        /// So many of these are not here any more.
+        given: u64,
+    },
     /// None of them are any more: it is begun anew, and why.
     Failed(String),
 }
@@ -56,6 +71,11 @@ impl DumpState {
     /// From now on files that are being written go up in parts of these sizes.
     pub fn follow_growing(&mut self, sizes: PartSizes) {
         self.growing = Some(sizes);
+    }
+
+    /// What went up of such files is given back where more than so many bytes are local.
+    pub fn give_back_above(&mut self, bytes: u64) {
+        self.give_back_above = Some(bytes);
     }
 
     /// Whether there is a whole part more of a file that is still being written: then it is marked as on its way.
@@ -70,22 +90,27 @@ impl DumpState {
         let identity = probe.identity;
         let known = self.files.get(name)?;
         let growth = known.growth.filter(|growth| (growth.device, growth.inode) == (identity.device, identity.inode));
-        let taken = growth.map_or(0, |growth| growth.taken);
+        let (taken, given) = growth.map_or((0, 0), |growth| (growth.taken, growth.given));
+        let gives_back = self.give_back_above.is_some_and(|above| self.local_bytes() > above);
         let number = if taken == 0 { 1 } else { sizes.count(taken)? + 1 };
         let part = sizes.part(number)?;
         let has_room = known.growth.is_some() || self.sums.followed < FOLLOWED_MAX;
         let is_underway = known.growth.is_some_and(|growth| growth.is_underway);
         let held_back = known.setback.as_ref().is_some_and(|setback| now < setback.not_before);
         let has_whole_part = part.offset + part.length < identity.size;
-        if !matches!(known.stage, Stage::Open(_)) || is_underway || held_back || !has_room || !has_whole_part {
+        let has_work = has_whole_part || gives_back && given < taken;
+        if !matches!(known.stage, Stage::Open(_)) || is_underway || held_back || !has_room || !has_work {
             return None;
         }
         if name.is_metadata() || self.rows_beside(name) == Beside::MayBeEmpty || self.may_be_renamed(name) {
             return None;
         }
         let FileIdentity { device, inode, .. } = identity;
-        self.change(name, |known| known.growth = Some(Growth { device, inode, taken, is_underway: true }));
-        Some(GrowthJob { name: name.clone(), identity })
+        let counts = self.give_back_above.is_some();
+        self.change(name, |known| {
+            known.growth = Some(Growth { device, inode, taken, given, counts, is_underway: true });
+        });
+        Some(GrowthJob { name: name.clone(), identity, gives_back })
     }
 
     /// Up to 0.10.5 a table's first file loses its number when it turns out to be the only one: not before a second one
@@ -105,9 +130,9 @@ impl DumpState {
             return false;
         }
         self.change(&job.name, |known| match grown {
-            Grown::Taken(taken) => {
+            Grown::Taken { taken, given } => {
                 if let Some(growth) = &mut known.growth {
-                    (growth.taken, growth.is_underway) = (taken, false);
+                    (growth.taken, growth.given, growth.is_underway) = (taken, given, false);
                 }
             }
             Grown::Failed(why) => {
@@ -120,6 +145,16 @@ impl DumpState {
 }
 
 impl Known {
+    /// So many bytes of it are not here any more.
+    pub(super) fn given(&self) -> u64 {
+        self.growth.map_or(0, |growth| growth.given)
+    }
+
+    /// Whether what waits of it while it is written counts.
+    pub(super) fn counts_while_it_grows(&self) -> bool {
+        self.growth.is_some_and(|growth| growth.counts)
+    }
+
     /// Whether some of it is on its way while it grows: its end must wait for that.
     pub(super) fn is_growing_up(&self) -> bool {
         self.growth.is_some_and(|growth| growth.is_underway)
@@ -143,6 +178,10 @@ mod tests {
         world
     }
 
+    fn taken(taken: u64) -> Grown {
+        Grown::Taken { taken, given: 0 }
+    }
+
     /// The jobs of a look, by name.
     fn growing(world: &mut World, size: u64) -> Vec<GrowthJob> {
         world.resize(LARGE, size);
@@ -155,13 +194,13 @@ mod tests {
         assert_eq!(growing(&mut world, PART), []);
         let job = growing(&mut world, PART + 1).pop().expect("its first part");
         assert_eq!(growing(&mut world, 3 * PART), [], "marked as on its way");
-        assert!(world.state.grown(job, world.now, Grown::Taken(PART)));
+        assert!(world.state.grown(job, world.now, taken(PART)));
         let job = growing(&mut world, 3 * PART).pop().expect("its second part");
-        assert!(world.state.grown(job, world.now, Grown::Taken(2 * PART)));
+        assert!(world.state.grown(job, world.now, taken(2 * PART)));
         assert_eq!(growing(&mut world, 3 * PART), [], "the third may be the last");
         // Parts grow from half of them on.
         let job = growing(&mut world, 5 * PART + 1).pop().expect("three more");
-        assert!(world.state.grown(job, world.now, Grown::Taken(5 * PART)));
+        assert!(world.state.grown(job, world.now, taken(5 * PART)));
         assert_eq!(growing(&mut world, 6 * PART + 1), []);
     }
 
@@ -171,7 +210,7 @@ mod tests {
         let job = growing(&mut world, PART + 1).pop().expect("its first part");
         world.close(LARGE);
         assert!(world.scan(Phase::Writing, 1).is_empty() && world.scan(Phase::Ended, 100).is_empty());
-        assert!(world.state.grown(job, world.now, Grown::Taken(PART)));
+        assert!(world.state.grown(job, world.now, taken(PART)));
         assert_eq!(world.scan(Phase::Ended, 1).len(), 1);
         assert_eq!(world.look(Phase::Ended, 1).growing, []);
     }
@@ -193,13 +232,13 @@ mod tests {
             let job = growing(&mut world, 2 * PART).pop().expect("its first part");
             let mut job = Some(job);
             if !is_underway {
-                assert!(world.state.grown(job.take().expect("the job"), world.now, Grown::Taken(PART)));
+                assert!(world.state.grown(job.take().expect("the job"), world.now, taken(PART)));
             }
             world.files.remove(LARGE);
             let forsaken = world.look(Phase::Writing, 1).forsaken;
             assert_eq!(forsaken.iter().map(FileName::as_str).collect::<Vec<_>>(), [LARGE]);
             if let Some(job) = job {
-                assert!(!world.state.grown(job, world.now, Grown::Taken(PART)), "nobody wants it any more");
+                assert!(!world.state.grown(job, world.now, taken(PART)), "nobody wants it any more");
             }
             assert_eq!(world.state.sums.followed, 0);
         }
@@ -211,9 +250,28 @@ mod tests {
         let job = growing(&mut world, 2 * PART).pop().expect("its first part");
         world.put(LARGE, false);
         assert_eq!(growing(&mut world, 2 * PART), [], "what is on its way ends first");
-        assert!(world.state.grown(job, world.now, Grown::Taken(PART)));
+        assert!(world.state.grown(job, world.now, taken(PART)));
         let again = growing(&mut world, 2 * PART).pop().expect("its first part");
         assert_eq!(again.identity().inode, 2);
+    }
+
+    #[test]
+    fn what_went_up_is_given_back_where_more_than_that_is_local() {
+        let mut world = world();
+        world.state.give_back_above(2 * PART);
+        let job = growing(&mut world, 2 * PART).pop().expect("its first part");
+        assert!(!job.gives_back());
+        assert!(world.state.grown(job, world.now, taken(PART)));
+        let job = growing(&mut world, 2 * PART + 1).pop().expect("too much is local");
+        assert!(job.gives_back());
+        assert_eq!(world.state.waiting_bytes(), 2 * PART + 1, "mydumper is held by it");
+        assert!(world.state.grown(job, world.now, Grown::Taken { taken: 2 * PART, given: 2 * PART }));
+        assert_eq!((world.state.local_bytes(), world.state.waiting_bytes()), (1, 1));
+        // Closed, what is not here any more does not count either.
+        world.close(LARGE);
+        world.scan(Phase::Writing, 1);
+        assert_eq!(world.scan(Phase::Writing, 1).len(), 1);
+        assert_eq!((world.state.local_bytes(), world.state.waiting_bytes()), (1, 1));
     }
 
     #[test]

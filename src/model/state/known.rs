@@ -207,8 +207,10 @@ impl Sums {
         match &known.stage {
             Stage::Open(waiting) => {
                 sums.open = 1;
-                sums.open_bytes = waiting.identity.size;
-                sums.waiting_bytes = waiting.closed_since.map_or(0, |_| waiting.identity.size);
+                let here = waiting.identity.size.saturating_sub(known.given());
+                let waits = waiting.closed_since.is_some() || known.counts_while_it_grows();
+                sums.open_bytes = here;
+                sums.waiting_bytes = if waits { here } else { 0 };
             }
             Stage::Uploading(bytes) => {
                 sums.uploading = 1;

@@ -133,6 +133,8 @@ pub struct DumpState {
     last_born: Option<i64>,
     /// How files are cut that go up while they are being written, if any do.
     growing: Option<PartSizes>,
+    /// Above so many local bytes what went up of these is given back, if it is at all.
+    give_back_above: Option<u64>,
 }
 
 impl DumpState {
@@ -149,6 +151,7 @@ impl DumpState {
             earlier: Seen::default(),
             last_born: None,
             growing: None,
+            give_back_above: None,
         }
     }
 
@@ -252,7 +255,7 @@ impl DumpState {
             return None;
         }
         self.change(&name, |known| {
-            known.stage = Stage::Uploading(probe.identity.size);
+            known.stage = Stage::Uploading(probe.identity.size.saturating_sub(known.given()));
             // The job takes over what went up before.
             known.growth = None;
         });

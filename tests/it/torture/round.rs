@@ -75,6 +75,9 @@ fn upload<'a>(stage: &'a Stage, ending: Ending, dice: &mut Dice) -> Program<'a> 
     let settings = ["--interval", "0.05", "--settle", "0.1", "--wait", "0", "--part-size", "5MiB"];
     let program = stage.upload_with_defaults().args(settings).args(["--workers", workers, "--prefix", "{host}/dump"]);
     let program = program.time_limit(Duration::from_secs(180));
+    // More than half of that is seldom local.
+    let gives_back: &[&str] = if dice.one_in(2) { &["--give-back", "--max-local", "20MiB"] } else { &[] };
+    let program = program.args(gives_back);
     if ending == Ending::Failed { program.arg("--exit-status-file").arg(status_file(stage)) } else { program }
 }
 
@@ -222,8 +225,20 @@ impl<'a> Round<'a> {
     /// The files of which the very bytes are neither here nor there.
     pub fn nowhere(&self) -> BTreeSet<String> {
         let (local, dumps) = (self.stage.sandbox.local_files(), self.dumps());
+        let underway = self.stage.server.open_upload_bytes(BUCKET);
+        // Some of it is a hole here, and in an unfinished upload.
+        let is_in_both = |name: &String, bytes: &Vec<u8>, here: &Vec<u8>| {
+            let hole = here.iter().take_while(|byte| **byte == 0).count();
+            let end = format!("/{name}");
+            let mut uploads = underway.iter().filter(|(key, _)| key.ends_with(&end));
+            here.len() == bytes.len()
+                && here[hole..] == bytes[hole..]
+                && uploads.any(|(_, there)| there.len() >= hole && there[..hole] == bytes[..hole])
+        };
         let is_safe = |name: &String, bytes: &Vec<u8>| {
-            local.get(name) == Some(bytes) || dumps.values().any(|there| there.get(name) == Some(bytes))
+            local.get(name) == Some(bytes)
+                || dumps.values().any(|there| there.get(name) == Some(bytes))
+                || local.get(name).is_some_and(|here| is_in_both(name, bytes, here))
         };
         let files = self.dumper.files().into_iter().filter(|(name, bytes)| !is_safe(name, bytes));
         files.map(|(name, _)| name).collect()
@@ -323,7 +338,7 @@ impl<'a> Round<'a> {
                 return;
             }
             let name = format!("shop.t{index}.00000.sql");
-            match self.dice.below(13) {
+            match self.dice.below(15) {
                 0 => self.start(),
                 1 => self.kill(),
                 2 => self.inject(),
@@ -339,6 +354,11 @@ impl<'a> Round<'a> {
                     let name = open.swap_remove(self.dice.below(open.len() as u64) as usize);
                     self.dumper.write(&name, 10);
                     self.dumper.close(&name);
+                }
+                9 | 10 if !open.is_empty() => {
+                    let name = open[self.dice.below(open.len() as u64) as usize].clone();
+                    let bytes = self.dice.of(&[MIB, 5 * MIB, 6 * MIB, 11 * MIB]);
+                    self.dumper.write(&name, bytes);
                 }
                 8 if self.dice.one_in(3) => self.mishap_while_it_runs(&name),
                 _ => {

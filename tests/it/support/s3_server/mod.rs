@@ -430,6 +430,37 @@ impl S3Server {
         }
     }
 
+    /// What unfinished uploads have from their first part on, by key.
+    pub fn open_upload_bytes(&self, bucket: &str) -> Vec<(String, Vec<u8>)> {
+        let bytes_of = |upload: &uploads::Upload| {
+            let parts = (1..).map_while(|number| upload.parts.get(&number));
+            let mut bytes = Vec::new();
+            for part in parts {
+                let mut reader = part.blob.open_at(0, u64::MAX).expect("a stored part");
+                std::io::Read::read_to_end(&mut reader, &mut bytes).expect("its bytes");
+            }
+            (upload.key.clone(), bytes)
+        };
+        self.with_bucket(bucket, |bucket| bucket.uploads.values().map(bytes_of).collect())
+    }
+
+    /// A lifecycle rule aborts unfinished uploads under that prefix after so many days.
+    pub fn abort_uploads_after(&self, bucket: &str, prefix: &str, days: i32) {
+        self.with_bucket(bucket, |bucket| bucket.aborts_after = Some((prefix.to_owned(), days)));
+    }
+
+    /// Somebody aborts all unfinished uploads.
+    pub fn abort_uploads_directly(&self, bucket: &str) {
+        self.with_bucket(bucket, |bucket| bucket.uploads.clear());
+    }
+
+    /// A part of an unfinished upload is not there any more.
+    pub fn lose_part(&self, bucket: &str, number: u32) {
+        self.with_bucket(bucket, |bucket| {
+            bucket.uploads.values_mut().for_each(|upload| drop(upload.parts.remove(&number)));
+        });
+    }
+
     /// Leaves a key out of listings.
     pub fn hide_from_listings(&self, bucket: &str, key: &str) {
         self.with_bucket(bucket, |bucket| bucket.hidden.insert(key.to_owned()));

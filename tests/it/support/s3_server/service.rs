@@ -95,6 +95,30 @@ impl S3 for Service {
         })
     }
 
+    async fn get_bucket_lifecycle_configuration(
+        &self,
+        request: S3Request<GetBucketLifecycleConfigurationInput>,
+    ) -> S3Result<S3Response<GetBucketLifecycleConfigurationOutput>> {
+        let rule = self.store.with_bucket(&request.input.bucket, |bucket| Ok(bucket.aborts_after.clone()))?;
+        let Some((prefix, days)) = rule else {
+            return Err(s3_error!(NoSuchLifecycleConfiguration, "the bucket has no lifecycle configuration"));
+        };
+        let rule = LifecycleRule {
+            abort_incomplete_multipart_upload: Some(AbortIncompleteMultipartUpload {
+                days_after_initiation: Some(days),
+            }),
+            filter: Some(LifecycleRuleFilter { prefix: Some(prefix), ..Default::default() }),
+            status: ExpirationStatus::from_static(ExpirationStatus::ENABLED),
+            expiration: None,
+            id: None,
+            noncurrent_version_expiration: None,
+            noncurrent_version_transitions: None,
+            prefix: None,
+            transitions: None,
+        };
+        ok(GetBucketLifecycleConfigurationOutput { rules: Some(vec![rule]), ..Default::default() })
+    }
+
     async fn get_bucket_versioning(
         &self,
         request: S3Request<GetBucketVersioningInput>,

@@ -87,6 +87,8 @@ pub struct Bucket {
     pub hidden: BTreeSet<String>,
     /// What its listings do wrong.
     pub oddity: Option<Oddity>,
+    /// A lifecycle rule: under that prefix unfinished uploads are aborted after so many days.
+    pub aborts_after: Option<(String, i32)>,
 }
 
 #[derive(Clone, Debug)]
