@@ -68,7 +68,7 @@ def start_mariadb(root, data, name):
             "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=1G", "--innodb-log-file-size=512M"]
     start(line, open(root / f"{name}.log", "w"))
     until(name, lambda: client(root, name, "SELECT 1").returncode == 0)
-    client(root, name, "GRANT ALL ON *.* TO bench@'127.0.0.1'")
+    client(root, name, "CREATE USER bench@'127.0.0.1'; GRANT ALL ON *.* TO bench@'127.0.0.1'").check_returncode()
 
 
 def start_store(root):
