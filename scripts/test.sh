@@ -36,4 +36,6 @@ if [[ $EUID -ne 0 ]]; then
     [[ " $* " == *" -- "* ]] || set -- "$@" --
     set -- "$@" --skip needs_root
 fi
+# They mostly wait: for processes, and for the store's faults to pass.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) + 1))}
 cargo test --locked "$@"
