@@ -163,7 +163,9 @@ impl Transfer {
         let found = match ended.await {
             Ok((true, None)) => None,
             Ok((true, Some(found))) if found.broken.is_none() || given > 0 => Some(found),
+            // Its upload stays as it is: the next try finds it by what stands beside the file.
             Ok((false, _)) if given > 0 => return Err(Trouble::Local(is_lost.to_owned())),
+            Err(error) if given > 0 => return Err(error.into()),
             ended => {
                 if let Ok((false, _)) = &ended {
                     warn!(file = %job.name(), "it was written over while it went up; it is sent anew");

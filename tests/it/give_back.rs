@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::SeekFrom;
 use rustix::process::Signal;
@@ -241,6 +242,27 @@ fn a_file_that_is_written_anew_is_sent_anew() {
     let there = stage.files(&stage.prefix()).remove(LARGE).expect("the object");
     assert!(there == again, "{} bytes", there.len());
     assert_eq!(stage.server.open_multipart_uploads(BUCKET), []);
+}
+
+/// It is not as it was when it was found closed, again and again: its upload has the only copy, and stays.
+#[test]
+fn a_file_that_is_touched_at_its_end_keeps_its_upload() {
+    let stage = Stage::new();
+    let mut dumper = writing(&stage, 12 * MIB);
+    let run = upload(&stage).start();
+    eventually("two parts are given back", || hole(&stage) == 10 * MIB);
+    let file = File::open(path(&stage)).expect("the file");
+    let begun = Instant::now();
+    dumper.close(LARGE);
+    dumper.finish();
+    while begun.elapsed() < Duration::from_secs(3) {
+        file.set_modified(SystemTime::now()).expect("touched");
+    }
+    drop(file);
+    dumper.exit(0);
+    run.finish().assert_status(0);
+    stage.assert_whole(&dumper);
+    assert_eq!(stage.server.count(Operation::CompleteMultipartUpload), 1);
 }
 
 /// What went up of it is all that is left: it becomes an object, and the dump is not whole.
