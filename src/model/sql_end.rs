@@ -35,7 +35,8 @@ impl SqlEnd {
 
     /// Why the text is not whole, if it is not. Text without anything is: `--all-tablespaces` leaves some.
     pub fn why_broken(&self) -> Option<&'static str> {
-        if self.head.first() == Some(&0) && self.is_at_end() {
+        let has_hole = self.head.len() >= HEAD && self.head.iter().all(|byte| *byte == 0);
+        if has_hole && self.is_at_end() {
             // A hole before SQL, or what a copy made of it. Nothing but zeros is not judged.
             return Some("it begins with zeros, as a file does of which some was given back");
         }

@@ -2,6 +2,7 @@
 //! local file."
 
 use std::io::Write;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -406,7 +407,8 @@ fn a_hundred_thousand_objects() {
     }));
     dump.put("mydumper2s3.json", serde_json::to_vec(&manifest).expect("JSON"));
     let before = dump.server.count(Operation::ListObjectsV2);
-    let verify = dump.command("verify").wrapped_in(peak_memory::WRAPPER).run();
+    let verify = dump.command("verify").wrapped_in(peak_memory::WRAPPER);
+    let verify = verify.time_limit(Duration::from_secs(300)).run();
     let peak_mib = peak_memory::mib(&verify);
     verify.assert_status(0).assert_says(&format!("{} match", FILES + dump.files.len()));
     let listings = dump.server.count(Operation::ListObjectsV2) - before;

@@ -266,7 +266,7 @@ fn as_whoever_we_are() -> Option<OsString> {
     rustix::process::getuid().is_root().then(|| "--user=root".into())
 }
 
-fn options(data: &Path, socket: &Path) -> [String; 8] {
+fn options(data: &Path, socket: &Path) -> [String; 9] {
     [
         // It must come first.
         "--no-defaults".to_owned(),
@@ -275,6 +275,8 @@ fn options(data: &Path, socket: &Path) -> [String; 8] {
         "--bind-address=127.0.0.1".to_owned(),
         "--log-bin=binlog".to_owned(),
         "--server-id=1".to_owned(),
+        // Threads of one myloader wait for each other; on a busy machine longer than the usual 50 s.
+        "--innodb-lock-wait-timeout=600".to_owned(),
         "--character-set-server=utf8mb4".to_owned(),
         // It is thrown away after the tests.
         "--innodb-flush-log-at-trx-commit=0".to_owned(),
