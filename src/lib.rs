@@ -39,6 +39,7 @@
 //! page_cache    what our reading leaves in the page cache, and takes out again
 //! report        the only place that prints: log, status line, summary, metrics
 //! platform      what only the operating system can tell; the only unsafe code
+//! scratch_dir   a directory for processes that we start, gone when we are
 //! sql_client    a server that is asked through its own client
 //! stop          SIGTERM and SIGINT
 //! hint          errors that carry what the user can do
@@ -78,6 +79,7 @@ pub mod report;
 pub mod retrieval;
 pub mod s3;
 pub mod scan;
+pub mod scratch_dir;
 pub mod sql_client;
 pub mod stop;
 pub mod transfer;

@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use mydumper2s3::commands::load;
 use mydumper2s3::exit_status::Status;
 use mydumper2s3::report::Report;
 use mydumper2s3::stop::Stop;
-use mydumper2s3::{cli, commands, dumper, platform, s3};
+use mydumper2s3::{cli, commands, dumper, platform, s3, scratch_dir};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -17,8 +16,8 @@ fn main() -> anyhow::Result<ExitCode> {
         dumper::wake_when_the_pipe_breaks(std::io::stdin(), longest.map(std::time::Duration::from_secs));
         return Ok(ExitCode::SUCCESS);
     }
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == load::HELPER_ARGUMENT) {
-        load::tidy_when_the_pipe_breaks(std::io::stdin(), std::env::args_os().nth(2));
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == scratch_dir::HELPER_ARGUMENT) {
+        scratch_dir::tidy_when_the_pipe_breaks(std::io::stdin(), std::env::args_os().nth(2));
         return Ok(ExitCode::SUCCESS);
     }
     s3::prepare_environment();

@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use tempfile::TempDir;
 use tracing::{debug, info};
 
 use crate::aside::aside;
@@ -19,10 +18,9 @@ use crate::hint::hinted;
 use crate::model::server_software::{Account, ServerSoftware, account_in};
 use crate::platform::Exit;
 use crate::program::{AfterUs, Launch, OnLine, Program, give_environment};
+use crate::scratch_dir::{Purpose, ScratchDir};
 use crate::sql_client::{Connection, SqlClient};
 
-/// How the directory's name begins.
-const PREFIX: &str = "mydumper2s3-drill-";
 /// The servers that are looked for, in this order.
 const SERVERS: [&str; 2] = ["mariadbd", "mysqld"];
 /// Where they are beside PATH, which often lacks these places.
@@ -31,6 +29,8 @@ const PLACES: [&str; 5] =
 /// What makes MariaDB's own tables, by its names of several ages; and where it is, seen from the server's directory.
 const INSTALLERS: [&str; 2] = ["mariadb-install-db", "mysql_install_db"];
 const INSTALLER_PLACES: [&str; 3] = ["../bin", "../scripts", "."];
+/// What its directory has.
+const DIRECTORIES: [&str; 5] = ["data", "run", "tmp", "files", "plugins"];
 /// Who runs it where we are root. First who owns nothing: `mysql` may own the databases of this host, and a dump is text of
 /// others.
 const ACCOUNTS: [&str; 3] = ["nobody", "mysql", "mariadb"];
@@ -44,11 +44,6 @@ const SOCKET_PATH_MAX: usize = 107;
 /// Lines of its log that are kept, and characters of each.
 const KEPT_LINES: usize = 12;
 const KEPT_LENGTH: usize = 300;
-
-/// Whether a path is that of such a directory.
-pub fn is_ours(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX))
-}
 
 /// A server's program.
 #[derive(Debug, Clone)]
@@ -99,7 +94,7 @@ fn find_installer(server: &Path) -> Option<PathBuf> {
 /// A server, from its directory to its end.
 pub struct PrivateServer {
     program: ServerProgram,
-    root: TempDir,
+    root: ScratchDir,
     /// Who runs it, where we are root.
     account: Option<Account>,
     running: Option<Program>,
@@ -110,8 +105,7 @@ impl PrivateServer {
     /// Makes the directory. Blocks.
     pub fn place(program: ServerProgram) -> anyhow::Result<Self> {
         let place = std::env::temp_dir();
-        let root = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&place);
-        let root = root.with_context(|| format!("cannot make a directory in '{}'", place.display()))?;
+        let root = ScratchDir::make(Purpose::Drill, &DIRECTORIES)?;
         let account = rustix::process::geteuid().is_root().then(account).transpose()?;
         let server = Self { program, root, account, running: None, last_words: LastWords::default() };
         server.lay_out().with_context(|| format!("cannot make the server's directories in '{}'", place.display()))?;
@@ -127,9 +121,8 @@ impl PrivateServer {
     fn lay_out(&self) -> std::io::Result<()> {
         let others_may_pass = if self.account.is_some() { 0o711 } else { 0o700 };
         std::fs::set_permissions(self.root(), std::fs::Permissions::from_mode(others_may_pass))?;
-        for name in ["data", "run", "tmp", "files", "plugins"] {
+        for name in DIRECTORIES {
             let path = self.root().join(name);
-            std::fs::create_dir(&path)?;
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
             if let Some(account) = &self.account {
                 std::os::unix::fs::chown(&path, Some(account.user), Some(account.group))?;
@@ -174,16 +167,12 @@ impl PrivateServer {
         SqlClient::find(Connection { options, is_alone: true, ..Connection::default() })
     }
 
-    /// Makes its own tables, starts it, and waits until it answers. `tell` gets the number of each process, the first of its
-    /// group. Whatever becomes of this: [`PrivateServer::end`] leaves nothing behind.
-    pub async fn start(&mut self, client: &SqlClient, mut tell: impl FnMut(i32)) -> anyhow::Result<()> {
+    /// Makes its own tables, starts it, and waits until it answers. Whatever becomes of this: [`PrivateServer::end`] leaves
+    /// nothing behind.
+    pub async fn start(&mut self, client: &SqlClient) -> anyhow::Result<()> {
         let began = Instant::now();
         let line = self.initialisation().await?;
-        let exit = {
-            let program = self.launch(&line)?;
-            tell(program.pid());
-            program.wait().await
-        };
+        let exit = self.launch(&line)?.wait().await;
         if exit != Exit::Status(0) {
             let error = self.last_words.explain(&format!("'{}' failed", line[0].to_string_lossy()));
             return Err(match &self.account {
@@ -199,7 +188,6 @@ impl PrivateServer {
         }
         let line = self.line();
         let program = self.launch(&line)?;
-        tell(program.pid());
         self.wait_until_ready(client, &program).await?;
         info!("started {} {}, its socket in {}", line[0].to_string_lossy(), self.software(), self.root().display());
         debug!("it took {:.1} s", began.elapsed().as_secs_f64());
@@ -218,6 +206,7 @@ impl PrivateServer {
             after_us: AfterUs::Dies,
         };
         let program = launch.start()?.watch(|| ());
+        self.root.watch(program.pid());
         self.running = Some(program.clone());
         Ok(program)
     }
@@ -253,8 +242,7 @@ impl PrivateServer {
             program.kill();
             program.wait().await;
         }
-        let path = self.root().to_owned();
-        aside(move || self.root.close()).await.with_context(|| format!("cannot remove '{}'", path.display()))
+        aside(move || self.root.remove()).await
     }
 
     async fn initialisation(&self) -> anyhow::Result<Vec<OsString>> {

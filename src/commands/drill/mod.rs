@@ -10,7 +10,7 @@ mod server;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
-use tracing::info;
+use tracing::{info, warn};
 
 use self::expected::{Read, RowCounts};
 use self::outcome::{LOADER, Outcome};
@@ -76,6 +76,9 @@ async fn drill(args: &DrillArgs, figures: &mut Figures, report: &Report, stop: &
     // Whatever comes: nothing of it stays.
     let drilled = drill_on(args, chosen, &mut server, report, stop).await;
     let ended = server.end().await;
+    if let (Err(_), Err(error)) = (&drilled, &ended) {
+        warn!("{error:#}");
+    }
     let mut outcome = drilled?;
     ended.map_err(Failure::failed)?;
     outcome.took.whole = began.elapsed();

@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::anyhow;
 use tracing::{debug, info, warn};
 
-use super::super::load::guardian::Guardian;
 use super::super::load::stage::Stage;
 use super::super::load::target::connection;
 use super::expected::Read;
@@ -54,8 +53,8 @@ pub struct Server {
 }
 
 enum Place {
-    /// Ours, with what tidies up if we die.
-    Private(Box<PrivateServer>, Guardian),
+    /// Ours.
+    Private(Box<PrivateServer>),
     /// Somebody else's; whether anything was made there yet.
     Scratch { is_used: bool },
 }
@@ -86,8 +85,7 @@ impl Server {
         let program = ServerProgram::find(args.server.as_deref()).await.map_err(Failure::usage)?;
         let server = aside(move || PrivateServer::place(program)).await.map_err(Failure::failed)?;
         let client = server.client().ok_or_else(|| Failure::usage(no_client()))?;
-        let guardian = Guardian::start(server.root()).map_err(Failure::failed)?;
-        Ok(Self::new(Place::Private(Box::new(server), guardian), client, command))
+        Ok(Self::new(Place::Private(Box::new(server)), client, command))
     }
 
     fn new(place: Place, client: SqlClient, command: LoaderCommand) -> Self {
@@ -106,7 +104,7 @@ impl Server {
     pub async fn check(&mut self, plan: &Plan) -> Result<(), Failure> {
         self.databases = plan.wanted.iter().filter_map(|wanted| wanted.of.0.clone()).collect();
         match &self.place {
-            Place::Private(server, _) => check_space(server, plan).await,
+            Place::Private(server) => check_space(server, plan).await,
             Place::Scratch { .. } => self.check_scratch().await,
         }
     }
@@ -149,15 +147,15 @@ impl Server {
 
     /// Starts it, if it is ours.
     pub async fn start(&mut self) -> Result<(), Failure> {
-        let Place::Private(server, guardian) = &mut self.place else { return Ok(()) };
-        server.start(&self.client, |pid| guardian.watch(pid)).await.map_err(Failure::failed)?;
+        let Place::Private(server) = &mut self.place else { return Ok(()) };
+        server.start(&self.client).await.map_err(Failure::failed)?;
         self.shown = server.software().to_string();
         Ok(())
     }
 
     /// Definers that are missing, as locked accounts: views and programs could be made without them, and not be used.
     pub async fn make_definers(&mut self, read: &Read) -> Result<(), Failure> {
-        if let (Place::Private(server, _), Some(newest)) = (&self.place, read.newest_version)
+        if let (Place::Private(server), Some(newest)) = (&self.place, read.newest_version)
             && let Some(why) = server.software().why_unfit(newest)
         {
             warn!("the server is {}, and {why}: it may pass over things; --server FILE names another", self.shown);
@@ -216,7 +214,7 @@ impl Server {
     pub fn line(&self, stage: &Stage) -> Vec<OsString> {
         let command = match &self.place {
             Place::Scratch { .. } => self.command.clone(),
-            Place::Private(server, _) => {
+            Place::Private(server) => {
                 let mut options: Vec<OsString> = vec!["--socket".into(), server.socket().into()];
                 options.extend(["--user", "root", "--defaults-file"].map(OsString::from));
                 options.push(server.no_options().into());
@@ -235,7 +233,7 @@ impl Server {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let free = match &self.place {
-                Place::Private(server, _) => server.free_space().await,
+                Place::Private(server) => server.free_space().await,
                 Place::Scratch { .. } => std::future::pending().await,
             };
             match free {
@@ -263,7 +261,7 @@ impl Server {
     /// Why it is not there any more, if that is its own doing.
     pub fn why_ended(&self) -> Option<anyhow::Error> {
         match &self.place {
-            Place::Private(server, _) => server.why_ended(),
+            Place::Private(server) => server.why_ended(),
             Place::Scratch { .. } => None,
         }
     }
@@ -272,11 +270,7 @@ impl Server {
     pub async fn end(self) -> anyhow::Result<()> {
         let Self { place, client, made_accounts, databases, .. } = self;
         match place {
-            Place::Private(server, guardian) => {
-                let ended = server.end().await;
-                guardian.dismiss();
-                ended
-            }
+            Place::Private(server) => server.end().await,
             Place::Scratch { is_used: false } => Ok(()),
             Place::Scratch { is_used: true } => {
                 let databases = databases.iter().map(|name| format!("DROP DATABASE IF EXISTS {};", quoted(name)));

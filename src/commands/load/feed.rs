@@ -19,7 +19,6 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::trace;
 
-use super::guardian::Holds;
 use super::tables::Tables;
 use crate::platform::Exit;
 use crate::program::Program;
@@ -27,6 +26,7 @@ use crate::report::Progress;
 use crate::retrieval::pieces::{NoPiece, Pieces};
 use crate::retrieval::pipes::{Opened, Watch};
 use crate::s3::StoreError;
+use crate::scratch_dir::Holds;
 use crate::stop::Stop;
 
 /// How long myloader may take to end by itself, and to say why, after it closed a file too early.

@@ -5,7 +5,6 @@ mod beside;
 pub(super) mod complaints;
 mod differences;
 pub(super) mod feed;
-pub(super) mod guardian;
 mod patience;
 pub(super) mod stage;
 mod tables;
@@ -20,12 +19,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::Semaphore;
-use tracing::info;
+use tracing::{info, warn};
 
 use self::complaints::{Complaints, Listener};
 use self::feed::{Fed, Feeding, Trouble};
-use self::guardian::Guardian;
-pub use self::guardian::{HELPER_ARGUMENT, tidy_when_the_pipe_breaks};
 use self::stage::Stage;
 use self::tables::Tables;
 use super::choose::chosen;
@@ -136,7 +133,6 @@ pub(super) struct Prepared {
     pub(super) stage: Stage,
     pipes: Pipes,
     /// Tidies up if we die.
-    guardian: Guardian,
     supply: Arc<Supply>,
     /// Of each data file, in the order of the pipes.
     pub(super) pieces: Vec<Pieces>,
@@ -187,9 +183,8 @@ impl Prepared {
         let pieces = all_pieces(args, &supply, prefix, &data).await?;
         let names: Vec<FileName> = data.iter().map(|wanted| wanted.listed.name.clone()).collect();
         let (stage, pipes) = aside(move || Stage::make(&names)).await.map_err(Failure::failed)?;
-        let guardian = Guardian::start(stage.root()).map_err(Failure::failed)?;
         place(args, report, store, prefix, &stage, &files, plan).await?;
-        Ok(Self { stage, pipes, guardian, supply, pieces })
+        Ok(Self { stage, pipes, supply, pieces })
     }
 
     /// Starts myloader by that line and feeds it. `on_line` gets what it says.
@@ -201,7 +196,7 @@ impl Prepared {
         report: &Report,
         stop: &Stop,
     ) -> Result<(Fed, Complaints), Failure> {
-        let Self { stage, pipes, guardian, supply, pieces } = self;
+        let Self { stage, pipes, supply, pieces } = self;
         let bytes: u64 = data.iter().map(|wanted| wanted.listed.size).sum();
         let listener = Listener::default();
         let launch = Launch {
@@ -212,18 +207,21 @@ impl Prepared {
             temporary: Some(&stage.temporary()),
             after_us: AfterUs::Dies,
         };
-        let (holds, in_helper) = (guardian.holds(), guardian.holds());
+        let (holds, in_helper) = (stage.root().holds(), stage.root().holds());
         let watch = pipes.watch(move |opened| in_helper.hold(opened.number, opened.writer.as_fd()));
         let watch = watch.map_err(|error| Failure::failed(anyhow!(error).context("cannot watch the pipes")))?;
         let program = launch.start().map_err(Failure::usage)?.watch(|| ());
-        guardian.watch(program.pid());
+        stage.root().watch(program.pid());
         watch.follow(program.pid());
         info!(pid = program.pid(), "started {}", line[0].to_string_lossy());
         let progress = Arc::new(report.progress("loading", data.len(), bytes));
         let fed =
             Feeding::new(program, watch, holds, pieces, rows_of(data), progress, Tables::of(data)).run(stop).await;
-        guardian.dismiss();
         drop(supply);
+        let path = stage.root().path().to_owned();
+        if let Err(error) = aside(move || stage.remove()).await {
+            warn!("{error:#}; nothing in '{}' is needed any more", path.display());
+        }
         Ok((fed, listener.heard()))
     }
 }

@@ -1,46 +1,31 @@
 //! What myloader is shown: a private directory with schema files and `metadata`, and a link to a pipe for each data file.
 
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 
 use anyhow::Context;
-use tempfile::TempDir;
 
 use crate::model::file_name::FileName;
 use crate::retrieval::directory::RestoreDir;
 use crate::retrieval::pipes::{self, Pipes};
+use crate::scratch_dir::{Purpose, ScratchDir};
 
 /// The dump, as myloader sees it.
 const DUMP: &str = "dump";
 /// The pipes. Elsewhere, since myloader 1.x takes no pipe for a file of a dump, and a link to one for one.
 const PIPES: &str = "pipes";
-
 /// What myloader puts aside.
 const TEMPORARY: &str = "tmp";
-/// How the directory's name begins.
-const PREFIX: &str = "mydumper2s3-load-";
-
-/// Whether a path is that of such a directory.
-pub fn is_ours(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX))
-}
 
 /// The directories. They go when this is dropped.
 pub struct Stage {
-    root: TempDir,
+    root: ScratchDir,
 }
 
 impl Stage {
     /// Makes them, with a link and a pipe for each data file. Blocks.
     pub fn make(data: &[FileName]) -> anyhow::Result<(Self, Pipes)> {
-        let place = std::env::temp_dir();
-        let private = std::fs::Permissions::from_mode(0o700);
-        let root = tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(&place);
-        let root = root.with_context(|| format!("cannot make a directory in '{}'", place.display()))?;
-        for name in [DUMP, PIPES, TEMPORARY] {
-            std::fs::create_dir(root.path().join(name)).context("cannot make a directory")?;
-        }
-        let stage = Self { root };
+        let stage = Self { root: ScratchDir::make(Purpose::Load, &[DUMP, PIPES, TEMPORARY])? };
         let pipes = Pipes::make(&stage.root.path().join(PIPES), data).context("cannot make a pipe")?;
         for (number, name) in data.iter().enumerate() {
             let pipe = stage.root.path().join(PIPES).join(pipes::name_of(number));
@@ -50,8 +35,8 @@ impl Stage {
     }
 
     /// All of it.
-    pub fn root(&self) -> &Path {
-        self.root.path()
+    pub fn root(&self) -> &ScratchDir {
+        &self.root
     }
 
     /// Where myloader finds the dump.
@@ -62,6 +47,11 @@ impl Stage {
     /// Where myloader may put files aside.
     pub fn temporary(&self) -> PathBuf {
         self.root.path().join(TEMPORARY)
+    }
+
+    /// Removes them after myloader was killed. Blocks.
+    pub fn remove(self) -> anyhow::Result<()> {
+        self.root.remove()
     }
 
     /// Where the dump is, for our own files.

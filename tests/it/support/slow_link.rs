@@ -84,7 +84,10 @@ fn pass(mut from: TcpStream, mut to: &TcpStream, bytes_per_second: u64) {
         due = due.max(Instant::now() - LATE) + Duration::from_secs_f64(count as f64 / bytes_per_second as f64);
         thread::sleep(due.saturating_duration_since(Instant::now()));
         if to.write_all(&bytes[..count]).is_err() {
-            return;
+            break;
         }
     }
+    // A server that waits for room in our buffer would not hear that the client is gone, and a database hold its locks for a
+    // minute.
+    let _ = std::io::copy(&mut from, &mut std::io::sink());
 }

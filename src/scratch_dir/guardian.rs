@@ -23,15 +23,14 @@ use rustix::net::{
 };
 use rustix::process::{Pid, Signal};
 
+use super::{is_ours, remove_after};
+use crate::platform;
 use crate::program::Helper;
-use crate::{platform, private_server};
 
 /// The first argument that makes this program the helper; the second one is the directory.
 pub const HELPER_ARGUMENT: &str = "--tidy-when-the-pipe-breaks";
 /// Between two looks whether somebody reads a pipe after our death.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How often it is tried to remove the directory.
-const REMOVAL_TRIES: u32 = 500;
 
 /// What is said to the helper: a kind and a number, in so many bytes.
 const WORD: usize = 5;
@@ -45,6 +44,7 @@ const RELEASE: u8 = b'r';
 const DONE: u8 = b'd';
 
 /// The helper, and the socket to it.
+#[derive(Debug)]
 pub struct Guardian {
     helper: Helper<UnixStream>,
     holds: Holds,
@@ -140,16 +140,9 @@ pub fn tidy_when_the_pipe_breaks(socket: impl AsFd, directory: Option<OsString>)
         std::thread::sleep(LOOK_EVERY);
         kill();
     }
-    let directory = directory.map(PathBuf::from);
-    if let Some(directory) = directory.filter(|path| super::stage::is_ours(path) || private_server::is_ours(path)) {
-        // What was killed a moment ago may not have ended yet, and make files meanwhile.
-        for _ in 0..REMOVAL_TRIES {
-            if std::fs::remove_dir_all(&directory).is_ok() || !directory.exists() {
-                return;
-            }
-            std::thread::sleep(LOOK_EVERY);
-            kill();
-        }
+    if let Some(directory) = directory.map(PathBuf::from).filter(|path| is_ours(path)) {
+        // Nobody is left to hear of it.
+        let _ = remove_after(&directory, || _ = kill());
     }
 }
 
