@@ -7,6 +7,7 @@
 mod gate;
 mod parts;
 mod proof;
+mod stream;
 mod uploads;
 
 use std::collections::HashMap;
@@ -22,6 +23,8 @@ pub use self::gate::Gate;
 pub use self::parts::{Begun, Stretch};
 use self::proof::Evidence;
 pub use self::proof::proof_by_etag;
+use self::stream::Room;
+pub use self::stream::{Incoming, PartMemory, Pending, Sink};
 pub use self::uploads::Uploads;
 use crate::aside::aside;
 use crate::claim::{ClaimError, SharedClaim, is_another};
@@ -31,7 +34,7 @@ use crate::model::etag::Md5Digest;
 use crate::model::identity::FileIdentity;
 use crate::model::manifest::{ContentHash, ObjectRecord, Proof};
 use crate::model::object_key::Prefix;
-use crate::model::part_plan::{PartPlan, TooLarge};
+use crate::model::part_plan::{Part, PartPlan, TooLarge};
 use crate::model::part_sizes::PartSizes;
 use crate::model::user_metadata::{DUMP_ID, UserMetadata};
 use crate::page_cache::Footprint;
@@ -86,6 +89,8 @@ pub struct Source {
     grows: bool,
     /// So many of its first bytes were given back: only its upload has them.
     pub given: u64,
+    /// The memory that they stand in, of a stream: it is given back part by part.
+    room: Option<Arc<Room>>,
 }
 
 /// A file on its way into an object.
@@ -169,6 +174,17 @@ impl Source {
         Self { identity, grows: false, ..self }
     }
 
+    /// A part is in the store, and need not stay in memory.
+    fn leave(&self, part: Part) {
+        match &self.room {
+            None => self.footprint.leave(part.offset, part.length),
+            Some(room) => {
+                let room = Arc::clone(room);
+                drop(tokio::task::spawn_blocking(move || room.leave(part)));
+            }
+        }
+    }
+
     /// A request whose body could not be read looks like one that the network broke: the file tells which it was.
     async fn unless_changed(&self, error: StoreError) -> Trouble {
         let file = Arc::clone(self.file());
@@ -193,7 +209,7 @@ impl Passage<'_> {
 impl ObjectWriter {
     /// A file that is held open, as it was when it was found.
     pub fn source(&self, footprint: Footprint, identity: FileIdentity, short: Option<(Md5Digest, Bytes)>) -> Source {
-        Source { footprint, turn: self.hasher.turn(), short, identity, grows: false, given: 0 }
+        Source { footprint, turn: self.hasher.turn(), short, identity, grows: false, given: 0, room: None }
     }
 
     /// A file's way under a key.

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use tracing::{debug, info, trace, warn};
 
 use super::proof::Evidence;
@@ -124,7 +124,7 @@ impl ObjectWriter {
         let parts = plan.into_iter().flat_map(PartPlan::parts).skip_while(|part| part.number < next);
         let stretch = Stretch { key, source, metadata: &passage.metadata, sizes: passage.plan.sizes() };
         let advanced = match plan {
-            Some(_) => self.advance(&stretch, &mut begun, parts).await,
+            Some(_) => self.advance(&stretch, &mut begun, stream::iter(parts)).await,
             None => Err(Trouble::Local("it has grown beyond what its parts can hold".to_owned())),
         };
         match (advanced, begun) {
@@ -144,14 +144,14 @@ impl ObjectWriter {
         &self,
         stretch: &Stretch<'_>,
         begun: &mut Option<Begun>,
-        parts: impl Iterator<Item = Part>,
+        parts: impl Stream<Item = Part>,
     ) -> Result<(), Trouble> {
         let source = stretch.source;
         let hash = async |part: Part| -> io::Result<_> {
             Ok((part, self.hasher.hash(source.turn, source.file(), part.offset, part.length).await?))
         };
         let ahead = self.gate.width() + self.hasher.side_by_side();
-        let mut hashes = pin!(stream::iter(parts).map(hash).buffered(ahead));
+        let mut hashes = pin!(parts.map(hash).buffered(ahead));
         let first = hashes.try_next().await?;
         let permit = self.gate.permit().await?;
         let _sending = self.gate.begin()?;
@@ -244,7 +244,7 @@ impl ObjectWriter {
     }
 
     /// Makes the object of the parts, and proves it.
-    async fn end_parts(&self, passage: &Passage<'_>, begun: Begun) -> Result<ObjectRecord, Trouble> {
+    pub(super) async fn end_parts(&self, passage: &Passage<'_>, begun: Begun) -> Result<ObjectRecord, Trouble> {
         let (key, size, is_continued) = (passage.key, passage.plan.size(), begun.is_continued());
         let Begun { upload, sizes, sent, .. } = begun;
         let upload = &upload;
@@ -368,7 +368,7 @@ impl ObjectWriter {
                 Err(trouble) => return Err(trouble),
             }
         };
-        footprint.leave(part.offset, part.length);
+        source.leave(part);
         trace!(part = part.number, bytes = part.length, "part uploaded");
         Ok(SentPart { number: part.number, md5: hashed.md5, given_etag, is_proved })
     }

@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::stream;
 use tracing::{debug, warn};
 
 use super::giving_back::{Earlier, is_given_back};
@@ -134,7 +135,8 @@ impl Transfer {
         let end = last.offset + last.length;
         let metadata = UserMetadata::from([(DUMP_ID.to_owned(), self.writer.dump_id.clone())]);
         let stretch = Stretch { key: &key, source: &followed.source, metadata: &metadata, sizes };
-        self.writer.advance(&stretch, &mut followed.begun, parts.iter().copied()).await?;
+        let now = stream::iter(parts.iter().copied());
+        self.writer.advance(&stretch, &mut followed.begun, now).await?;
         let _permit = self.looks.at_a_time.acquire().await.map_err(|error| Trouble::Local(error.to_string()))?;
         followed.see(parts).await?;
         Ok(end)
