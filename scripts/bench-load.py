@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Measures `load` beside the same myloader from local files: wall time, CPU and peak memory of each program.
 
-    cargo build --release --locked
-    MYDUMPER=/opt/mydumper/mydumper MYLOADER=/opt/mydumper/myloader WEED=target/tools/seaweedfs/bin/weed \
-        scripts/bench-load.py plain zstd many
+    cargo build --release --locked && cargo build --release --locked --package sink_server
+    MYDUMPER=/opt/mydumper/mydumper MYLOADER=/opt/mydumper/myloader scripts/bench-load.py plain zstd many
 
-Starts two MariaDB servers and SeaweedFS in a temporary directory, and takes them away again. The server that is loaded into
+Starts two MariaDB servers and a store in a temporary directory, and takes them away again. The store is the sink server with
+its bodies in files, which takes next to no CPU of its own; or SeaweedFS, where WEED names it. The server that is loaded into
 has its data in memory (/dev/shm), so that no disk is measured. Local files and `load` take turns. Prints a line a run.
 Needs some 10 GB in $TMPDIR and 5 GB in /dev/shm. Run it on a machine that does nothing else.
 """
@@ -27,7 +27,8 @@ THREADS = os.environ.get("THREADS", "8")
 PROGRAM = os.environ.get("PROGRAM", "target/release/mydumper2s3")
 MYDUMPER = os.environ.get("MYDUMPER", "mydumper")
 MYLOADER = os.environ.get("MYLOADER", "myloader")
-WEED = os.environ.get("WEED", "weed")
+WEED = os.environ.get("WEED")
+SINK = os.environ.get("SINK", "target/release/sink_server")
 ACCESS = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench-secret"}
 FORMS = {"plain": ("shop", []), "zstd": ("shop", ["-c", "zstd"]), "text": ("shop", ["--format", "LOAD_DATA"]), "many": ("many", [])}
 SHOP = """CREATE DATABASE shop; USE shop;
@@ -72,6 +73,18 @@ def start_mariadb(root, data, name):
 
 
 def start_store(root):
+    if WEED:
+        start_weed(root)
+        listing = [PROGRAM, "list", "--bucket", "bench", *store()]
+        until("the store", lambda: subprocess.run(listing, env=os.environ | ACCESS, capture_output=True).returncode == 0)
+        return
+    process = subprocess.Popen([SINK, "--dir", root / "sink"], stdout=subprocess.PIPE, start_new_session=True, text=True)
+    started.append(process)
+    words = dict(word.split("=", 1) for word in process.stdout.readline().split() if "=" in word)
+    PORTS["s3"] = int(words["endpoint"].rsplit(":", 1)[1])
+
+
+def start_weed(root):
     (root / "weed").mkdir()
     keys = {"accessKey": "bench", "secretKey": "bench-secret"}
     identity = {"name": "bench", "credentials": [keys], "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
@@ -83,8 +96,6 @@ def start_store(root):
            f"-s3.port={PORTS['s3']}", *ports, "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
            "-s3.autoCreateBucket=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false"],
           open(root / "weed.log", "w"))
-    listing = [PROGRAM, "list", "--bucket", "bench", *store()]
-    until("the store", lambda: subprocess.run(listing, env=os.environ | ACCESS, capture_output=True).returncode == 0)
 
 
 def store():

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use bytes::{Buf, Bytes};
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
@@ -172,7 +173,7 @@ impl Spooled {
             None => Fetched::Absent,
             Some(Err(bad)) => Fetched::Bad(bad),
             Some(Ok(header)) => {
-                let sha256 = sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+                let sha256 = HEXLOWER.encode(&sha256.finalize());
                 Fetched::Read(Box::new(Self { header, sha256, file: Arc::new(file) }))
             }
         })

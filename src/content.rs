@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use crate::model::content_check::{ContentCheck, is_sql};
@@ -117,7 +118,7 @@ impl ContentLook {
             Some(Err(why)) => (Some(why), None),
             None => (self.ends.finish(file, size)?.map(str::to_owned), None),
         };
-        let sha256 = self.sha256.map(|sha256| sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+        let sha256 = self.sha256.map(|sha256| HEXLOWER.encode(&sha256.finalize()));
         Ok(Found { broken, rows, sha256 })
     }
 }

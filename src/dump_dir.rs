@@ -1,5 +1,6 @@
 //! The dump directory: list, open, stat, and remove what is proved. Nothing of ours is ever written into it.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io;
@@ -8,7 +9,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use rustix::fs::{Access, AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, SeekFrom};
@@ -294,7 +294,7 @@ impl DumpDir {
 
     fn looks(&self) -> MutexGuard<'_, Option<Looks>> {
         // They change in single steps, so a panic elsewhere leaves them usable.
-        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.looks.lock()
     }
 
     /// The directory's own descriptor.

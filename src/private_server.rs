@@ -2,12 +2,13 @@
 //!
 //! It reads no option file of the host's, replicates nothing, runs no events, loads no plugin, and keeps to little memory.
 
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
@@ -351,7 +352,7 @@ impl LastWords {
         Arc::new(move |line, _| {
             let line = String::from_utf8_lossy(line).chars().take(KEPT_LENGTH).collect::<String>();
             debug!("the private server: {line}");
-            let mut words = words.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut words = words.lock();
             if words.len() == KEPT_LINES {
                 words.pop_front();
             }
@@ -360,7 +361,7 @@ impl LastWords {
     }
 
     fn explain(&self, what: &str) -> anyhow::Error {
-        let words = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let words = self.0.lock();
         let words: Vec<String> = words.iter().map(|line| line.escape_debug().to_string()).collect();
         match words.len() {
             0 => anyhow!("{what}, and said nothing"),

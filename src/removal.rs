@@ -16,6 +16,7 @@ use crate::model::file_name::{FileName, METADATA};
 use crate::model::manifest::ManifestHeader;
 use crate::model::object_key::Prefix;
 use crate::model::standing::may_be_alive;
+use crate::model::units::first_few_of;
 use crate::model::user_metadata::DUMP_ID;
 use crate::report::escape;
 use crate::s3::{DELETE_BATCH, ErrorKind, ListedUpload, OpenUpload, Store, StoreError};
@@ -200,10 +201,7 @@ impl Removal {
         let directory = self.prefix.directory();
         let names: Vec<_> =
             keys.iter().take(NAMED_MAX).map(|key| escape(key.strip_prefix(&directory).unwrap_or(key))).collect();
-        match count.saturating_sub(NAMED_MAX) {
-            0 => names.join(", "),
-            more => format!("{} and {more} more", names.join(", ")),
-        }
+        first_few_of(&names, count, NAMED_MAX, ", ")
     }
 
     /// Does it. `asked` tells the signal that asks for a stop. An error is one of the store as a whole; what it refuses key by key is in the result.
@@ -265,12 +263,7 @@ impl Removed {
     pub fn what_is_left(&self) -> Option<String> {
         let uploads = self.uploads_left.iter().map(ToString::to_string);
         let left: Vec<_> = self.refused.iter().map(ToString::to_string).chain(uploads).collect();
-        let named = left.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join("; ");
-        match left.len() {
-            0 => None,
-            1..=NAMED_MAX => Some(named),
-            _ => Some(format!("{named}; and {} more", left.len() - NAMED_MAX)),
-        }
+        (!left.is_empty()).then(|| first_few_of(&left, left.len(), NAMED_MAX, "; "))
     }
 }
 

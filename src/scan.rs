@@ -1,10 +1,11 @@
 //! One look at the dump directory, in the order that matters: list, ask who writes, stat.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::fs::FileType;
@@ -46,7 +47,7 @@ const HELD_MAX: usize = 256;
 
 impl Held {
     fn lock(&self) -> MutexGuard<'_, HashMap<FileName, File>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Lets go of all that does not wait any more; returns those whose names are gone, each with what it last was.
@@ -84,7 +85,7 @@ impl Look {
         let ended = self.phase != Phase::Writing;
         let table = WriterTable::for_scan(self.closed_by, self.lead, ended);
         let unfinished = {
-            let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            let state = state.lock();
             let mut unfinished = state.unfinished(&listing);
             // The manifest is written: what turns up now does not belong to this dump.
             unfinished.retain(|name| self.phase != Phase::Committing || name.is_metadata());

@@ -214,7 +214,7 @@ impl Dumper {
     /// The `Started` or `Finished` line, at the given time or now.
     fn metadata_line(&mut self, what: &str, time: &[&str]) -> Outcome<Done> {
         let time = match time {
-            [] => jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            [] => jiff::ZonedDateTime::now().strftime("%Y-%m-%d %H:%M:%S").to_string(),
             _ => String::from_utf8_lossy(&text(time)?).into_owned(),
         };
         let comment = match self.generation {

@@ -65,8 +65,8 @@ class MariaDb:
             capture_output=True,
         )
 
-    def fill(self, tables):
-        rows = ROWS_PER_TABLE // self.context.scale
+    def fill(self, tables, rows=ROWS_PER_TABLE):
+        rows //= self.context.scale
         self._client(
             f"SET sql_log_bin = 0; CREATE DATABASE {DATABASE}; USE {DATABASE};"
             "CREATE TABLE orders_1 (id INT PRIMARY KEY, customer INT NOT NULL, document TEXT NOT NULL);"
@@ -82,8 +82,10 @@ class MariaDb:
                 f"INSERT INTO orders_{number} SELECT id, customer, REVERSE(document) FROM orders_1;"
             )
 
-    def dump_command(self, directory):
+    def dump_command(self, directory, chunk_mb=64):
+        """By Debian's mydumper; `None`: a table is one file."""
         return [
             *["mydumper", "--socket", self.socket, "--user", "root", "--database", DATABASE],
-            *["--outputdir", directory, "--threads", "2", "--chunk-filesize", "64"],
+            *["--outputdir", directory, "--threads", "2"],
+            *(["--chunk-filesize", chunk_mb] if chunk_mb else []),
         ]

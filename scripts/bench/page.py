@@ -21,6 +21,7 @@ CAPTIONS = {
     "cpu-per-gib": "CPU per GiB by tool",
     "memory": "Peak memory by tool",
     "disk-over-time": "Local disk over time of a real dump, with mydumper2s3 and without",
+    "ways": "Local disk over time: in files, one file followed, given back, without a file",
     "scan": "CPU of a scan against the number of files",
 }
 NOT_MEASURED = "Not measured in this run."
@@ -114,6 +115,14 @@ def sidecar(row):
     return f"The dump has {size} GiB.\n\n" + table(head, lines)
 
 
+def ways(row):
+    lines = []
+    for sample in row["samples"]:
+        ours = sample.get("sidecar", sample)
+        lines.append([sample["way"], *map(number, (ours["wall_s"], sample["disk_peak_bytes"] / (1 << 20)))])
+    return table(["", "until the commit s", "most local disk MiB"], lines)
+
+
 def start(row):
     return by_tool(row, [("exec to first request ms", field("start_s", 1000)), ("whole run s", field("wall_s"))])
 
@@ -176,6 +185,7 @@ BLOCKS = {
     "idle": idle,
     "many": many,
     "sidecar": sidecar,
+    "ways": ways,
     "start": start,
     "content": content,
     "back": back,

@@ -65,6 +65,19 @@ def disk(rows):
     )
 
 
+def ways(rows):
+    series = []
+    for sample in rows["ways"]["samples"]:
+        # What is left at the end is gone.
+        series.append((sample["way"], [(0, 0), *((when, taken / GIB) for when, taken in sample["disk"])]))
+    return svg.lines(
+        "Local disk, in each way",
+        "one table of 1.7 GiB, to a store of 50 MiB/s; what the dump directory takes, every 50 ms",
+        series,
+        ("seconds since the start", "GiB on the local disk"),
+    )
+
+
 def scan(rows):
     points = [(sample["files"], sample["cpu_s_per_scan"] * 1000) for sample in rows["idle"]["samples"]]
     return svg.lines(
@@ -81,6 +94,7 @@ PLOTS = {
     "cpu-per-gib": (cpu, ("big", "big-tls")),
     "memory": (memory, ("big", "wide")),
     "disk-over-time": (disk, ("sidecar",)),
+    "ways": (ways, ("ways",)),
     "scan": (scan, ("idle",)),
 }
 

@@ -13,6 +13,7 @@ use crate::exit_status::Failure;
 use crate::hint::hinted;
 use crate::model::object_key::Prefix;
 use crate::model::series::Series;
+use crate::model::units::first_few;
 use crate::s3::Store;
 
 /// Series that a message names at most.
@@ -51,11 +52,7 @@ fn no_such(place: &str, series: Option<&Series>) -> anyhow::Error {
 
 /// Which of them is the newest says nothing: they are not of the same thing.
 fn several(place: &str, newest: &BTreeMap<&Series, &FoundDump>) -> anyhow::Error {
-    let named: Vec<_> = newest.keys().take(NAMED_MAX).map(|series| format!("'{series}'")).collect();
-    let more = match newest.len().saturating_sub(NAMED_MAX) {
-        0 => String::new(),
-        more => format!(", and {more} more"),
-    };
-    let error = anyhow!("there are dumps of {} series under {place}: {}{more}", newest.len(), named.join(", "));
+    let named: Vec<_> = newest.keys().map(|series| format!("'{series}'")).collect();
+    let error = anyhow!("there are dumps of {} series under {place}: {}", named.len(), first_few(&named, NAMED_MAX));
     hinted(error, "name the one that is meant with --series, or its directory with --prefix")
 }

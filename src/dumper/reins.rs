@@ -5,10 +5,11 @@
 //! only if it is our child; so a helper, this same program, waits at the end of a pipe, is told each time who is stopped,
 //! and wakes them when the pipe breaks.
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::process::ChildStdin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -149,19 +150,17 @@ impl Drop for Reins {
 
 impl Shared {
     fn order(&self) -> MutexGuard<'_, Order> {
-        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+        self.order.lock()
     }
 
     /// Waits for an order that is not carried out; or, for as long as that, for none.
     fn next(&self, longest: Option<Duration>) -> (Wish, String) {
-        let order = self.order();
+        let mut order = self.order();
         let is_done = |order: &mut Order| order.carried_out.is_some();
-        let mut order = match longest {
-            Some(longest) => {
-                self.changed.wait_timeout_while(order, longest, is_done).unwrap_or_else(PoisonError::into_inner).0
-            }
-            None => self.changed.wait_while(order, is_done).unwrap_or_else(PoisonError::into_inner),
-        };
+        match longest {
+            Some(longest) => drop(self.changed.wait_while_for(&mut order, is_done, longest)),
+            None => self.changed.wait_while(&mut order, is_done),
+        }
         (order.wish, std::mem::take(&mut order.words))
     }
 

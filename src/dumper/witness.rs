@@ -4,10 +4,11 @@
 //! A thread of its own: a dump of a tenth of a second is over before the next look for one, and what must be asked of
 //! `/proc` takes its time.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -121,7 +122,7 @@ impl Witness {
 
 impl Scene {
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock()
     }
 
     /// Device and inode under a name, without opening anything.

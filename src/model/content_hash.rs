@@ -1,5 +1,6 @@
 //! The hashes of a stream of bytes, and whether they are those of a file.
 
+use data_encoding::HEXLOWER;
 use md5::{Digest, Md5};
 use sha2::Sha256;
 
@@ -78,7 +79,7 @@ impl ContentHasher {
             Some(sizes) => ContentHash::Parts { sizes, part_md5s: self.parts },
             None => ContentHash::Whole { md5: self.parts[0] },
         };
-        let sha256 = self.sha256.map(|sha256| sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+        let sha256 = self.sha256.map(|sha256| HEXLOWER.encode(&sha256.finalize()));
         ComputedHash { size: self.size, hash, sha256 }
     }
 }

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
+use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
@@ -24,42 +25,18 @@ impl Md5Digest {
 
     /// As S3's `Content-MD5` header wants it: base64 of the sixteen bytes.
     pub fn content_md5(self) -> String {
-        base64(&self.0)
+        BASE64.encode(&self.0)
     }
 
     /// Reads 32 hexadecimal digits; `None` for all else.
     pub fn from_hex(text: &str) -> Option<Self> {
-        let bytes = text.as_bytes();
-        if bytes.len() != 32 {
-            return None;
-        }
-        let mut digest = [0_u8; 16];
-        for (byte, pair) in digest.iter_mut().zip(bytes.chunks_exact(2)) {
-            let high = char::from(pair[0]).to_digit(16)?;
-            let low = char::from(pair[1]).to_digit(16)?;
-            *byte = (high * 16 + low) as u8;
-        }
-        Some(Self(digest))
+        HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?.try_into().ok().map(Self)
     }
-}
-
-/// Sixteen bytes as base64; the standard library has none, and one fixed length needs no crate.
-fn base64(digest: &[u8; 16]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(24);
-    for chunk in digest.chunks(3) {
-        let word = chunk.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for digit in 0..=chunk.len() {
-            text.push(char::from(ALPHABET[(word >> (18 - 6 * digit)) as usize & 63]));
-        }
-    }
-    text.push_str("==");
-    text
 }
 
 impl fmt::Display for Md5Digest {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+        HEXLOWER.encode_write(&self.0, formatter)
     }
 }
 

@@ -68,14 +68,14 @@ impl DumpIdentity {
         let Some(local) = local else {
             return born.unwrap_or(now);
         };
-        let as_utc = local.to_zoned(TimeZone::UTC).map(|zoned| zoned.timestamp()).ok();
+        let as_utc = local.to_zoned_datetime(TimeZone::UTC).map(|zoned| zoned.timestamp()).ok();
         if let (Some(born), Some(as_utc)) = (born, as_utc)
             && let Some(offset) = quarter_hour_offset(as_utc.as_second() - born.as_second())
             && let Ok(started) = Timestamp::from_second(as_utc.as_second() - offset)
         {
             return started;
         }
-        local.to_zoned(zone.clone()).map(|zoned| zoned.timestamp()).ok().or(born).unwrap_or(now)
+        local.to_zoned_datetime(zone.clone()).map(|zoned| zoned.timestamp()).ok().or(born).unwrap_or(now)
     }
 }
 
@@ -84,6 +84,10 @@ pub const WIDEST_ZONE: i128 = 14 * 3600 * 1_000_000_000;
 /// `Started dump at:` is written within a second of the file's birth, and to the second.
 const SAME_MOMENT: i128 = 2 * 1_000_000_000;
 
+fn in_zone(local: Option<civil::DateTime>, zone: TimeZone) -> Option<i128> {
+    local?.to_zoned_datetime(zone).ok().map(|zoned| zoned.timestamp().as_nanosecond())
+}
+
 impl DumpIdentity {
     /// Since when files are this dump's, if nobody saw it alive; nanoseconds since 1970.
     ///
@@ -91,13 +95,22 @@ impl DumpIdentity {
     /// that its first line tells, in our zone or in UTC. The birth of a copy (`cp -a`, at once or much later) is not;
     /// then the line tells, less the widest zone, since which one it is written in is not known.
     pub fn began_at_rest(&self, local: Option<civil::DateTime>, zone: &TimeZone, lead_changed: i128) -> Option<i128> {
-        let in_zone = |zone: TimeZone| local?.to_zoned(zone).ok().map(|zoned| zoned.timestamp().as_nanosecond());
-        let (utc, ours) = (in_zone(TimeZone::UTC)?, in_zone(zone.clone()));
-        let is_its_own = |born: &i128| {
+        let utc = in_zone(local, TimeZone::UTC)?;
+        Some(self.own_birth(local, zone, lead_changed).unwrap_or(utc - WIDEST_ZONE))
+    }
+
+    /// Since when an exit status of such a dump may have been written down, likewise. Where its birth is a copy's: since
+    /// the last change of its lead, which a copy keeps or makes later, and after which mydumper ends.
+    pub fn exits_at_rest(&self, local: Option<civil::DateTime>, zone: &TimeZone, lead_changed: i128) -> i128 {
+        self.own_birth(local, zone, lead_changed).unwrap_or(lead_changed - SAME_MOMENT)
+    }
+
+    fn own_birth(&self, local: Option<civil::DateTime>, zone: &TimeZone, lead_changed: i128) -> Option<i128> {
+        let (utc, ours) = (in_zone(local, TimeZone::UTC)?, in_zone(local, zone.clone()));
+        self.born.filter(|born| {
             let is_then = |moment: i128| (*born - moment).abs() <= SAME_MOMENT;
             *born < lead_changed && (is_then(utc) || ours.is_some_and(is_then))
-        };
-        Some(self.born.filter(is_its_own).unwrap_or(utc - WIDEST_ZONE))
+        })
     }
 }
 

@@ -48,7 +48,7 @@ impl PrefixTemplate {
 
     /// Fills in host and time. Characters of the host name that have a meaning in a key become `-`.
     pub fn expand(&self, host: &str, started: Timestamp) -> Result<Prefix, BadPrefix> {
-        let time = started.to_zoned(TimeZone::UTC);
+        let time = started.to_zoned_datetime(TimeZone::UTC);
         let with_time = jiff::fmt::strtime::format(&self.0, &time)
             .map_err(|error| self.bad(format!("has a time field that cannot be filled in: {error}")))?;
         // The host comes second: a % in its name is not a time field.

@@ -137,7 +137,7 @@ fn counters(rules: Rules) -> [Counter; 4] {
 }
 
 fn date(start: Timestamp) -> jiff::civil::Date {
-    start.to_zoned(TimeZone::UTC).date()
+    start.to_zoned_datetime(TimeZone::UTC).date()
 }
 
 fn is_within(start: Timestamp, latest: Option<Timestamp>, within: Option<Duration>) -> bool {

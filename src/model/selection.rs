@@ -93,7 +93,7 @@ pub fn parse_time(text: &str) -> Result<Timestamp, BadValue> {
     if let Ok(timestamp) = text.parse() {
         return Ok(timestamp);
     }
-    let in_utc = text.parse::<civil::DateTime>().ok().and_then(|time| time.to_zoned(TimeZone::UTC).ok());
+    let in_utc = text.parse::<civil::DateTime>().ok().and_then(|time| time.to_zoned_datetime(TimeZone::UTC).ok());
     match in_utc {
         Some(time) => Ok(time.timestamp()),
         None => bad("write a time like 2026-11-22, 2026-11-22T03:00 (UTC) or 2026-11-22T03:00:00+01:00"),

@@ -179,11 +179,16 @@ impl fmt::Display for UnitError {
 impl std::error::Error for UnitError {}
 
 /// The first of many names, and how many more there are: `a, b, and 7 more`.
-pub fn first_few(names: &[String], most: usize) -> String {
-    let shown = names.iter().take(most).map(String::as_str).collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(most) {
+pub fn first_few(names: &[impl AsRef<str>], most: usize) -> String {
+    first_few_of(names, names.len(), most, ", ")
+}
+
+/// The same where only the first of `count` are at hand, or where commas would mislead: `a; b; and 7 more`.
+pub fn first_few_of(names: &[impl AsRef<str>], count: usize, most: usize, separator: &str) -> String {
+    let shown = names.iter().take(most).map(AsRef::as_ref).collect::<Vec<_>>().join(separator);
+    match count.saturating_sub(most) {
         0 => shown,
-        more => format!("{shown}, and {more} more"),
+        more => format!("{shown}{separator}and {more} more"),
     }
 }
 

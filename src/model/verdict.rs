@@ -7,6 +7,7 @@ use super::full_disk::FullDisk;
 use super::manifest::DumperExit;
 use super::missing_files::{MissingFiles, missing_files};
 use super::row_proof::{RowProof, TableRows};
+use super::units::first_few_of;
 
 /// How a dump ended, as its directory shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,9 +164,8 @@ fn why_files_are_missing(missing: &MissingFiles) -> Option<String> {
 
 /// The first ones, and how many more there are.
 fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
-    let more = names.len().saturating_sub(NAMED_MAX);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("{}{more}", names.take(NAMED_MAX).collect::<Vec<_>>().join(", "))
+    let count = names.len();
+    first_few_of(&names.take(NAMED_MAX).collect::<Vec<_>>(), count, NAMED_MAX, ", ")
 }
 
 /// Files without a byte that cannot be right: a schema always says something, and a table with rows has them somewhere.

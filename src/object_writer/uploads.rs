@@ -2,8 +2,9 @@
 //! otherwise. Their user metadata, their key and their access list are of whoever began them, and no listing shows them;
 //! so only an id that is written down beside the dump makes one ours.
 
+use parking_lot::Mutex;
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tracing::{debug, info, warn};
 
@@ -60,13 +61,13 @@ impl ObjectWriter {
             .into_iter()
             .map(|listed| listed.upload)
             .partition(|upload| self.uploads.recorder.has_upload(upload.mark()));
-        *self.uploads.left.lock().unwrap_or_else(PoisonError::into_inner) = ours;
+        *self.uploads.left.lock() = ours;
         others.len()
     }
 
     /// An upload of this key that an earlier run left behind.
     pub(super) fn take_left(&self, key: &str) -> Option<OpenUpload> {
-        let mut left = self.uploads.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = self.uploads.left.lock();
         let at = left.iter().position(|upload| upload.key == key)?;
         Some(left.swap_remove(at))
     }
@@ -79,7 +80,7 @@ impl ObjectWriter {
     pub(super) async fn remember(&self, upload: OpenUpload) {
         let (recorder, mark) = (Arc::clone(&self.uploads.recorder), upload.mark());
         aside(move || recorder.begin_upload(mark)).await;
-        self.uploads.open.lock().unwrap_or_else(PoisonError::into_inner).insert(upload);
+        self.uploads.open.lock().insert(upload);
     }
 
     pub(super) fn forget(&self, upload: &OpenUpload) {
@@ -89,7 +90,7 @@ impl ObjectWriter {
 
     /// It seems to have ended; if it is found all the same, it is ours.
     pub(super) fn leave(&self, upload: &OpenUpload) {
-        self.uploads.open.lock().unwrap_or_else(PoisonError::into_inner).remove(upload);
+        self.uploads.open.lock().remove(upload);
     }
 
     /// Gives an upload up. Its parts cost storage until then, but nothing is lost with them: a failure is only noted, and
@@ -110,7 +111,7 @@ impl ObjectWriter {
 
     /// Aborts all that was begun and not ended: for an orderly stop.
     pub async fn abort_all(&self) {
-        let open: Vec<_> = self.uploads.open.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        let open: Vec<_> = self.uploads.open.lock().iter().cloned().collect();
         for upload in open {
             self.abort(upload).await;
         }
@@ -118,7 +119,7 @@ impl ObjectWriter {
 
     /// Aborts what an earlier run began and this one had no use for.
     pub async fn abort_left(&self) {
-        let left = std::mem::take(&mut *self.uploads.left.lock().unwrap_or_else(PoisonError::into_inner));
+        let left = std::mem::take(&mut *self.uploads.left.lock());
         for upload in left {
             info!("aborting an unfinished upload of {}", self.store.uri(&upload.key));
             self.abort(upload).await;

@@ -2,11 +2,11 @@
 //!
 //! Linux tells all of it. Elsewhere nothing is known, and then a dump is taken only after it has ended.
 
+use parking_lot::Mutex;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -38,7 +38,7 @@ static AS_GIVEN: Mutex<Vec<(String, Option<OsString>)>> = Mutex::new(Vec::new())
 #[allow(unsafe_code, reason = "the environment can be changed in no other way")]
 pub fn set_variable(name: &str, value: Option<&OsStr>) {
     let before = (name.to_owned(), std::env::var_os(name));
-    AS_GIVEN.lock().unwrap_or_else(PoisonError::into_inner).push(before);
+    AS_GIVEN.lock().push(before);
     // SAFETY: called first in `main`, when there is no other thread that could read the environment meanwhile.
     unsafe {
         match value {
@@ -50,7 +50,7 @@ pub fn set_variable(name: &str, value: Option<&OsStr>) {
 
 /// Gives a program that we start for somebody the environment that we were given: what we changed is for us alone.
 pub fn environment_as_given(command: &mut Command) {
-    for (name, value) in AS_GIVEN.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+    for (name, value) in AS_GIVEN.lock().iter() {
         match value {
             Some(value) => command.env(name, value),
             None => command.env_remove(name),

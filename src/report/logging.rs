@@ -6,8 +6,9 @@
 //! **Invariant:** of other crates nothing below ERROR is written, with `-v` nothing below WARN, and never a field.
 //! The AWS SDK's events hold requests and answers, and its promise to blank out what is secret is not ours to keep.
 
+use parking_lot::Mutex;
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -83,7 +84,7 @@ impl<S: Subscriber> Layer<S> for LogLayer {
             line.fields.clear();
         }
         let text = line.format(self.style, Timestamp::now());
-        self.sink.lock().unwrap_or_else(PoisonError::into_inner).line(Stream::Stderr, Weight::Log, text.as_bytes());
+        self.sink.lock().line(Stream::Stderr, Weight::Log, text.as_bytes());
     }
 }
 

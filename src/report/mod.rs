@@ -20,8 +20,9 @@ mod status_line;
 mod summary;
 mod table;
 
+use parking_lot::{Mutex, MutexGuard};
 use std::io::{IsTerminal, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
@@ -171,7 +172,7 @@ impl Report {
     }
 
     fn is_status_line_due(&self, now: Instant) -> bool {
-        let due = |lines: &Arc<Mutex<Throttle>>| lines.lock().unwrap_or_else(PoisonError::into_inner).is_due(now);
+        let due = |lines: &Arc<Mutex<Throttle>>| lines.lock().is_due(now);
         self.status_lines.as_ref().is_some_and(due)
     }
 
@@ -315,7 +316,7 @@ impl Report {
     }
 
     fn sink(&self) -> MutexGuard<'_, Sink> {
-        self.sink.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sink.lock()
     }
 }
 

@@ -4,14 +4,15 @@
 //! When the queue is full, log lines are left away until it is empty again, and then their number is said. Data never
 //! is: who has some waits until it is written.
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -231,7 +232,7 @@ impl Queued {
             if wait.is_zero() {
                 return;
             }
-            queue = self.0.less.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0;
+            self.0.less.wait_for(&mut queue, wait);
         }
     }
 }
@@ -248,7 +249,7 @@ impl Drop for Queued {
 
 impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     fn say_what_is_not_shown(&self, queue: &mut Queue) {
@@ -300,10 +301,10 @@ impl Writer {
                 queue.is_writing = true;
                 return work;
             }
-            queue = match queue.live.as_ref().map(LiveLine::until_next_frame) {
-                Some(wait) => self.shared.more.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0,
-                None => self.shared.more.wait(queue).unwrap_or_else(PoisonError::into_inner),
-            };
+            match queue.live.as_ref().map(LiveLine::until_next_frame) {
+                Some(wait) => drop(self.shared.more.wait_for(&mut queue, wait)),
+                None => self.shared.more.wait(&mut queue),
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! How far a command is that knows its total: verify and restore.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
 use super::Report;
@@ -45,7 +45,7 @@ impl Progress {
     /// That many more are done.
     pub fn advance(&self, files: usize, bytes: u64) {
         let now = Instant::now();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         state.files += files;
         state.bytes = state.bytes.saturating_add(bytes);
         if !state.redraw.is_due(now) {

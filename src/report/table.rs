@@ -1,5 +1,8 @@
 //! Data in columns, for stdout.
 
+use comfy_table::presets::NOTHING;
+use comfy_table::{Cell, CellAlignment, ContentArrangement};
+
 use super::escape::escape;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,58 +11,49 @@ pub enum Align {
     Right,
 }
 
-/// Rows under a header, each column as wide as its widest cell.
+/// Rows under a header, each column as wide as its widest cell is on a terminal.
 ///
 /// Nothing is cut: who reads with `awk` or `grep` wants whole names.
 #[derive(Clone, Debug)]
 pub struct Table {
-    columns: Vec<(String, Align)>,
-    rows: Vec<Vec<String>>,
+    grid: comfy_table::Table,
+    alignments: Vec<Align>,
 }
 
 impl Table {
     pub fn new<'a>(columns: impl IntoIterator<Item = (&'a str, Align)>) -> Self {
-        let columns = columns.into_iter().map(|(name, align)| (name.to_owned(), align)).collect();
-        Self { columns, rows: Vec::new() }
+        let (names, alignments): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
+        let mut grid = comfy_table::Table::new();
+        grid.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        grid.set_header(names.iter().zip(&alignments).map(|(name, align)| cell(name, *align)));
+        for column in grid.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        Self { grid, alignments }
     }
 
     /// Missing cells are empty, and those beyond the last column are left away.
     pub fn row(&mut self, cells: impl IntoIterator<Item = impl AsRef<str>>) {
-        let mut cells: Vec<String> = cells.into_iter().map(|cell| escape(cell.as_ref()).into_owned()).collect();
-        cells.resize(self.columns.len(), String::new());
-        self.rows.push(cells);
+        let cells = cells.into_iter().zip(&self.alignments);
+        let cells: Vec<_> = cells.map(|(text, align)| cell(&escape(text.as_ref()), *align)).collect();
+        self.grid.add_row(cells);
     }
 
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.grid.row_count() == 0
     }
 
     /// Header and rows. Nothing at all where there is no row.
     pub fn render(&self) -> String {
-        if self.is_empty() {
-            return String::new();
-        }
-        let header: Vec<String> = self.columns.iter().map(|(name, _)| name.clone()).collect();
-        let lines = || std::iter::once(&header).chain(&self.rows);
-        let widths: Vec<usize> = (0..self.columns.len())
-            .map(|at| lines().map(|cells| cells[at].chars().count()).max().unwrap_or_default())
-            .collect();
-        let mut text = String::new();
-        for cells in lines() {
-            let padded: Vec<String> = cells
-                .iter()
-                .zip(&self.columns)
-                .zip(&widths)
-                .map(|((cell, (_, align)), width)| match align {
-                    Align::Left => format!("{cell:<width$}"),
-                    Align::Right => format!("{cell:>width$}"),
-                })
-                .collect();
-            text.push_str(padded.join("  ").trim_end());
-            text.push('\n');
-        }
-        text
+        if self.is_empty() { String::new() } else { self.grid.trim_fmt() + "\n" }
     }
+}
+
+fn cell(text: &str, align: Align) -> Cell {
+    Cell::new(text).set_alignment(match align {
+        Align::Left => CellAlignment::Left,
+        Align::Right => CellAlignment::Right,
+    })
 }
 
 #[cfg(test)]
@@ -79,6 +73,14 @@ mod tests {
              a                12 B  missing\n\
              b\n"
         );
+    }
+
+    #[test]
+    fn what_is_two_columns_wide_counts_twice() {
+        let mut table = Table::new([("DATABASE", Align::Left), ("SIZE", Align::Right)]);
+        table.row(["商店订单", "12 B"]);
+        table.row(["shop", "1.4 GiB"]);
+        assert_eq!(table.render(), "DATABASE     SIZE\n商店订单     12 B\nshop      1.4 GiB\n");
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! A stretch of a file as the body of a request: read in small pieces as the network takes them, and read anew when the
 //! request is tried again. So memory does not depend on the size of files or parts.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -81,7 +82,7 @@ impl Bodies {
     }
 
     fn spare(&self) -> MutexGuard<'_, Vec<Box<[u8]>>> {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+        self.spare.lock()
     }
 }
 
@@ -123,7 +124,7 @@ impl Progress {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Why its body could not be read, if that is why it failed.
@@ -215,7 +216,7 @@ impl RateLimiter {
 
     /// Takes `bytes` and says how long to wait before the next are taken.
     fn take(&self, bytes: u64, now: Instant) -> Option<Duration> {
-        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut paid = self.paid.lock();
         let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
         let until = paid.filter(|paid| *paid > now).unwrap_or(now) + cost;
         *paid = Some(until);

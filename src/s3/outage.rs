@@ -4,9 +4,9 @@
 //! This does: while the store is down, one request at a time tries it, after 1 s to 60 s with jitter, and all others
 //! wait. The first that succeeds lets everybody go on.
 
+use parking_lot::Mutex;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -136,9 +136,9 @@ impl Gate {
         Change::Up(outage.since.elapsed())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> parking_lot::MutexGuard<'_, State> {
         // A panic while it is held leaves plain values; they stay usable.
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

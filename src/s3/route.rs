@@ -2,7 +2,8 @@
 //!
 //! The SDK's errors do not say whether a source of credentials is away or refuses, and seldom which one it is.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
@@ -41,12 +42,12 @@ pub struct LastAsked(Arc<Mutex<Option<Asked>>>);
 impl LastAsked {
     /// Who was asked since the last look.
     pub fn take(&self) -> Option<Asked> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.lock().take()
     }
 
     fn set(&self, host: &str, is_away: bool) {
         let asked = Asked { host: host.to_owned(), is_away };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
+        *self.0.lock() = Some(asked);
     }
 }
 

@@ -1,7 +1,8 @@
 //! A bucket, and how a request to it is made: with patience, with a time-out by its size, with fresh credentials.
 
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -276,7 +277,7 @@ impl Store {
     }
 
     fn way(&self) -> Way {
-        self.0.way.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.0.way.lock().clone()
     }
 
     /// Finds the way anew, so that the credentials are looked for again: the SDK keeps those that have no known end.
@@ -286,7 +287,7 @@ impl Store {
             return;
         }
         if let Ok(way) = connect::connect(&self.0.connection).await {
-            *self.0.way.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = way;
+            *self.0.way.lock() = way;
         }
         *refreshed = Instant::now();
     }

@@ -4,11 +4,12 @@
 //! part that lies wholly below the file's size is what it will be. It is looked at all the same: a file that is not the
 //! one, is shorter than what went up, or whose parts begin otherwise at its end, is sent anew.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use futures_util::stream;
 use tracing::{debug, warn};
@@ -155,7 +156,7 @@ impl Transfer {
                 return Err(io::Error::other("it changed since it was found closed"));
             }
             let Some(seen) = seen else { return Ok((is_given_back(&file, given)?, None)) };
-            let Seen { look, heads } = Arc::into_inner(seen).map(into_inner).ok_or(io::ErrorKind::Other)?;
+            let Seen { look, heads } = Arc::into_inner(seen).map(Mutex::into_inner).ok_or(io::ErrorKind::Other)?;
             let is_same =
                 |(at, head): &(u64, Md5Digest)| *at < given || head_of(&file, *at).is_ok_and(|now| now == *head);
             let is_same = heads.iter().all(is_same) && is_given_back(&file, given)?;
@@ -209,7 +210,7 @@ impl Transfer {
     }
 
     fn followed(&self) -> MutexGuard<'_, HashMap<FileName, Followed>> {
-        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.followed.lock()
     }
 }
 
@@ -231,7 +232,7 @@ impl Followed {
         let Some(seen) = self.seen.clone() else { return Ok(()) };
         let file = Arc::clone(self.source.file());
         aside(move || {
-            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut seen = seen.lock();
             for part in parts {
                 seen.look.advance(&file, part.offset + part.length)?;
                 seen.heads.push((part.offset, head_of(&file, part.offset)?));
@@ -240,10 +241,6 @@ impl Followed {
         })
         .await
     }
-}
-
-fn into_inner(seen: Mutex<Seen>) -> Seen {
-    seen.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The MD5 of the first bytes of a part. Blocks.

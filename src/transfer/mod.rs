@@ -4,9 +4,10 @@ mod giving_back;
 mod growing;
 mod release;
 
+use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -238,7 +239,7 @@ impl Transfer {
         let metadata = user_metadata(&self.writer.dump_id, job, found);
         let mut passage = self.writer.passage(&key, source, metadata)?;
         if name.is_metadata() {
-            let commit = self.commit.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let commit = self.commit.lock().clone();
             if let Some(Commit { hash, condition }) = commit {
                 (passage.expected, passage.condition) = (Some(hash), condition);
             }
@@ -248,7 +249,7 @@ impl Transfer {
 
     /// What `metadata` must be when it goes up.
     pub fn expect_commit(&self, commit: Commit) {
-        *self.commit.lock().unwrap_or_else(PoisonError::into_inner) = Some(commit);
+        *self.commit.lock() = Some(commit);
     }
 
     /// The record that the object of a file will have, made without uploading it.
@@ -308,7 +309,7 @@ impl Transfer {
     /// Deletes the object of a file that mydumper took back; where that is not allowed, notes it for the manifest.
     pub async fn withdraw(&self, name: &FileName) -> Result<(), StoreError> {
         if self.writer.write_only {
-            self.withdrawn.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+            self.withdrawn.lock().insert(name.clone());
             return Ok(());
         }
         match self.writer.prefix.key(name) {

@@ -121,7 +121,7 @@ fn a_dump_that_may_be_alive_is_not_deleted_unasked() {
 fn open_uploads_of_the_dump_are_aborted_and_no_others() {
     let vault = Vault::new();
     vault.put_dump("p", NIGHT, "incomplete");
-    let night = SystemTime::from(NIGHT.parse::<Timestamp>().expect("a time"));
+    let night = SystemTime::try_from(NIGHT.parse::<Timestamp>().expect("a time")).expect("a time of the system");
     for key in ["p/shop.t.00001.sql", "p/movie.mkv", "p/below/shop.t.00001.sql", "p2/shop.t.00001.sql"] {
         vault.server.begin_upload_at(BUCKET, key, night + Duration::from_secs(60));
     }

@@ -111,6 +111,32 @@ fn an_exit_status_file_is_waited_for_where_the_dump_was_found_finished() {
     stage.assert_whole(&dumper);
 }
 
+/// A copy's birth is later than the file that a script wrote after mydumper's end; its change is not. What was written before
+/// that tells of an earlier night.
+#[test]
+fn an_exit_status_file_counts_for_a_copy_of_the_dump() {
+    for (is_later, expected) in [(true, 0), (false, 3)] {
+        let stage = Stage::new();
+        let file = stage.sandbox.path("status");
+        std::fs::write(&file, "0\n").expect("a status file");
+        make_old(&file);
+        let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+        dumper.file("shop.t.00000.sql", 1_000);
+        dumper.finish_and_exit();
+        if is_later {
+            std::fs::write(&file, "0\n").expect("a status file");
+        }
+        let copied = std::process::Command::new("sh")
+            .args(["-c", "mv dump original && cp -a original dump"])
+            .current_dir(stage.sandbox.path(""))
+            .status();
+        assert!(copied.expect("a copy").success());
+        let run = stage.upload().arg("--exit-status-file").arg(&file).args(["--wait", "0"]).run();
+        run.assert_status(expected);
+        assert_eq!(stage.has("metadata"), expected == 0);
+    }
+}
+
 #[test]
 fn an_exit_status_that_is_required_and_not_seen_forbids_the_commit() {
     let stage = Stage::new();

@@ -53,6 +53,20 @@ fn a_dump_whose_claim_was_pruned_is_never_committed() {
     stage.sandbox.assert_local_names([] as [&str; 0]);
 }
 
+/// Nothing was removed here, so nothing can be missing.
+#[test]
+fn a_kept_dump_whose_objects_were_deleted_goes_up_again() {
+    let stage = Stage::new();
+    let mut dumper = FakeDumper::start(&stage.sandbox, Generation::V1_0);
+    dumper.file("shop.a.00000.sql", 10_000);
+    dumper.finish_and_exit();
+    for _ in 0..2 {
+        stage.upload().arg("--keep").run().assert_status(0);
+        assert!(stage.has("metadata") && stage.has("shop.a.00000.sql"));
+        stage.server.keys(BUCKET).iter().for_each(|key| stage.server.remove_directly(BUCKET, key));
+    }
+}
+
 /// The objects without the claim may be all that there is of the files: no option deletes them.
 #[test]
 fn objects_whose_claim_is_gone_are_never_cleared() {

@@ -1,6 +1,7 @@
 //! What came of a drill: a table of all that was compared, what differs by its name, and how long it took.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -171,7 +172,7 @@ impl Mismatches {
         let mismatches = self.clone();
         Arc::new(move |line, _| {
             if let Some(text) = mismatch(line) {
-                let mut kept = mismatches.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut kept = mismatches.0.lock();
                 if kept.len() < MISMATCHES_MAX {
                     kept.push(text);
                 }
@@ -182,7 +183,7 @@ impl Mismatches {
 
     /// What was heard so far.
     pub fn heard(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 }
 

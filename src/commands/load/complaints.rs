@@ -1,6 +1,7 @@
 //! What myloader complains of. Its exit status does not tell: 0.10.1 ends with 0 whatever becomes of a statement.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 
 use crate::program::OnLine;
 
@@ -28,7 +29,7 @@ impl Listener {
         let listener = self.clone();
         Arc::new(move |line, is_stderr| {
             if let Some(complaint) = complaint(line) {
-                let mut complaints = listener.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut complaints = listener.0.lock();
                 complaints.count += 1;
                 if complaints.kept.len() < KEPT_MAX {
                     complaints.kept.push(complaint);
@@ -40,7 +41,7 @@ impl Listener {
 
     /// What was heard so far.
     pub fn heard(&self) -> Complaints {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 }
 

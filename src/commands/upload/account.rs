@@ -1,7 +1,8 @@
 //! What earlier runs of this dump uploaded and gave up here, and whether the bucket has exactly that.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt};
 use tracing::debug;
@@ -33,18 +34,21 @@ impl EarlierRuns {
     /// By the record beside the dump. `is_new`: the prefix had no claim of this dump.
     pub fn of(record: Option<&Record>, is_new: bool) -> Self {
         let Some(record) = record else { return Self::default() };
-        let doomed = (is_new && record.binds()).then(|| {
-            let files = record.given.files;
-            format!(
+        let doomed = (is_new && record.binds()).then(|| match record.given.files {
+            0 => format!(
+                "it was committed to {}, or parts of it are there alone, and the claim there is gone",
+                record.to
+            ),
+            files => format!(
                 "{files} files of it were removed here after their upload to {}, and the claim there is gone",
                 record.to
-            )
+            ),
         });
         Self { given: Some(record.given), doomed, adopted: Mutex::default() }
     }
 
     fn adopted(&self) -> MutexGuard<'_, BTreeMap<FileName, Objects>> {
-        self.adopted.lock().unwrap_or_else(PoisonError::into_inner)
+        self.adopted.lock()
     }
 }
 

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use super::follow::Shared;
 use crate::bucket_dump::{Found, Listed, walk};
 use crate::model::file_name::FileName;
+use crate::model::units::first_few_of;
 use crate::s3::{ListedObject, Store, StoreError};
 
 /// Differences that are kept to be named; the others are counted.
@@ -70,9 +71,6 @@ impl<'a> BucketCheck<'a> {
             self.note(format!("'{name}' is missing"));
         }
         self.wrong.sort();
-        let more = self.wrong_count.saturating_sub(named_max);
-        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-        let named: Vec<_> = self.wrong.iter().take(named_max).map(String::as_str).collect();
-        (!named.is_empty()).then(|| format!("{}{more}", named.join(", ")))
+        (!self.wrong.is_empty()).then(|| first_few_of(&self.wrong, self.wrong_count, named_max, ", "))
     }
 }

@@ -1,6 +1,7 @@
 //! `--dry-run`: what would be done, from the same looks and decisions as the upload. Changes nothing.
 
-use std::sync::{Arc, Mutex};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;

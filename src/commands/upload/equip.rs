@@ -1,8 +1,9 @@
 //! What a dump is uploaded with, made of the settings and of what is known of the dump.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
 

@@ -23,6 +23,7 @@ use crate::model::full_disk::FullDisk;
 use crate::model::manifest::{DumpStateWord, DumperExit, ManifestHeader, ObjectRecord};
 use crate::model::row_proof::RowProof;
 use crate::model::state::{DumpState, Local, Phase};
+use crate::model::units::first_few_of;
 use crate::model::verdict::{Ending, Evidence, doubt, why_incomplete, wrongly_empty};
 use crate::s3::StoreError;
 use crate::transfer::Commit;
@@ -275,9 +276,13 @@ impl Session<'_> {
 
     async fn leave_clean(&mut self) -> Result<(), Failure> {
         let (directory, recorder) = (Arc::clone(&self.directory), Arc::clone(&self.shared.transfer.disposal.recorder));
+        let keep = self.args.dump.keep;
         let names = aside(move || {
-            // From now on what is left here only waits for its removal, and a later run must know that.
-            recorder.note(|record| record.committed = true);
+            // From now on what is left here only waits for its removal, and a later run must know that. What is kept is
+            // all of the dump, and may go up again.
+            if !keep {
+                recorder.note(|record| record.committed = true);
+            }
             directory.names().unwrap_or_default()
         });
         for name in names.await {
@@ -418,8 +423,7 @@ fn not_committed(error: anyhow::Error) -> Failure {
 /// Status 1: what could not be done, each file with its reason.
 pub fn obstructed(obstacles: &[(String, String)]) -> Failure {
     let shown: Vec<_> = obstacles.iter().take(NAMED_MAX).map(|(name, why)| format!("'{name}': {why}")).collect();
-    let more = obstacles.len().saturating_sub(NAMED_MAX);
-    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-    let error = anyhow!("{} files stand in the way: {}{more}", obstacles.len(), shown.join("; "));
+    let shown = first_few_of(&shown, obstacles.len(), NAMED_MAX, "; ");
+    let error = anyhow!("{} files stand in the way: {shown}", obstacles.len());
     Failure::failed(hinted(error, "mend what stands in the way of each file"))
 }

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Seek, Write};
-use std::sync::PoisonError;
 
 use anyhow::Context;
+use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
@@ -46,8 +46,7 @@ impl Session<'_> {
             Box::pin(writer.put_own(key, file, condition, is_checked)).await
         };
         self.claim.lock().await.finish(file, put).await?;
-        let sha256 = hasher.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        self.manifest_sha256 = Some(sha256);
+        self.manifest_sha256 = Some(HEXLOWER.encode(&hasher.0.finalize()));
         Ok(())
     }
 
@@ -66,7 +65,7 @@ impl Session<'_> {
             objects.push((name, object));
         }
         objects.sort_by_key(|(name, _)| *name);
-        let withdrawn = self.shared.transfer.withdrawn.lock().unwrap_or_else(PoisonError::into_inner);
+        let withdrawn = self.shared.transfer.withdrawn.lock();
         header.withdrawn =
             withdrawn.iter().filter(|name| state.find_uploaded(name.as_str()).is_none()).cloned().collect();
         header.format = objects.iter().map(|(_, object)| object.hash.format()).fold(header.format, u32::max);

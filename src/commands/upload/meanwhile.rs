@@ -1,7 +1,8 @@
 //! While the claim waits for the store mydumper writes all the same: it is held at the marks then, too.
 
+use parking_lot::Mutex;
 use std::future::pending;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;

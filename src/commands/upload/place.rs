@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::anyhow;
 use jiff::tz::TimeZone;
@@ -104,9 +104,7 @@ pub async fn not_before(args: &UploadArgs, dump: &LivingDump, header: &ManifestH
         return None;
     }
     if !header.seen_alive {
-        let lead = Arc::clone(&dump.sighted.lead);
-        let changed = aside(move || identity_of(&lead.file).map_or(0, |lead| lead.modified)).await;
-        return header.identity.began_at_rest(started_local(dump), &TimeZone::system(), changed.into());
+        return header.identity.began_at_rest(started_local(dump), &TimeZone::system(), lead_changed(dump).await);
     }
     let line = header.started.as_nanosecond();
     Some(match header.identity.born {
@@ -115,6 +113,20 @@ pub async fn not_before(args: &UploadArgs, dump: &LivingDump, header: &ManifestH
         // Without a birth mydumper's zone is a guess, too; a file of last night is older still.
         None => line - WIDEST_ZONE,
     })
+}
+
+/// What somebody wrote down before this tells how an earlier dump ended.
+pub async fn exits_not_before(dump: &LivingDump, header: &ManifestHeader) -> SystemTime {
+    let since = match header.seen_alive {
+        true => header.identity.born.unwrap_or(header.started.as_nanosecond()),
+        false => header.identity.exits_at_rest(started_local(dump), &TimeZone::system(), lead_changed(dump).await),
+    };
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(since).unwrap_or_default())
+}
+
+async fn lead_changed(dump: &LivingDump) -> i128 {
+    let lead = Arc::clone(&dump.sighted.lead);
+    aside(move || identity_of(&lead.file).map_or(0, |lead| lead.modified)).await.into()
 }
 
 /// How the directory of a dump is looked at.

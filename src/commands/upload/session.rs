@@ -1,7 +1,7 @@
 //! The upload of one dump, from its claim to its end.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use tokio::sync::Notify;
@@ -15,7 +15,7 @@ use super::equip::Ours;
 use super::fault::{fault, joined};
 use super::follow::{End, Job, Shared, Watcher};
 use super::meanwhile::{Meanwhile, end_held};
-use super::place::{Claiming, look_at, place, place_of, recorder_of, settled};
+use super::place::{Claiming, exits_not_before, look_at, place, place_of, recorder_of, settled};
 use super::start::Found;
 use super::{Notes, Sent, Totals, stop_child, stopped, unless_stopped};
 use crate::aside::aside;
@@ -184,7 +184,7 @@ impl<'a> Session<'a> {
     }
 
     async fn upload_and_commit(&mut self, alive: bool) -> Result<(), Failure> {
-        let ended = self.watch_exit(alive);
+        let ended = self.watch_exit(alive).await;
         let phase = if alive { Phase::Writing } else { Phase::Ended };
         if alive {
             self.store.wait_for_ever();
@@ -214,10 +214,8 @@ impl<'a> Session<'a> {
 
     /// Learns mydumper's exit status as soon as the dump has ended, and writes it into the claim: if we are killed
     /// before the last file is uploaded, the next run knows what this one saw.
-    fn watch_exit(&mut self, alive: bool) -> Arc<Notify> {
-        let born = self.header.identity.born.and_then(|born| u64::try_from(born).ok());
-        let started = u64::try_from(self.header.started.as_nanosecond()).unwrap_or_default();
-        let not_before = SystemTime::UNIX_EPOCH + Duration::from_nanos(born.unwrap_or(started));
+    async fn watch_exit(&mut self, alive: bool) -> Arc<Notify> {
+        let not_before = exits_not_before(&self.dump, &self.header).await;
         let sources = ExitSources {
             child: self.child.cloned(),
             writer: self.dump.writer().cloned(),

@@ -282,7 +282,7 @@ fn http_date(time: SystemTime) -> String {
 /// `20260131T235959Z`
 fn parse_amz_date(value: &HeaderValue) -> Option<SystemTime> {
     let time = DateTime::strptime("%Y%m%dT%H%M%SZ", value.to_str().ok()?).ok()?;
-    time.to_zoned(TimeZone::UTC).ok().map(|time| time.timestamp().into())
+    time.to_zoned_datetime(TimeZone::UTC).ok()?.timestamp().try_into().ok()
 }
 
 /// `Credential=KEY/20260131/us-east-1/s3/aws4_request`
