@@ -30,7 +30,7 @@ use crate::cli::DestinationArgs;
 use crate::exit_status::Failure;
 use crate::model::etag::ETag;
 use crate::model::file_name::FileName;
-use crate::model::manifest::{DumpStateWord, DumperExit, ManifestHeader, ObjectRecord};
+use crate::model::manifest::{DumperExit, ManifestHeader, ObjectRecord};
 use crate::model::object_key::Prefix;
 use crate::s3::{Condition, ErrorKind, ListedObject, Store, StoreError, TRIES};
 use crate::trial::{check_settings, not_again, not_as_asked};
@@ -441,7 +441,7 @@ async fn claimed_before(
             return Ok(None);
         }
     };
-    let is_complete = header.state == DumpStateWord::Complete && listing.has_metadata();
+    let is_complete = header.is_committed(listing.has_metadata());
     let mut earlier: HashMap<_, _> =
         listing.objects().iter().map(|object| (object.name.clone(), object.clone())).collect();
     // What an earlier run saw of the dump's life still holds.

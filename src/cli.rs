@@ -8,6 +8,7 @@
 mod after;
 mod environment;
 mod pasted;
+mod pipe;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use clap::{Args, FromArgMatches, Subcommand};
 pub use after::{
     Choice, ChoiceArgs, DeleteArgs, DrillArgs, EtagArgs, ListArgs, LoadArgs, PruneArgs, RestoreArgs, VerifyArgs,
 };
+pub use pipe::{Compress, PipeArgs, StreamArgs};
 pub use shared::{ConnectionArgs, LogFormat, OutputArgs};
 pub use upload::{DestinationArgs, DumpArgs, TransferArgs, UploadArgs};
 
@@ -62,6 +64,8 @@ Exit status:
 pub enum Command {
     #[command(skip)]
     Upload(Box<UploadArgs>),
+    /// Upload what a program writes into a pipe, as one object
+    Pipe(Box<PipeArgs>),
     /// Check that a dump in the bucket is whole and unchanged
     Verify(VerifyArgs),
     /// Show the dumps in the bucket
@@ -85,6 +89,7 @@ impl Command {
     pub fn output(&self) -> &OutputArgs {
         match self {
             Self::Upload(args) => &args.output,
+            Self::Pipe(args) => &args.output,
             Self::Verify(args) => &args.output,
             Self::List(args) => &args.output,
             Self::Restore(args) => &args.output,
@@ -136,6 +141,7 @@ pub fn parse_from(arguments: impl IntoIterator<Item = OsString>, directory: &Pat
     }
     match command {
         Command::Upload(upload) => upload.check(directory).map(|upload| Command::Upload(Box::new(upload))),
+        Command::Pipe(pipe) => pipe.check().map(|pipe| Command::Pipe(Box::new(pipe))),
         Command::Prune(prune) => prune.check().map(Command::Prune),
         command => Ok(command),
     }
@@ -155,7 +161,7 @@ fn explain_word(mut error: clap::Error) -> clap::Error {
     } else if word.contains("mydumper") {
         format!("put -- before the command that starts mydumper: -- {word}")
     } else {
-        "the commands are verify, list, restore, load, drill, delete, prune and etag; without one a dump is uploaded"
+        "the commands are pipe, verify, list, restore, load, drill, delete, prune and etag; without one a dump is uploaded"
             .into()
     };
     error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));

@@ -204,6 +204,7 @@ impl PrivateServer {
             keep_aws_environment: false,
             on_line: Some(on_line),
             temporary: Some(&temporary),
+            stdout: None,
             after_us: AfterUs::Dies,
         };
         let program = launch.start()?.watch(|| ());

@@ -65,6 +65,8 @@ pub struct Launch<'a> {
     pub keep_aws_environment: bool,
     /// Gets its output, where that must pass through us. Else it inherits ours, so that its output outlives us.
     pub on_line: Option<OnLine>,
+    /// Takes what it writes to standard output, where that is no text; `on_line` then gets the rest alone.
+    pub stdout: Option<OwnedFd>,
     /// Where it puts files that are to be gone with it, if not where all programs do.
     pub temporary: Option<&'a Path>,
     /// What becomes of it when we die.
@@ -101,8 +103,13 @@ impl Launch<'_> {
         }
         if self.on_line.is_some() {
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        }
+        match self.stdout {
+            // Whoever wants no more of it ends it by this.
+            Some(stdout) => drop(command.stdout(stdout)),
             // A pipe that breaks with us does not end it.
-            platform::ignore_broken_pipes(&mut command);
+            None if self.on_line.is_some() => platform::ignore_broken_pipes(&mut command),
+            None => {}
         }
         let child = command.spawn().with_context(|| {
             let path = std::env::var("PATH").unwrap_or_default();
@@ -167,6 +174,13 @@ impl Program {
         // Once it is reaped its number may belong to another process.
         if self.exit().is_none() {
             let _ = rustix::process::kill_process(self.pid, signal);
+        }
+    }
+
+    /// Asks it and all of its process group to end.
+    pub fn end(&self) {
+        if self.exit().is_none() {
+            let _ = rustix::process::kill_process_group(self.pid, Signal::TERM);
         }
     }
 

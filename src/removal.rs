@@ -271,9 +271,11 @@ impl Removed {
 /// they cannot be listed, that is no reason to keep the dump.
 async fn open_uploads(store: &Store, prefix: &Prefix, header: Option<&ManifestHeader>) -> Vec<OpenUpload> {
     let directory = prefix.directory();
+    // A stream has whatever name it was given.
+    let of_stream = header.and_then(|header| header.name.as_ref());
     let could_be_ours = |listed: &ListedUpload| {
         let name = listed.upload.key.strip_prefix(&directory).and_then(|name| name.parse::<FileName>().ok());
-        name.is_some_and(|name| could_be_dump_file(name.as_str()))
+        name.is_some_and(|name| could_be_dump_file(name.as_str()) || Some(&name) == of_stream)
     };
     let listed = match store.open_uploads(&directory, could_be_ours).await {
         Ok(uploads) => uploads,

@@ -14,7 +14,7 @@ use crate::hint::hinted;
 use crate::model::etag::ETag;
 use crate::model::file_kind::could_be_dump_file;
 use crate::model::file_name::METADATA;
-use crate::model::manifest::{ManifestFile, ManifestHeader};
+use crate::model::manifest::{BadManifest, ManifestFile, ManifestHeader};
 use crate::model::object_key::Prefix;
 use crate::model::standing::may_be_alive;
 use crate::model::units::first_few;
@@ -134,11 +134,20 @@ pub async fn may_clear(
     listing: &Listing,
     me: (&str, &str),
 ) -> Result<(), Failure> {
-    let foreign = listing.names().find(|name| !could_be_dump_file(name.as_str()));
+    let manifest = read_manifest(store, listing.manifest.as_ref(), drop).await.map_err(Failure::failed)?;
+    let header = manifest.as_ref().and_then(|manifest| manifest.as_ref().ok());
+    let of_stream = header.and_then(|header| header.name.as_ref());
+    let foreign = listing.names().find(|name| !could_be_dump_file(name.as_str()) && Some(*name) != of_stream);
     let foreign = foreign.map(|name| name.as_str().to_owned()).or_else(|| listing.strangers.named.first().cloned());
     // A listing may leave out what is there, and a whole dump must not be taken for half of one.
     let asked = async || store.head(&format!("{}{METADATA}", prefix.directory())).await.map(|head| head.is_some());
-    let whole = listing.has_metadata() || asked().await.map_err(Failure::failed)?;
+    // A stream has none; and what a newer program wrote may be whole without any.
+    let is_whole_without = match &manifest {
+        Some(Ok(header)) => header.is_committed(false),
+        Some(Err(BadManifest::Newer(_) | BadManifest::TooLarge(_))) => true,
+        Some(Err(BadManifest::Damaged(_))) | None => false,
+    };
+    let whole = is_whole_without || listing.has_metadata() || asked().await.map_err(Failure::failed)?;
     let allowed = destination.overwrite || (destination.replace_incomplete && !whole);
     match foreign {
         Some(name) if allowed => {
@@ -146,10 +155,7 @@ pub async fn may_clear(
             let error = anyhow!("{uri} holds '{name}', which is no file of a dump, and is not deleted");
             Err(Failure::usage(hinted(error, "choose another --prefix, or move it away")))
         }
-        _ if allowed => {
-            let manifest = read_manifest(store, listing.manifest.as_ref(), drop).await.map_err(Failure::failed)?;
-            check_dead(store, prefix, manifest.and_then(Result::ok).as_ref(), listing.times().max(), me)
-        }
+        _ if allowed => check_dead(store, prefix, header, listing.times().max(), me),
         _ => {
             let why = if whole { "it holds another dump" } else { "it holds other objects" };
             Err(Occupied::new(store, prefix, why, listing.manifest.is_some()).failure())

@@ -131,8 +131,12 @@ pub struct RestoreArgs {
     pub dump: ChoiceArgs,
 
     /// Directory to download into
-    #[arg(long)]
-    pub dir: PathBuf,
+    #[arg(long, required_unless_present = "stdout")]
+    pub dir: Option<PathBuf>,
+
+    /// A stream, made by `pipe`, to standard output: each part is proved before it is written
+    #[arg(long, conflicts_with_all = ["dir", "tables", "overwrite", "incomplete"])]
+    pub stdout: bool,
 
     /// Only these, by their real names, with the schemas that they need: shop.orders, crm.*, `odd.db`.orders
     #[arg(long, value_name = "DB.TABLE,...", value_delimiter = ',')]

@@ -227,7 +227,7 @@ impl UploadArgs {
 
     /// What does not fit together. The child's arguments come back complete.
     pub(super) fn check(mut self, directory: &Path) -> Result<Self, UsageError> {
-        self.check_destination()?;
+        self.destination.check()?;
         let dir = &self.dump.dir;
         if dir.as_os_str().is_empty() {
             return Err(UsageError::new("--dir is empty", "name the directory that mydumper writes into"));
@@ -303,9 +303,12 @@ impl UploadArgs {
         }
         Ok(self)
     }
+}
 
-    fn check_destination(&self) -> Result<(), UsageError> {
-        let destination = &self.destination;
+impl DestinationArgs {
+    /// What does not fit together.
+    pub(super) fn check(&self) -> Result<(), UsageError> {
+        let destination = self;
         if destination.tags.len() > TAGS_MAX {
             return Err(UsageError::new(format!("more than {TAGS_MAX} tags"), "S3 allows no more for an object"));
         }

@@ -7,6 +7,7 @@ pub mod etag;
 pub mod list;
 pub mod load;
 mod metrics;
+pub mod pipe;
 pub mod prune;
 pub mod reach;
 pub mod restore;
@@ -23,6 +24,7 @@ pub async fn run(command: &Command, report: &Report, stop: &Stop) -> Status {
     match command {
         // In a place of its own: it is by far the largest.
         Command::Upload(args) => Box::pin(upload::run(args, report, stop)).await,
+        Command::Pipe(args) => Box::pin(pipe::run(args, report, stop)).await,
         Command::Verify(args) => verify::run(args, report, stop).await,
         Command::List(args) => list::run(args, report, stop).await,
         Command::Delete(args) => delete::run(args, report, stop).await,

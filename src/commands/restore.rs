@@ -1,5 +1,8 @@
 //! A dump back out of the bucket: each file is proved before it appears, `metadata` comes last.
 
+mod stdout;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,6 +18,7 @@ use crate::cli::RestoreArgs;
 use crate::exit_status::{Failure, Status};
 use crate::hasher::Hasher;
 use crate::hint::hinted;
+use crate::model::object_key::Prefix;
 use crate::model::units::{ByteSize, Rate, first_few, human_duration};
 use crate::report::Report;
 use crate::retrieval::NAMED_MAX;
@@ -22,40 +26,53 @@ use crate::retrieval::bring::{self, Bring, Proved};
 use crate::retrieval::directory::{Local, RestoreDir};
 use crate::retrieval::myloader;
 use crate::retrieval::plan::{Plan, Selection, Wanted};
-use crate::s3::StoreError;
+use crate::s3::{Store, StoreError};
 use crate::stop::Stop;
 
 /// Restores a dump and says how to load it.
 pub async fn run(args: &RestoreArgs, report: &Report, stop: &Stop) -> Status {
     let result = tokio::select! {
-        result = restore(args, report) => result,
+        result = restore_or_write(args, report) => result,
         signal = stop.wait() => Err(stopped(signal, "run the same command again: what has arrived is not fetched again")),
     };
     result.unwrap_or_else(|failure| super::fail(report, &failure))
 }
 
-async fn restore(args: &RestoreArgs, report: &Report) -> Result<Status, Failure> {
-    let began = Instant::now();
+async fn restore_or_write(args: &RestoreArgs, report: &Report) -> Result<Status, Failure> {
+    match &args.dir {
+        Some(directory) if !args.stdout => restore(args, directory, report).await,
+        _ => stdout::restore(args, report).await,
+    }
+}
+
+/// The dump that is meant, and what is to be fetched of it.
+async fn planned(args: &RestoreArgs) -> Result<(Store, Prefix, Plan), Failure> {
     let store = reach(&args.connection, &args.dump.bucket).await?;
     let prefix = chosen(&args.dump, &store).await?;
     let listing = first_answer(&store, Listing::of(&store, &prefix).await)?;
     let selection = Selection { tables: &args.tables, incomplete: args.incomplete, by_real_names: false };
     let plan = Plan::make(&selection, &store, &prefix, listing).await?;
-    let path = args.dir.clone();
+    Ok((store, prefix, plan))
+}
+
+async fn restore(args: &RestoreArgs, directory: &Path, report: &Report) -> Result<Status, Failure> {
+    let began = Instant::now();
+    let (store, prefix, plan) = planned(args).await?;
+    let path = directory.to_owned();
     // On a thread of its own: what a killed run left behind may be large.
-    let directory = tokio::task::spawn_blocking(move || RestoreDir::open(&path)).await.map_err(Failure::failed)?;
-    let directory = directory.map_err(Failure::usage)?;
+    let opened = tokio::task::spawn_blocking(move || RestoreDir::open(&path)).await.map_err(Failure::failed)?;
+    let opened = opened.map_err(Failure::usage)?;
     let bring = Bring {
         store: &store,
         prefix: &prefix,
-        directory: &directory,
+        directory: &opened,
         workers: args.workers,
         hasher: Hasher::new(args.workers),
         requests: Semaphore::new(args.workers),
         progress: None,
     };
     let sorted = sort_out(args, &plan, &bring).await?;
-    check_space(&directory, &sorted.fetch)?;
+    check_space(&opened, &sorted.fetch)?;
     plan.check_archived(&store, &prefix, &sorted.fetch, args.workers).await?;
 
     let outcome = bring_all(bring, args, report, &plan, &sorted).await?;
@@ -77,8 +94,10 @@ async fn restore(args: &RestoreArgs, report: &Report) -> Result<Status, Failure>
             "{count} files have no hash to compare with, in the bucket or the manifest: only their size is proved"
         );
     }
-    report.data(&myloader::command_line(&args.dir)).await?;
-    myloader::warn_of_generations(plan.generation()).await;
+    if !plan.is_stream() {
+        report.data(&myloader::command_line(directory)).await?;
+        myloader::warn_of_generations(plan.generation()).await;
+    }
     plan.conclude()
 }
 
@@ -103,7 +122,11 @@ async fn sort_out<'a>(args: &RestoreArgs, plan: &'a Plan, bring: &Bring<'_>) -> 
                 fetch.push(wanted);
             }
             Local::Unfit(why) => {
-                return Err(Failure::usage(anyhow!("'{}' in '{}' {why}", wanted.listed.name, args.dir.display())));
+                return Err(Failure::usage(anyhow!(
+                    "'{}' in '{}' {why}",
+                    wanted.listed.name,
+                    bring.directory.path().display()
+                )));
             }
         }
     }
@@ -111,7 +134,7 @@ async fn sort_out<'a>(args: &RestoreArgs, plan: &'a Plan, bring: &Bring<'_>) -> 
         different.sort();
         let error = anyhow!(
             "'{}' holds other files of the same names: {}",
-            args.dir.display(),
+            bring.directory.path().display(),
             first_few(&different, NAMED_MAX)
         );
         return Err(Failure::usage(hinted(error, "choose an empty directory, or replace them with --overwrite")));

@@ -48,7 +48,8 @@ impl Child {
         // Else who is orphaned among all that it starts would be out of sight.
         platform::adopt_orphans();
         let launched =
-            Launch { line, keep_aws_environment, on_line, temporary: None, after_us: AfterUs::GoesOn }.start()?;
+            Launch { line, keep_aws_environment, on_line, temporary: None, stdout: None, after_us: AfterUs::GoesOn }
+                .start()?;
         let witness = Arc::new(Witness::begin(directory, launched.pid(), line));
         let sees_end = Arc::clone(&witness);
         Ok(Self { program: launched.watch(move || sees_end.child_has_ended()), witness })

@@ -14,7 +14,9 @@ use flate2::write::MultiGzDecoder;
 use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
 use zstd::zstd_safe::get_error_name;
 
+use super::dump_end::{DumpEnd, EndWanted, Promised};
 use super::file_kind::{Compression, FileKind, KnownNames, NameParts};
+use super::file_name::FileName;
 use super::row_count::{FileRows, RowCounter};
 use super::sql_end::SqlEnd;
 
@@ -35,6 +37,8 @@ pub struct ContentCheck {
 /// What a look at all of a file's content found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Content {
+    /// Whether all of it could be looked at.
+    pub is_seen: bool,
     /// Whether it was compressed and is decoded to its end.
     pub is_decoded: bool,
     /// The rows in it, where it is a data file.
@@ -60,24 +64,30 @@ struct Zstd {
 struct Text {
     end: Option<SqlEnd>,
     rows: Option<RowCounter>,
+    /// Of a stream that is SQL.
+    dump_end: Option<DumpEnd>,
 }
 
 impl ContentCheck {
     /// For a file of that name; `None` where the name promises nothing that is known here.
     pub fn of(name: &str) -> Option<Self> {
         let parts = NameParts::parse(name, &KnownNames::default());
-        let text = Text { end: is_sql(parts.kind).then(SqlEnd::default), rows: RowCounter::of(name) };
-        let format = match parts.compression {
-            _ if name.ends_with(".gz") => Format::Gzip(Box::new(MultiGzDecoder::new(text))),
-            _ if name.ends_with(".zst") => {
-                // Fails only where there is no memory.
-                let decoder = Decoder::new().ok()?;
-                Format::Zstd(Box::new(Zstd { decoder, decoded: vec![0; PIECE], text, at_end: false }))
-            }
-            Compression::None if text.end.is_some() || text.rows.is_some() => Format::Plain(text),
-            _ => return None,
-        };
+        let end = is_sql(parts.kind).then(SqlEnd::default);
+        let text = Text { end, rows: RowCounter::of(name), dump_end: None };
+        let is_plain = parts.compression == Compression::None && (text.end.is_some() || text.rows.is_some());
+        let format = Format::of(name, text)?;
+        if matches!(format, Format::Plain(_)) && !is_plain {
+            return None;
+        }
         Some(Self { format, broken: None, cannot_tell: false })
+    }
+
+    /// For a stream of that name; `wanted` is how SQL in it must end.
+    pub fn of_stream(name: &FileName, wanted: EndWanted) -> Option<Self> {
+        let promised = Promised::by(name);
+        let dump_end = promised.is_sql.then(|| DumpEnd::new(wanted));
+        let format = Format::of(name.as_str(), Text { end: None, rows: None, dump_end })?;
+        promised.tells_end().then_some(Self { format, broken: None, cannot_tell: false })
     }
 
     /// Takes the next bytes. What comes after the first fault is not looked at.
@@ -100,7 +110,7 @@ impl ContentCheck {
     /// Why the content is not whole, if it is not.
     pub fn finish(mut self) -> Result<Content, String> {
         if self.cannot_tell {
-            return Ok(Content { is_decoded: false, rows: None });
+            return Ok(Content::default());
         }
         if let Some(why) = self.broken {
             return Err(format!("it cannot be decoded: {why}"));
@@ -115,10 +125,26 @@ impl ContentCheck {
         if !is_whole {
             return Err("its content was cut short".to_owned());
         }
-        match text.end.as_ref().and_then(SqlEnd::why_broken) {
+        let of_stream = text.dump_end.as_ref().and_then(DumpEnd::why_broken);
+        match text.end.as_ref().and_then(SqlEnd::why_broken).or(of_stream) {
             Some(why) => Err(why.to_owned()),
-            None => Ok(Content { is_decoded, rows: text.rows.map(RowCounter::finish) }),
+            None => Ok(Content { is_seen: true, is_decoded, rows: text.rows.map(RowCounter::finish) }),
         }
+    }
+}
+
+impl Format {
+    /// By the end of a name.
+    fn of(name: &str, text: Text) -> Option<Self> {
+        if name.ends_with(".gz") {
+            return Some(Self::Gzip(Box::new(MultiGzDecoder::new(text))));
+        }
+        if !name.ends_with(".zst") {
+            return Some(Self::Plain(text));
+        }
+        // Fails only where there is no memory.
+        let decoder = Decoder::new().ok()?;
+        Some(Self::Zstd(Box::new(Zstd { decoder, decoded: vec![0; PIECE], text, at_end: false })))
     }
 }
 
@@ -138,6 +164,9 @@ impl Write for Text {
         }
         if let Some(rows) = &mut self.rows {
             rows.update(bytes);
+        }
+        if let Some(dump_end) = &mut self.dump_end {
+            dump_end.update(bytes);
         }
         Ok(bytes.len())
     }
@@ -257,15 +286,21 @@ mod tests {
                 let is_decoded = name != "s.t.00000.sql";
                 match end {
                     20 => assert_eq!(found(name, &bytes), Err("its text ends in the middle of a statement".to_owned())),
-                    0 => assert_eq!(found(name, &bytes), Ok(Content { is_decoded, rows: Some(FileRows::Rows(0)) })),
-                    _ => assert_eq!(found(name, &bytes), Ok(Content { is_decoded, rows: Some(FileRows::Rows(2)) })),
+                    0 => assert_eq!(
+                        found(name, &bytes),
+                        Ok(Content { is_seen: true, is_decoded, rows: Some(FileRows::Rows(0)) })
+                    ),
+                    _ => assert_eq!(
+                        found(name, &bytes),
+                        Ok(Content { is_seen: true, is_decoded, rows: Some(FileRows::Rows(2)) })
+                    ),
                 }
             }
         }
         // Text that is no SQL ends as it likes.
         assert_eq!(
             found("s.t.00000.dat", b"1\t2\n"),
-            Ok(Content { is_decoded: false, rows: Some(FileRows::Lines(1)) })
+            Ok(Content { is_seen: true, is_decoded: false, rows: Some(FileRows::Lines(1)) })
         );
     }
 
@@ -280,7 +315,7 @@ mod tests {
             let bytes = encoder.finish().expect("into memory");
             let mut check = ContentCheck::of("a.zst").expect("a format");
             bytes.chunks(100).for_each(|bytes| check.update(bytes));
-            assert_eq!(check.finish(), Ok(Content { is_decoded, rows: None }), "{window_log}");
+            assert_eq!(check.finish(), Ok(Content { is_seen: is_decoded, is_decoded, rows: None }), "{window_log}");
         }
     }
 

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::dump_kind::DumpKind;
 use super::dump_metadata::ReplicationSource;
 use super::etag::{ETag, Md5Digest};
 use super::file_name::FileName;
@@ -123,6 +124,12 @@ impl fmt::Display for DumperExit {
 pub struct ManifestHeader {
     /// The format: as old as what is in it allows, since an older program calls what it cannot read damaged.
     pub format: u32,
+    /// What it is.
+    #[serde(default, skip_serializing_if = "DumpKind::is_directory")]
+    pub kind: DumpKind,
+    /// The name of a stream's object: from the claim on, so that what is left of it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<FileName>,
     /// Where the dump stands.
     pub state: DumpStateWord,
     /// Why the dump is incomplete.

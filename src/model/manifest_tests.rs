@@ -4,6 +4,8 @@ use proptest::prelude::*;
 fn header() -> ManifestHeader {
     ManifestHeader {
         format: FORMAT,
+        kind: DumpKind::Directory,
+        name: None,
         state: DumpStateWord::Complete,
         reason: None,
         identity: DumpIdentity { host: "db1".into(), started: "2026-11-22 02:00:01".into(), inode: 7, born: Some(5) },

@@ -11,6 +11,8 @@ pub mod content_hash;
 pub mod destination;
 pub mod disk_forecast;
 pub mod drill;
+pub mod dump_end;
+pub mod dump_kind;
 pub mod dump_metadata;
 pub mod dumper_options;
 pub mod dumper_version;

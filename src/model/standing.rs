@@ -144,13 +144,15 @@ pub fn standing(manifest: Option<&Result<ManifestHeader, BadManifest>>, seen: Se
         }
         DumpStateWord::Uploading if may_be_alive(header, seen.newest, now) => Standing::Uploading,
         DumpStateWord::Uploading => Standing::Stalled,
-        DumpStateWord::Complete => match what_is_wrong(seen) {
-            Some(wrong) => Standing::Damaged(wrong),
-            None if header.full_disk.is_some() => Standing::DiskMayHaveBeenFull,
-            None if header.dumper_exit.through => Standing::ExitThroughWrapper,
-            None if header.dumper_exit.is_unseen() => Standing::ExitNotSeen,
-            None => Standing::Complete,
-        },
+        DumpStateWord::Complete => {
+            match what_is_wrong(Seen { has_metadata: header.is_committed(seen.has_metadata), ..seen }) {
+                Some(wrong) => Standing::Damaged(wrong),
+                None if header.full_disk.is_some() => Standing::DiskMayHaveBeenFull,
+                None if header.dumper_exit.through => Standing::ExitThroughWrapper,
+                None if header.dumper_exit.is_unseen() => Standing::ExitNotSeen,
+                None => Standing::Complete,
+            }
+        }
     }
 }
 

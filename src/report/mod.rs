@@ -184,8 +184,13 @@ impl Report {
     /// What takes mydumper's lines, where they must pass through here: above a live line, as JSON, or kept back.
     /// Elsewhere mydumper had better write by itself.
     pub fn child_output_wanted(&self) -> Option<OnLine> {
+        self.child_output_wanted_of("mydumper")
+    }
+
+    /// The same of another program.
+    pub fn child_output_wanted_of(&self, program: &'static str) -> Option<OnLine> {
         let wanted = self.has_live_line || self.style == LineStyle::Json || self.sink().is_quiet();
-        wanted.then(|| self.takes_child_output("mydumper"))
+        wanted.then(|| self.takes_child_output(program))
     }
 
     /// What takes the lines of a program of that name.
@@ -220,9 +225,13 @@ impl Report {
         self.write_data(format!("{line}\n")).await
     }
 
-    /// Waits until it is written: what somebody asked for is never left away.
     async fn write_data(&self, text: String) -> anyhow::Result<()> {
-        let written = self.sink().data(Stream::Stdout, text.into_bytes());
+        self.bytes(text.into_bytes()).await
+    }
+
+    /// Data as it is. Waits until it is written: what somebody asked for is never left away.
+    pub async fn bytes(&self, bytes: Vec<u8>) -> anyhow::Result<()> {
+        let written = self.sink().data(Stream::Stdout, bytes);
         let written =
             written.await.unwrap_or_else(|_| Err(std::io::Error::other("the thread that writes has panicked")));
         written

@@ -1,4 +1,4 @@
-//! How far a command is that knows its total: verify and restore.
+//! How far a command is that knows its total, verify and restore; or that only knows what went, pipe.
 
 use parking_lot::Mutex;
 use std::time::{Duration, Instant};
@@ -69,13 +69,17 @@ impl State {
             (0, _) | (_, 0) => String::new(),
             (rest, rate) => format!("{} left", human_duration(Duration::from_secs(rest.div_ceil(rate)))),
         };
-        let bytes = format!("{} of {}", ByteSize(self.bytes).human(), ByteSize(self.total_bytes).human());
+        let files = format!("{} of {} files", self.files, self.total_files);
+        let bytes = match self.total_bytes {
+            0 => ByteSize(self.bytes).human(),
+            total => format!("{} of {}", ByteSize(self.bytes).human(), ByteSize(total).human()),
+        };
         fit(
             vec![
                 (0, self.phase.to_owned()),
                 (5, bar(self.bytes, self.total_bytes)),
-                (1, format!("{} of {} files", self.files, self.total_files)),
-                (2, if self.total_bytes > 0 { bytes } else { String::new() }),
+                (1, if self.total_files > 0 { files } else { String::new() }),
+                (2, if self.total_bytes > 0 || self.total_files == 0 { bytes } else { String::new() }),
                 (4, if rate.0 > 0 { rate.human() } else { String::new() }),
                 (3, time_left),
             ],
@@ -127,6 +131,12 @@ mod tests {
     fn no_bytes_no_bar() {
         let mut state = State { total_bytes: 0, ..state(3, 0) };
         assert_eq!(state.line(Instant::now(), 200), "verifying · 3 of 348 files");
+    }
+
+    #[test]
+    fn of_a_stream_only_what_went_is_known() {
+        let mut state = State { total_files: 0, total_bytes: 0, ..state(0, 5 << 20) };
+        assert_eq!(state.line(Instant::now(), 200), "verifying · 5.0 MiB");
     }
 
     #[test]

@@ -209,6 +209,22 @@ impl Plan {
         Ok(())
     }
 
+    /// Whether it is one object that came through a pipe, and no directory.
+    pub fn is_stream(&self) -> bool {
+        self.header.as_ref().is_some_and(ManifestHeader::is_stream)
+    }
+
+    /// myloader takes directories alone.
+    pub fn refuse_stream(&self) -> Result<(), Failure> {
+        if !self.is_stream() {
+            return Ok(());
+        }
+        let error = anyhow!("it is a stream, and myloader loads directories");
+        let hint =
+            "`mydumper2s3 restore --stdout` writes it into a pipe: `| zstd -d | mysql`, or whatever made it can read";
+        Err(Failure::usage(hinted(error, hint)))
+    }
+
     /// Which mydumper made the dump.
     pub fn generation(&self) -> Option<Generation> {
         let salvaged = || self.header.as_ref()?.metadata_text.as_ref().map(|text| DumpMetadata::parse(text.as_bytes()));
@@ -296,8 +312,10 @@ fn why_incomplete(
     listing: &Listing,
     metadata: Option<&DumpMetadata>,
 ) -> Option<String> {
+    if header.is_some_and(|header| header.is_committed(listing.has_metadata())) {
+        return None;
+    }
     match header.map(|header| (header.state, &header.reason)) {
-        Some((DumpStateWord::Complete, _)) if listing.has_metadata() => None,
         Some((DumpStateWord::Complete, _)) => Some("it was not committed, there is no metadata".to_owned()),
         Some((DumpStateWord::Uploading, _)) => Some("it is still being uploaded, or its upload died".to_owned()),
         Some((DumpStateWord::Incomplete, reason)) => Some(reason.clone().unwrap_or_else(|| "it failed".to_owned())),

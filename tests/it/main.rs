@@ -35,6 +35,7 @@ mod object_settings;
 mod one_second;
 mod outage;
 mod output;
+mod pipe;
 mod promises;
 mod proof;
 mod prune;

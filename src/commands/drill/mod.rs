@@ -111,6 +111,7 @@ impl Chosen {
         store.wait_for(Instant::now(), args.retry_for);
         let selection = Selection { tables: &args.tables, incomplete: false, by_real_names: true };
         let mut plan = Plan::make(&selection, &store, &prefix, listing).await?;
+        plan.refuse_stream()?;
         if args.command.is_empty() {
             warn_of_generations(plan.generation()).await;
         }

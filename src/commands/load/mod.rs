@@ -149,6 +149,7 @@ async fn prepare(
     store.wait_for(Instant::now(), args.retry_for);
     let selection = Selection { tables: &args.tables, incomplete: args.incomplete, by_real_names: false };
     let mut plan = Plan::make(&selection, &store, &prefix, listing).await?;
+    plan.refuse_stream()?;
     if args.into.is_some() {
         beside::keep_tables_alone(&mut plan)?;
     }
@@ -205,6 +206,7 @@ impl Prepared {
             on_line: Some(listener.before(on_line)),
             // 1.x makes directories there, and leaves them when it is killed.
             temporary: Some(&stage.temporary()),
+            stdout: None,
             after_us: AfterUs::Dies,
         };
         let (holds, in_helper) = (stage.root().holds(), stage.root().holds());

@@ -16,7 +16,7 @@ use crate::exit_status::Failure;
 use crate::object_writer::Gate;
 
 /// How often it is looked whether the claim is to be renewed.
-const LOOK_AT_CLAIM: Duration = Duration::from_secs(60);
+pub(crate) const LOOK_AT_CLAIM: Duration = Duration::from_secs(60);
 
 impl Session<'_> {
     /// Waits until the claim may be believed, before the last manifest is written over it.
@@ -63,7 +63,7 @@ impl Session<'_> {
 
 /// Where the store knows no conditions a new claim may be believed only when no other can be under way any more. Nothing
 /// is sent before that.
-async fn believe(claim: &SharedClaim, gate: &Gate) -> Result<(), ClaimError> {
+pub(crate) async fn believe(claim: &SharedClaim, gate: &Gate) -> Result<(), ClaimError> {
     if gate.is_open() {
         return Ok(());
     }

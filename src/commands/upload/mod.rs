@@ -9,13 +9,13 @@ mod equip;
 mod fault;
 mod finish;
 mod follow;
-mod guard;
+pub(super) mod guard;
 mod last_manifest;
 mod meanwhile;
-mod place;
+pub(super) mod place;
 mod session;
 mod start;
-mod store_check;
+pub(super) mod store_check;
 mod uncounted;
 
 use std::sync::Arc;

@@ -17,6 +17,7 @@ use crate::dump_dir::{DumpDir, identity_of};
 use crate::dumper::{Life, LivingDump};
 use crate::exit_status::Failure;
 use crate::hint::{find, hinted};
+use crate::model::dump_kind::DumpKind;
 use crate::model::file_name::FileName;
 use crate::model::identity::WIDEST_ZONE;
 use crate::model::manifest::{DumpStateWord, DumperExit, FORMAT_OF_EQUAL_PARTS, ManifestHeader};
@@ -32,7 +33,7 @@ use crate::scan::{Held, Look};
 const TAKEN_OVER: i128 = 300 * 1_000_000_000;
 
 /// So many dumps of one second find a place by themselves.
-const IN_ONE_SECOND_MAX: u32 = 9;
+pub const IN_ONE_SECOND_MAX: u32 = 9;
 
 /// Where a dump goes, and what its claim says: the place that the options name, or the one beside it that an earlier run
 /// chose because another dump of the same second had that.
@@ -167,6 +168,8 @@ fn header(dump: &LivingDump, directory: &DumpDir, started: Timestamp, seen_alive
     let identity = dump.sighted.identity.clone();
     ManifestHeader {
         format: FORMAT_OF_EQUAL_PARTS,
+        kind: DumpKind::Directory,
+        name: None,
         state: DumpStateWord::Uploading,
         reason: None,
         dump_id: identity.id(),

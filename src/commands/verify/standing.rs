@@ -55,7 +55,7 @@ impl Standing {
             DumpStateWord::Incomplete => {
                 Self::Incomplete(header.reason.clone().unwrap_or_else(|| "no reason was written down".to_owned()))
             }
-            DumpStateWord::Complete if !listing.has_metadata() => Self::NotCommitted,
+            DumpStateWord::Complete if !header.is_committed(listing.has_metadata()) => Self::NotCommitted,
             DumpStateWord::Complete => {
                 let metadata = metadata_of(store, prefix, listing).await?;
                 let missing = metadata.as_ref().map_or_else(Vec::new, |metadata| missing(metadata, listing));
@@ -83,7 +83,7 @@ impl Standing {
                 info!("only the exit status of the program that started mydumper was seen when this dump was made");
             }
             Self::Complete { exit, .. } if exit.is_unseen() => {
-                info!("mydumper's exit status was not seen when this dump was made");
+                info!("the exit status of what wrote this dump was not seen");
             }
             Self::Unnamed { metadata: Some(_), .. } => warn!(
                 "there is no manifest: --dir compares with local files, --deep proves that each object holds the bytes \

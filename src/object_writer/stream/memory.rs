@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::model::part_plan::Part;
@@ -61,7 +62,7 @@ impl PartMemory {
     }
 
     pub(super) fn used(&self) -> MutexGuard<'_, u64> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+        self.used.lock()
     }
 }
 
@@ -112,7 +113,7 @@ impl Room {
             }
             drop(parts);
             starved();
-            used = self.memory.freed.wait(used).unwrap_or_else(PoisonError::into_inner);
+            self.memory.freed.wait(&mut used);
         }
     }
 
@@ -143,7 +144,7 @@ impl Room {
     }
 
     fn parts(&self) -> MutexGuard<'_, Parts> {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.parts.lock()
     }
 }
 
