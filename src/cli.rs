@@ -161,7 +161,7 @@ fn explain_word(mut error: clap::Error) -> clap::Error {
     } else if word.contains("mydumper") {
         format!("put -- before the command that starts mydumper: -- {word}")
     } else {
-        "the commands are pipe, verify, list, restore, load, drill, delete, prune and etag; without one a dump is uploaded"
+        "the commands are verify, list, restore, load, drill, pipe, delete, prune and etag; without one a dump is uploaded"
             .into()
     };
     error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));

@@ -24,6 +24,8 @@ const _: () = assert!(PIECE.is_multiple_of(BLOCK), "only a stretch's end may be 
 pub struct Job {
     /// The file.
     pub file: Arc<File>,
+    /// All of the stretch, where that is in memory.
+    pub content: Option<Bytes>,
     /// Where what is left of the stretch starts.
     pub offset: u64,
     /// Bytes that are left.
@@ -38,6 +40,8 @@ struct Lane {
     job: Job,
     message: Message,
     piece: Vec<u8>,
+    /// Bytes of the last piece.
+    last: usize,
     /// Up to here the disk has been asked for it.
     fetched_to: u64,
 }
@@ -71,7 +75,7 @@ impl Engine<'_> {
                 Err(error) => lanes.swap_remove(at).leave(shared, Some(error)),
             }
         }
-        let mut steps: Vec<_> = lanes.iter_mut().map(|lane| (&mut lane.message, lane.piece.as_chunks().0)).collect();
+        let mut steps: Vec<_> = lanes.iter_mut().map(Lane::step).collect();
         shared.lanes.update(&mut steps);
         let mut at = 0;
         while at < lanes.len() {
@@ -96,7 +100,7 @@ impl Drop for Engine<'_> {
 
 impl Lane {
     fn new(job: Job) -> Self {
-        Self { job, message: Message::default(), piece: Vec::new(), fetched_to: 0 }
+        Self { job, message: Message::default(), piece: Vec::new(), last: 0, fetched_to: 0 }
     }
 
     /// Reads the next piece; false if nobody waits for the digest any more.
@@ -105,11 +109,24 @@ impl Lane {
             return Ok(false);
         }
         let length = self.job.left.min(PIECE as u64);
-        self.piece.resize(length as usize, 0);
-        self.read_piece()?;
+        self.last = length as usize;
+        if self.job.content.is_none() {
+            self.piece.resize(length as usize, 0);
+            self.read_piece()?;
+        }
         self.job.offset += length;
         self.job.left -= length;
         Ok(true)
+    }
+
+    /// The last piece.
+    fn last(&self) -> &[u8] {
+        last(&self.job, &self.piece, self.last)
+    }
+
+    /// What the next step takes: all but an end that is no whole block.
+    fn step(&mut self) -> (&mut Message, &[[u8; BLOCK]]) {
+        (&mut self.message, last(&self.job, &self.piece, self.last).as_chunks().0)
     }
 
     /// What is not in the page cache is asked for in large windows, so that the disk reads each in one go although the
@@ -138,11 +155,23 @@ impl Lane {
 
     /// Answers with the digest, now that the stretch is at its end.
     fn finish(self, shared: &Arc<Shared>) {
+        let rest = self.last().as_chunks::<BLOCK>().1.to_vec();
         let Job { length, reply, .. } = self.job;
-        let md5 = Md5Digest(self.message.finish(self.piece.as_chunks::<BLOCK>().1));
+        let md5 = Md5Digest(self.message.finish(&rest));
         shared.left_lane(length, true);
         let in_hand = InHand { shared: Arc::clone(shared), length };
         let _ = reply.send(Ok(Hashed { md5, content: None, _in_hand: Some(in_hand) }));
+    }
+}
+
+/// The piece that was taken last, in memory or as it was read.
+fn last<'a>(job: &'a Job, piece: &'a [u8], length: usize) -> &'a [u8] {
+    match &job.content {
+        None => piece,
+        Some(content) => {
+            let end = content.len() - job.left as usize;
+            &content[end - length..end]
+        }
     }
 }
 
@@ -182,7 +211,7 @@ mod tests {
             let mut queue = shared.queue();
             (queue.engines, queue.in_lanes, queue.ahead) = (1, 1, 100_000);
         }
-        let job = Job { file: Arc::clone(&file), offset: 0, left: 100_000, length: 100_000, reply };
+        let job = Job { file: Arc::clone(&file), content: None, offset: 0, left: 100_000, length: 100_000, reply };
         drop(Engine { shared: &shared, lanes: vec![Lane::new(job)], has_ended: false });
         hashed.await.expect_err("nobody hashes it");
         let queue = shared.queue();

@@ -11,7 +11,6 @@ mod engine;
 
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
@@ -29,6 +28,7 @@ use crate::model::etag::Md5Digest;
 use crate::model::manifest::ContentHash;
 use crate::model::part_plan::{CutInto, PartPlan};
 use crate::page_cache::Footprint;
+use crate::s3::FileRange;
 
 /// Stretches up to this size are hashed past the queue, and kept in memory until they are sent.
 pub const SHORT_MAX: u64 = 64 * 1024;
@@ -116,15 +116,22 @@ impl Hasher {
         Turn(queue.turns)
     }
 
-    /// Hashes a stretch of a file.
-    pub async fn hash(&self, turn: Turn, file: &Arc<File>, offset: u64, length: u64) -> io::Result<Hashed> {
+    /// Hashes a stretch.
+    pub async fn hash(&self, turn: Turn, range: &FileRange) -> io::Result<Hashed> {
+        let FileRange { file, offset, length, content } = range.clone();
         if length <= SHORT_MAX {
-            let file = Arc::clone(file);
-            let (md5, content) = aside(move || hash_short(&file, offset, length)).await?;
+            let short = move || match content {
+                Some(content) => Ok((Md5Digest::of(&content), content)),
+                None => hash_short(&file, offset, length),
+            };
+            let (md5, content) = aside(short).await?;
             return Ok(Hashed::short(md5, content));
         }
+        if content.as_ref().is_some_and(|content| content.len() as u64 != length) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         let (reply, hashed) = oneshot::channel();
-        let job = Job { file: Arc::clone(file), offset, left: length, length, reply };
+        let job = Job { file, content, offset, left: length, length, reply };
         let _queued = Queued::enter(&self.0, turn, job);
         self.0.start_engine_if_due();
         hashed.await.map_err(|_| io::Error::other("the thread that hashes it has died"))?
@@ -132,9 +139,13 @@ impl Hasher {
 
     /// Hashes a stretch once more, for somebody who was about to send it. Past the queue: it stands still until those
     /// get on who hold what is hashed, and they may wait for this one.
-    pub async fn hash_again(&self, file: &Arc<File>, offset: u64, length: u64) -> io::Result<Hashed> {
-        let file = Arc::clone(file);
-        let md5 = aside(move || engine::hash_alone(&file, offset, length)).await?;
+    pub async fn hash_again(&self, range: &FileRange) -> io::Result<Hashed> {
+        let FileRange { file, offset, length, content } = range.clone();
+        let again = move || match content {
+            Some(content) => Ok(Md5Digest::of(&content)),
+            None => engine::hash_alone(&file, offset, length),
+        };
+        let md5 = aside(again).await?;
         Ok(Hashed { md5, content: None, _in_hand: None })
     }
 
@@ -142,7 +153,7 @@ impl Hasher {
     pub async fn hash_file(&self, source: &Footprint, cut: CutInto) -> io::Result<ContentHash> {
         let turn = self.turn();
         let CutInto::Parts(sizes) = cut else {
-            let hashed = self.hash(turn, source.file(), 0, source.size()).await?;
+            let hashed = self.hash(turn, &FileRange::of(source.file(), 0, source.size())).await?;
             return Ok(ContentHash::Whole { md5: hashed.md5 });
         };
         let Some(plan) = PartPlan::of_object(source.size(), sizes) else {
@@ -151,7 +162,7 @@ impl Hasher {
             return Err(io::Error::other(why));
         };
         let hashes = futures_util::stream::iter(plan.parts()).map(async |part| {
-            let hashed = self.hash(turn, source.file(), part.offset, part.length).await?;
+            let hashed = self.hash(turn, &FileRange::of(source.file(), part.offset, part.length)).await?;
             source.leave(part.offset, part.length);
             io::Result::Ok(hashed.md5)
         });
@@ -278,6 +289,7 @@ fn chosen_lanes() -> Lanes {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Write;
 
     use futures_util::FutureExt;
@@ -316,7 +328,7 @@ mod tests {
                 assert_eq!(made, ContentHash::Parts { sizes, part_md5s }, "{hasher:?}");
             }
             for length in [1, 65_536, 65_537, 131_072, 300_001] {
-                let made = hasher.hash_again(source.file(), 5, length).await.expect("hashed");
+                let made = hasher.hash_again(&FileRange::of(source.file(), 5, length)).await.expect("hashed");
                 assert_eq!(made.md5, md5(&bytes[5..5 + length as usize]), "{hasher:?}");
             }
             let made = hasher.hash_file(&source, CutInto::OnePut).await.expect("hashed");
@@ -327,11 +339,11 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_is_shorter_than_it_was_fails_alone() {
         let bytes = bytes(400_000);
-        let (short, whole) = (file(&bytes[..300_000]), file(&bytes));
+        let of = |bytes: &[u8]| FileRange::of(&file(bytes), 0, 400_000);
+        let (short, whole) = (of(&bytes[..300_000]), of(&bytes));
         for hasher in hashers(4) {
             let turn = hasher.turn();
-            let (short, whole) =
-                tokio::join!(hasher.hash(turn, &short, 0, 400_000), hasher.hash(turn, &whole, 0, 400_000));
+            let (short, whole) = tokio::join!(hasher.hash(turn, &short), hasher.hash(turn, &whole));
             assert_eq!(short.expect_err("too short").kind(), io::ErrorKind::UnexpectedEof);
             assert_eq!(whole.expect("hashed").md5, md5(&bytes));
         }
@@ -356,12 +368,12 @@ mod tests {
     /// As many as can be hashed side by side are ahead of the senders, and no more; and earlier turns go first.
     #[tokio::test]
     async fn hashing_runs_ahead_of_sending_and_not_away() {
-        let file = file(&bytes(100_000));
+        let range = FileRange::of(&file(&bytes(100_000)), 0, 100_000);
         for hasher in hashers(2) {
             let ahead_max = 2 + hasher.side_by_side();
             let (early, late) = (hasher.turn(), hasher.turn());
             hold(&hasher);
-            let hash = async |turn| (turn, hasher.hash(turn, &file, 0, 100_000).await.expect("hashed"));
+            let hash = async |turn| (turn, hasher.hash(turn, &range).await.expect("hashed"));
             let turns = [[late, early, late]].into_iter().cycle().take(ahead_max).flatten();
             let mut hashes: futures_util::stream::FuturesUnordered<_> = turns.map(hash).collect();
             while hasher.0.queue().waiting.len() < 3 * ahead_max {
@@ -395,10 +407,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_nobody_waits_for_is_not_hashed() {
-        let file = file(&bytes(100_000));
+        let range = FileRange::of(&file(&bytes(100_000)), 0, 100_000);
         for hasher in hashers(2) {
             hold(&hasher);
-            let mut hash = Box::pin(hasher.hash(hasher.turn(), &file, 0, 100_000));
+            let mut hash = Box::pin(hasher.hash(hasher.turn(), &range));
             assert!((&mut hash).now_or_never().is_none());
             assert_eq!(hasher.0.queue().waiting.len(), 1);
             drop(hash);

@@ -24,7 +24,7 @@ pub use self::parts::{Begun, Stretch};
 use self::proof::Evidence;
 pub use self::proof::proof_by_etag;
 use self::stream::Room;
-pub use self::stream::{Incoming, PartMemory, Pending, Sink};
+pub use self::stream::{Broken, Incoming, PartMemory, Pending, Sink};
 pub use self::uploads::Uploads;
 use crate::aside::aside;
 use crate::claim::{ClaimError, SharedClaim, is_another};
@@ -89,7 +89,7 @@ pub struct Source {
     grows: bool,
     /// So many of its first bytes were given back: only its upload has them.
     pub given: u64,
-    /// The memory that they stand in, of a stream: it is given back part by part.
+    /// Where they stand, of a stream: the file is then empty.
     room: Option<Arc<Room>>,
 }
 
@@ -174,14 +174,17 @@ impl Source {
         Self { identity, grows: false, ..self }
     }
 
+    /// A stretch of them: of a stream one of its parts.
+    fn range(&self, offset: u64, length: u64) -> FileRange {
+        let content = self.room.as_ref().and_then(|room| room.part(offset));
+        FileRange { content, ..FileRange::of(self.file(), offset, length) }
+    }
+
     /// A part is in the store, and need not stay in memory.
     fn leave(&self, part: Part) {
         match &self.room {
             None => self.footprint.leave(part.offset, part.length),
-            Some(room) => {
-                let room = Arc::clone(room);
-                drop(tokio::task::spawn_blocking(move || room.leave(part)));
-            }
+            Some(room) => room.leave(part),
         }
     }
 
@@ -289,13 +292,12 @@ impl ObjectWriter {
         let (source, size) = (passage.source, passage.plan.size());
         let hashed = match &source.short {
             Some((md5, content)) => Hashed::short(*md5, content.clone()),
-            None => self.hasher.hash(source.turn, source.file(), 0, size).await?,
+            None => self.hasher.hash(source.turn, &source.range(0, size)).await?,
         };
         passage.check_expected(&ContentHash::Whole { md5: hashed.md5 })?;
         let _permit = self.gate.permit().await?;
         let _sending = self.gate.begin()?;
-        let file = Arc::clone(source.file());
-        let range = FileRange { file, offset: 0, length: size, content: hashed.content.clone() };
+        let range = source.range(0, size).with(hashed.content.clone());
         let answer = self.store.put(passage.key, range, hashed.md5, &passage.metadata, &passage.condition).await;
         let hash = ContentHash::Whole { md5: hashed.md5 };
         let answer = match answer {

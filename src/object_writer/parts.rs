@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
@@ -19,9 +18,7 @@ use crate::model::part_plan::{Part, PartPlan};
 use crate::model::part_sizes::PartSizes;
 use crate::model::record::UploadMark;
 use crate::model::user_metadata::{BROKEN, DUMP_ID, UserMetadata, tell_part_sizes};
-use crate::s3::{
-    Completed, Condition, ErrorKind, FileRange, ObjectHead, OpenUpload, PutAnswer, StoreError, StoredPart, Upload,
-};
+use crate::s3::{Completed, Condition, ErrorKind, ObjectHead, OpenUpload, PutAnswer, StoreError, StoredPart, Upload};
 
 /// A part that the store took.
 #[derive(Debug)]
@@ -148,7 +145,7 @@ impl ObjectWriter {
     ) -> Result<(), Trouble> {
         let source = stretch.source;
         let hash = async |part: Part| -> io::Result<_> {
-            Ok((part, self.hasher.hash(source.turn, source.file(), part.offset, part.length).await?))
+            Ok((part, self.hasher.hash(source.turn, &source.range(part.offset, part.length)).await?))
         };
         let ahead = self.gate.width() + self.hasher.side_by_side();
         let mut hashes = pin!(parts.map(hash).buffered(ahead));
@@ -312,7 +309,6 @@ impl ObjectWriter {
         stored: Option<&StoredPart>,
     ) -> Result<SentPart, Trouble> {
         let Stretch { key, source, .. } = *stretch;
-        let footprint = &source.footprint;
         let mut tries = 1;
         let (given_etag, is_proved) = loop {
             if let Some(stored) = stored
@@ -321,9 +317,7 @@ impl ObjectWriter {
                 trace!(part = part.number, "an earlier run sent this part");
                 break (stored.given_etag.clone(), true);
             }
-            let file = Arc::clone(footprint.file());
-            let content = hashed.content.clone();
-            let range = FileRange { file, offset: part.offset, length: part.length, content };
+            let range = source.range(part.offset, part.length).with(hashed.content.clone());
             let permit = self.gate.permit().await?;
             let answer = self.store.put_part(upload, part, range, hashed.md5).await;
             drop(permit);
@@ -347,7 +341,7 @@ impl ObjectWriter {
                             hashed.md5
                         );
                         tries += 1;
-                        hashed = self.hasher.hash_again(footprint.file(), part.offset, part.length).await?;
+                        hashed = self.hasher.hash_again(&source.range(part.offset, part.length)).await?;
                     }
                     Some(etag) => {
                         let (number, md5) = (part.number, hashed.md5);
@@ -359,7 +353,7 @@ impl ObjectWriter {
                 Err(Trouble::Store(error)) if error.kind == ErrorKind::BadDigest && tries < TRIES => {
                     warn!("{error} (will be retried)");
                     tries += 1;
-                    hashed = self.hasher.hash_again(footprint.file(), part.offset, part.length).await?;
+                    hashed = self.hasher.hash_again(&source.range(part.offset, part.length)).await?;
                 }
                 // It was tried often enough; its file need not begin anew for it.
                 Err(Trouble::Store(error)) if error.kind == ErrorKind::BadDigest => {

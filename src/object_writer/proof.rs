@@ -144,7 +144,7 @@ impl ObjectWriter {
             let Some(part) = PartPlan::of_object(size, given.sizes).and_then(|plan| plan.part(number)) else {
                 continue;
             };
-            is_it &= self.hasher.hash_again(source.file(), part.offset, part.length).await?.md5 == *md5;
+            is_it &= self.hasher.hash_again(&source.range(part.offset, part.length)).await?.md5 == *md5;
         }
         if !is_it {
             let why = "its object is there and is not what was given back of it; neither is touched";

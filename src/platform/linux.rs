@@ -427,9 +427,3 @@ fn exit_of(code: i32) -> Exit {
 pub fn memory_file(name: &str) -> io::Result<File> {
     Ok(rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?.into())
 }
-
-/// Gives back the memory of a stretch of such a file; its bytes read as zeros from then on. Blocks.
-pub fn punch(file: &File, offset: u64, length: u64) -> io::Result<()> {
-    let how = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
-    Ok(rustix::fs::fallocate(file, how, offset, length)?)
-}

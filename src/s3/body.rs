@@ -27,11 +27,21 @@ pub struct FileRange {
     pub offset: u64,
     /// Its length in bytes.
     pub length: u64,
-    /// What it holds, where it was read to be hashed and was short enough to be kept: then it is not read again.
+    /// What it holds, where that is in memory: then it is not read, or not again.
     pub content: Option<Bytes>,
 }
 
 impl FileRange {
+    /// A stretch that is in no memory of ours.
+    pub fn of(file: &Arc<File>, offset: u64, length: u64) -> Self {
+        Self { file: Arc::clone(file), offset, length, content: None }
+    }
+
+    /// The same, where its bytes are in memory.
+    pub fn with(self, content: Option<Bytes>) -> Self {
+        Self { content: content.or(self.content), ..self }
+    }
+
     /// All of a few bytes of ours, in a file in memory of that name.
     pub fn in_memory(name: &str, bytes: &[u8]) -> io::Result<Self> {
         let mut file = crate::platform::memory_file(name)?;

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cli::Compress;
 use crate::model::content_check::ContentCheck;
-use crate::object_writer::Sink;
+use crate::object_writer::{Broken, Sink};
 
 /// How much is read at a time.
 const PIECE: usize = 128 * 1024;
@@ -42,34 +42,25 @@ pub struct Passed {
     pub sha256: Option<String>,
 }
 
-/// Why a stream did not come to its end.
-#[derive(Debug)]
-pub enum Broken {
-    /// It could not be read.
-    Input(io::Error),
-    /// It was not taken.
-    Output(io::Error),
-}
-
 impl Pump {
     /// Passes all of it on. Blocks until it ends.
     pub fn run(self) -> Result<Passed, Broken> {
         let Self { mut input, sink, compress, mut check, sha256 } = self;
         let outlet = Outlet { sink, sha256: sha256.then(Sha256::new) };
         let mut output = Output::new(compress, outlet).map_err(Broken::Output)?;
-        let (mut piece, mut read) = (vec![0; PIECE], 0);
+        let mut read = 0;
         loop {
-            let length = match input.read(&mut piece) {
-                Ok(0) => break,
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(Broken::Input(error)),
+            let piece = match output.pass(&mut input) {
+                Err(Broken::Input(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
+                piece => piece?,
             };
-            read += length as u64;
-            if let Some(check) = &mut check {
-                check.update(&piece[..length]);
+            if piece.is_empty() {
+                break;
             }
-            output.write_all(&piece[..length]).map_err(Broken::Output)?;
+            read += piece.len() as u64;
+            if let Some(check) = &mut check {
+                check.update(piece);
+            }
         }
         let Outlet { sink, sha256 } = output.finish().map_err(Broken::Output)?;
         sink.end();
@@ -90,6 +81,16 @@ struct Outlet {
     sha256: Option<Sha256>,
 }
 
+impl Outlet {
+    fn take(&mut self, input: &mut File) -> Result<&[u8], Broken> {
+        let piece = self.sink.read_from(input)?;
+        if let Some(sha256) = &mut self.sha256 {
+            sha256.update(piece);
+        }
+        Ok(piece)
+    }
+}
+
 impl Write for Outlet {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let length = self.sink.write(bytes)?;
@@ -107,37 +108,41 @@ impl Write for Outlet {
 /// The outlet, behind what compresses.
 enum Output {
     Plain(Outlet),
-    Zstd(zstd::stream::write::Encoder<'static, Outlet>),
-    Gzip(GzEncoder<Outlet>),
+    Zstd(zstd::stream::write::Encoder<'static, Outlet>, Vec<u8>),
+    Gzip(GzEncoder<Outlet>, Vec<u8>),
 }
 
 impl Output {
     fn new(compress: Compress, outlet: Outlet) -> io::Result<Self> {
         Ok(match compress {
             Compress::None => Self::Plain(outlet),
-            Compress::Gzip => Self::Gzip(GzEncoder::new(outlet, flate2::Compression::default())),
+            Compress::Gzip => Self::Gzip(GzEncoder::new(outlet, flate2::Compression::default()), vec![0; PIECE]),
             Compress::Zstd(level) => {
                 let mut encoder = zstd::stream::write::Encoder::new(outlet, level)?;
                 // As the program `zstd` does it: who decodes it finds damage.
                 encoder.include_checksum(true)?;
-                Self::Zstd(encoder)
+                Self::Zstd(encoder, vec![0; PIECE])
             }
         })
     }
 
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Plain(outlet) => outlet.write_all(bytes),
-            Self::Zstd(encoder) => encoder.write_all(bytes),
-            Self::Gzip(encoder) => encoder.write_all(bytes),
-        }
+    /// Passes one piece on, and returns it; an empty one at the end. What need not be changed is read to where it stays.
+    fn pass(&mut self, input: &mut File) -> Result<&[u8], Broken> {
+        let (encoder, piece): (&mut dyn Write, _) = match self {
+            Self::Plain(outlet) => return outlet.take(input),
+            Self::Zstd(encoder, piece) => (encoder, piece),
+            Self::Gzip(encoder, piece) => (encoder, piece),
+        };
+        let length = input.read(piece).map_err(Broken::Input)?;
+        encoder.write_all(&piece[..length]).map_err(Broken::Output)?;
+        Ok(&piece[..length])
     }
 
     fn finish(self) -> io::Result<Outlet> {
         match self {
             Self::Plain(outlet) => Ok(outlet),
-            Self::Zstd(encoder) => encoder.finish(),
-            Self::Gzip(encoder) => encoder.finish(),
+            Self::Zstd(encoder, _) => encoder.finish(),
+            Self::Gzip(encoder, _) => encoder.finish(),
         }
     }
 }

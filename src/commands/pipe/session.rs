@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::Told;
-use super::pump::{Broken, Passed, Pump};
+use super::pump::{Passed, Pump};
 use super::source::Source;
 use crate::bucket_dump::Listing;
 use crate::claim::{ClaimError, Claimed, SharedClaim};
@@ -33,7 +33,7 @@ use crate::model::part_sizes::PartSizes;
 use crate::model::record::Record;
 use crate::model::units::{ByteSize, first_few};
 use crate::model::user_metadata::{DUMP_ID, MTIME};
-use crate::object_writer::{Cut, Gate, ObjectWriter, PartMemory, Pending, Trouble, Uploads};
+use crate::object_writer::{Broken, Cut, Gate, ObjectWriter, PartMemory, Pending, Trouble, Uploads};
 use crate::platform;
 use crate::recorder::Recorder;
 use crate::report::Report;

@@ -1,6 +1,6 @@
 //! A stream becomes one object: its size is known when it ends, and nobody can read it a second time.
 //!
-//! What is written to the [`Sink`] stands in memory until the store has it, part by part; the parts are sent as they fill,
+//! What is written to the [`Sink`] stays in memory until the store has it, part by part; the parts are sent as they fill,
 //! and sent again where that is needed. The object comes into being when [`ObjectWriter::complete`] is called and not
 //! before: the end of a stream does not say that it is whole. What fits into one part is one PUT, at that very moment.
 //!
@@ -19,8 +19,8 @@ use futures_util::stream;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 pub use self::memory::{PartMemory, Room};
-pub use self::sink::Sink;
 use self::sink::Told;
+pub use self::sink::{Broken, Sink};
 use super::{Begun, ContentMd5, ObjectWriter, Passage, Source, Stretch, Trouble};
 use crate::dump_dir::identity_of;
 use crate::model::manifest::ObjectRecord;
