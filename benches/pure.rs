@@ -16,7 +16,7 @@ use mydumper2s3::model::identity::FileIdentity;
 use mydumper2s3::model::listing::Listing;
 use mydumper2s3::model::manifest::{self, ContentHash, ObjectRecord, Proof};
 use mydumper2s3::model::part_plan::{MIB, PARTS_MAX, PartPlan};
-use mydumper2s3::model::record::{Objects, Place, Record};
+use mydumper2s3::model::record::{Kind, Objects, Place, Record};
 use mydumper2s3::model::row_count::RowCounter;
 use mydumper2s3::model::state::{DumpState, Local, Phase, Probe, Scan, UploadJob, Uploaded, Writers};
 use mydumper2s3::recorder::Recorder;
@@ -108,7 +108,7 @@ fn record(criterion: &mut Criterion) {
         "dumper_exit":{"seen":"not-seen"},"directory":"/d","closed_by":"lease","files":[]}"#;
     let header = manifest::read(text.as_bytes(), drop).expect("a header");
     let place = Place { endpoint: None, uri: "s3://backups/db1.example.com/2026-11-22T020000Z/".into() };
-    let recorder = Recorder::new(lead, Record::new(&header, place));
+    let recorder = Recorder::new(lead, Record::new(Kind::Directory, &header, place));
     let names: Vec<FileName> =
         (0..1_000).map(|number| format!("shop.order_items.{number:05}.sql.zst").parse().expect("a name")).collect();
     let etag = Some(ETag::of_single_put(Md5Digest::of(b"x")));

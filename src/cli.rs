@@ -7,6 +7,7 @@
 
 mod after;
 mod environment;
+mod no_disk;
 mod pasted;
 mod pipe;
 mod shared;
@@ -24,6 +25,7 @@ use clap::{Args, FromArgMatches, Subcommand};
 pub use after::{
     Choice, ChoiceArgs, DeleteArgs, DrillArgs, EtagArgs, ListArgs, LoadArgs, PruneArgs, RestoreArgs, VerifyArgs,
 };
+pub use no_disk::NoDiskArgs;
 pub use pipe::{Compress, PipeArgs, StreamArgs};
 pub use shared::{ConnectionArgs, LogFormat, OutputArgs};
 pub use upload::{DestinationArgs, DumpArgs, TransferArgs, UploadArgs};

@@ -25,6 +25,7 @@
 //! object_hash   how an object was hashed when it went up, so that a copy can be compared
 //! catalog       the dumps in a bucket, and where each stands
 //! real_names    the names behind those that mydumper made up for files
+//! streams       one stream's life: rows handed over, compressed, made an object
 //! removal       takes one dump out of the bucket
 //! trial         what the store lets us do, tried before anything depends on it
 //!
@@ -33,6 +34,7 @@
 //! recorder      the record of what is gone from a dump directory, beside the dump itself
 //! writers       who writes: how a file is known to be closed
 //! dumper        the dump's life: metadata.partial, the process, our child, its exit status
+//! hand_over     rows that mydumper hands over instead of writing them into files
 //! private_server  a MariaDB or MySQL of our own, gone when we are
 //! program       a program that we start
 //! s3            the store; the only place that names the SDK
@@ -62,6 +64,7 @@ pub mod dump_dir;
 pub mod dumper;
 pub mod exit_status;
 pub mod fetch;
+pub mod hand_over;
 pub mod hasher;
 pub mod hint;
 pub mod model;
@@ -82,6 +85,7 @@ pub mod scan;
 pub mod scratch_dir;
 pub mod sql_client;
 pub mod stop;
+pub mod streams;
 pub mod transfer;
 pub mod trial;
 pub mod writers;

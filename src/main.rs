@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use mydumper2s3::exit_status::Status;
 use mydumper2s3::report::Report;
 use mydumper2s3::stop::Stop;
-use mydumper2s3::{cli, commands, dumper, platform, s3, scratch_dir};
+use mydumper2s3::{cli, commands, dumper, hand_over, platform, s3, scratch_dir};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -19,6 +19,9 @@ fn main() -> anyhow::Result<ExitCode> {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == scratch_dir::HELPER_ARGUMENT) {
         scratch_dir::tidy_when_the_pipe_breaks(std::io::stdin(), std::env::args_os().nth(2));
         return Ok(ExitCode::SUCCESS);
+    }
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == hand_over::HELPER_ARGUMENT) {
+        return Ok(hand_over::hand_over(std::env::args_os().skip(2)));
     }
     s3::prepare_environment();
     let directory = std::env::current_dir().unwrap_or_default();

@@ -15,7 +15,7 @@ use tracing::warn;
 
 use crate::model::file_name::FileName;
 use crate::model::given_back::GivenBack;
-use crate::model::record::{Objects, OnlyCopy, Place, Record, Seen, UploadMark};
+use crate::model::record::{Kind, Objects, OnlyCopy, Place, Record, Seen, UploadMark};
 
 /// The attribute's name.
 pub const ATTRIBUTE: &str = "user.mydumper2s3";
@@ -103,6 +103,11 @@ impl Recorder {
     pub fn note(&self, change: impl FnOnce(&mut Record)) -> bool {
         change(&mut self.lock().record);
         self.write().is_ok()
+    }
+
+    /// What kind of source it is of.
+    pub fn kind(&self) -> Kind {
+        self.lock().record.kind
     }
 
     /// Whether what is removed can be written down, as far as that was tried.
@@ -253,7 +258,7 @@ mod tests {
 
     fn recorder(lead: &File) -> Recorder {
         let place = Place { endpoint: None, uri: "s3://b/p/".into() };
-        Recorder::new(lead.try_clone().expect("a descriptor"), Record::new(&header(), place))
+        Recorder::new(lead.try_clone().expect("a descriptor"), Record::new(Kind::Directory, &header(), place))
     }
 
     #[test]

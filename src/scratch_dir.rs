@@ -29,15 +29,18 @@ pub enum Purpose {
     Load,
     /// A server's own files.
     Drill,
+    /// The socket that rows come through.
+    Rows,
 }
 
 impl Purpose {
-    const ALL: [Self; 2] = [Self::Load, Self::Drill];
+    const ALL: [Self; 3] = [Self::Load, Self::Drill, Self::Rows];
 
     fn prefix(self) -> String {
         let purpose = match self {
             Self::Load => "load",
             Self::Drill => "drill",
+            Self::Rows => "rows",
         };
         format!("{PREFIX}{purpose}-")
     }
@@ -76,6 +79,11 @@ impl ScratchDir {
     /// This process, the first of its group, is to be killed if we die.
     pub fn watch(&self, pid: i32) {
         self.guardian.watch(pid);
+    }
+
+    /// The process that removes it: it has a session of its own.
+    pub fn helper(&self) -> i32 {
+        self.guardian.pid()
     }
 
     /// To hold pipes with.

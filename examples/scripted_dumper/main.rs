@@ -3,9 +3,10 @@
 //!
 //! Each line of its script is a command. With `SCRIPTED_DUMPER_CONTROL` it connects to that Unix socket,
 //! and answers each line when it is carried out: so a test waits for what has happened, never for time.
-//! With `SCRIPTED_DUMPER_SCRIPT` it reads the lines from that file. Of mydumper's arguments only the
-//! output directory counts. See `Dumper::obey` for the commands.
+//! With `SCRIPTED_DUMPER_SCRIPT` it reads the lines from that file. Of mydumper's arguments the output directory
+//! counts, and `--exec-per-thread`: then what is written goes to that program. See `Dumper::obey` for the commands.
 
+mod hand_over;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -20,12 +21,14 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use hand_over::{HandedOver, program_per_file};
+
 /// Says to a second process of ours that it is the compressor of the file with this (encoded) name.
 const COMPRESSOR_VARIABLE: &str = "SCRIPTED_DUMPER_COMPRESSES";
 
 /// Whoever drives us compares this with its own sources: cargo does not build examples for `--test it`,
 /// and a stale dumper would make puzzling failures.
-const SOURCES: [&str; 2] = [include_str!("main.rs"), include_str!("wire.rs")];
+const SOURCES: [&str; 3] = [include_str!("main.rs"), include_str!("hand_over.rs"), include_str!("wire.rs")];
 
 fn main() -> ExitCode {
     if std::env::args().any(|argument| argument == "--version") {
@@ -49,19 +52,24 @@ fn main() -> ExitCode {
 type Outcome<T> = Result<T, String>;
 
 fn output_directory() -> Outcome<PathBuf> {
+    let directory = argument(&["-o", "--outputdir"])?;
+    directory.map(PathBuf::from).ok_or_else(|| "no output directory: give -o DIR".to_owned())
+}
+
+/// The value of an option, given as `--name VALUE` or `--name=VALUE`.
+fn argument(names: &[&str]) -> Outcome<Option<OsString>> {
     let mut arguments = std::env::args_os().skip(1);
     while let Some(argument) = arguments.next() {
-        if argument == "-o" || argument == "--outputdir" {
-            return arguments
-                .next()
-                .map(PathBuf::from)
-                .ok_or_else(|| format!("{} needs a directory", argument.display()));
+        if names.iter().any(|name| argument == *name) {
+            let value = arguments.next();
+            return value.map(Some).ok_or_else(|| format!("{} needs a value", argument.display()));
         }
-        if let Some(dir) = argument.as_bytes().strip_prefix(b"--outputdir=") {
-            return Ok(PathBuf::from(OsStr::from_bytes(dir)));
+        let value = |name: &&str| argument.as_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=");
+        if let Some(value) = names.iter().find_map(value) {
+            return Ok(Some(OsStr::from_bytes(value).to_owned()));
         }
     }
-    Err("no output directory: give -o DIR".to_owned())
+    Ok(None)
 }
 
 /// Takes the commands from the socket or from the script, whichever the environment names.
@@ -130,7 +138,9 @@ struct Dumper {
 }
 
 struct OpenFile {
+    /// What is written to: the file itself, or the pipe to the program that it was handed over to.
     file: File,
+    handed: Option<HandedOver>,
     seed: u64,
     offset: u64,
 }
@@ -162,6 +172,8 @@ impl Dumper {
             ("finish", []) => now().finish(),
             // Files, as mydumper treats them.
             ("open", [name]) => now().open(name, OpenOptions::new().create(true).truncate(true)),
+            // As if the program could not be started: mydumper does not look.
+            ("open-in-vain", [name]) => now().open_in_vain(name),
             ("reopen", [name]) => now().open(name, OpenOptions::new().append(true)),
             ("write", [name, bytes]) => now().write(name, number(bytes)?),
             ("text", [name, rest @ ..]) => now().write_text(name, &text(rest)?),
@@ -254,7 +266,19 @@ impl Dumper {
         let file = options.write(true).open(&path).map_err(at(&path))?;
         let offset = file.metadata().map_err(words)?.len();
         let seed = wire::seed_of(name.as_bytes());
-        self.open.insert(name, OpenFile { file, seed, offset });
+        let (file, handed) = match program_per_file()? {
+            Some(program) => HandedOver::begin(&program, file).map(|(pipe, handed)| (pipe, Some(handed)))?,
+            None => (file, None),
+        };
+        self.open.insert(name, OpenFile { file, handed, seed, offset });
+        go_on()
+    }
+
+    fn open_in_vain(&mut self, name: &str) -> Outcome<Done> {
+        let (name, path) = self.path(name)?;
+        let (file, handed) = HandedOver::begin(&["false".into()], File::create(&path).map_err(at(&path))?)?;
+        let seed = wire::seed_of(name.as_bytes());
+        self.open.insert(name, OpenFile { file, handed: Some(handed), seed, offset: 0 });
         go_on()
     }
 
@@ -285,7 +309,11 @@ impl Dumper {
 
     fn close(&mut self, name: &str) -> Outcome<Done> {
         self.opened(name)?;
-        self.open.remove(&OsString::from_vec(wire::decode(name)?));
+        let closed = self.open.remove(&OsString::from_vec(wire::decode(name)?));
+        if let Some(OpenFile { file, handed: Some(handed), .. }) = closed {
+            drop(file);
+            handed.end()?;
+        }
         go_on()
     }
 
@@ -349,7 +377,7 @@ fn compressor(name: &str) -> Outcome<Dumper> {
     let name = OsString::from_vec(wire::decode(name)?);
     let seed = wire::seed_of(name.as_bytes());
     let mut dumper = Dumper::new(PathBuf::from("/nowhere"));
-    dumper.open.insert(name, OpenFile { file, seed, offset });
+    dumper.open.insert(name, OpenFile { file, handed: None, seed, offset });
     Ok(dumper)
 }
 

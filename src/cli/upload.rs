@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::no_disk::NoDiskArgs;
 use super::shared::{ConnectionArgs, OutputArgs};
 use super::values;
 use crate::model::child_arguments::{absolute, check_child_arguments};
@@ -23,6 +24,8 @@ pub struct UploadArgs {
 
     #[command(flatten)]
     pub dump: DumpArgs,
+    #[command(flatten)]
+    pub without: NoDiskArgs,
     #[command(flatten)]
     pub destination: DestinationArgs,
     #[command(flatten)]
@@ -301,6 +304,7 @@ impl UploadArgs {
             }
             self.command = check_child_arguments(&self.dump.dir, &self.command, directory)?;
         }
+        self.check_without_disk()?;
         Ok(self)
     }
 }

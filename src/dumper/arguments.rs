@@ -7,6 +7,7 @@ use std::path::Path;
 use super::writer::{is_called, is_program_file};
 use crate::model::child_arguments::mydumper_in;
 use crate::model::left_out::{self, LeftOut};
+use crate::model::no_disk;
 
 /// The most of a defaults file that is read, in bytes.
 const DEFAULTS_FILE_MAX: u64 = 1 << 20;
@@ -38,6 +39,15 @@ pub fn left_out_by_command(command: &[OsString]) -> Option<Vec<LeftOut>> {
     }
     let line: Vec<OsString> = std::iter::once(program.to_owned()).chain(arguments.iter().cloned()).collect();
     left_out_by(&line, &std::env::current_dir().unwrap_or_default(), None)
+}
+
+/// How many threads the mydumper will have that a command starts, or more. Reads its defaults files.
+pub fn threads_by_command(command: &[OsString]) -> usize {
+    let Some((_, arguments)) = mydumper_in(command) else { return no_disk::threads(&[], &[], 0) };
+    let files = left_out::defaults_files(arguments);
+    let defaults: Vec<_> = files.iter().filter_map(|path| read_short(path).ok()).collect();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    no_disk::threads(arguments, &defaults, processors)
 }
 
 /// A text file of ordinary size. It is opened so that neither a FIFO nor a device keeps us.

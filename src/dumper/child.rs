@@ -32,6 +32,10 @@ pub struct Start<'a> {
     pub keep_aws_environment: bool,
     /// Gets its output, where that must pass through us.
     pub on_line: Option<OnLine>,
+    /// What becomes of it when we die.
+    pub after_us: AfterUs,
+    /// A process of ours that has a session of its own, too.
+    pub helper: Option<i32>,
 }
 
 /// A running mydumper.
@@ -44,13 +48,12 @@ pub struct Child {
 impl Child {
     /// Starts it.
     pub fn start(start: Start<'_>) -> anyhow::Result<Self> {
-        let Start { command: line, directory, keep_aws_environment, on_line } = start;
+        let Start { command: line, directory, keep_aws_environment, on_line, after_us, helper } = start;
         // Else who is orphaned among all that it starts would be out of sight.
         platform::adopt_orphans();
         let launched =
-            Launch { line, keep_aws_environment, on_line, temporary: None, stdout: None, after_us: AfterUs::GoesOn }
-                .start()?;
-        let witness = Arc::new(Witness::begin(directory, launched.pid(), line));
+            Launch { line, keep_aws_environment, on_line, temporary: None, stdout: None, after_us }.start()?;
+        let witness = Arc::new(Witness::begin(directory, launched.pid(), line, helper));
         let sees_end = Arc::clone(&witness);
         Ok(Self { program: launched.watch(move || sees_end.child_has_ended()), witness })
     }

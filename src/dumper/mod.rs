@@ -18,13 +18,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 
-pub use arguments::left_out_by_command;
+pub use arguments::{left_out_by_command, threads_by_command};
 pub use child::{Child, Start};
 pub use exit_status::{ExitSources, ExitStatusFile};
 pub use kinship::ancestors;
 pub use life::{Life, LivingDump, Signs, Standing};
 pub use reins::{HELPER_ARGUMENT, Reins, Team, wake_when_the_pipe_breaks};
-pub use writer::{Role, Writer};
+pub use writer::{Role, Writer, version_by_command};
 
 use crate::dump_dir::DumpDir;
 use crate::hint::hinted;

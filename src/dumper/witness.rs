@@ -48,6 +48,8 @@ pub struct Witness(Arc<Scene>);
 struct Scene {
     path: PathBuf,
     child: i32,
+    /// A process of ours that is none of the child's, though in another session than we are.
+    helper: Option<i32>,
     seen: Mutex<Seen>,
     is_over: watch::Sender<bool>,
 }
@@ -64,9 +66,10 @@ struct Seen {
 
 impl Witness {
     /// Looks on from now: right after the start, so that nothing is missed.
-    pub fn begin(path: &Path, child: i32, command: &[OsString]) -> Self {
+    pub fn begin(path: &Path, child: i32, command: &[OsString], helper: Option<i32>) -> Self {
         let seen = Mutex::new(Seen { named: Writer::by_command(child, command), ..Seen::default() });
-        let scene = Arc::new(Scene { path: path.to_owned(), child, seen, is_over: watch::Sender::new(false) });
+        let is_over = watch::Sender::new(false);
+        let scene = Arc::new(Scene { path: path.to_owned(), child, helper, seen, is_over });
         let weak = Arc::downgrade(&scene);
         let thread = std::thread::Builder::new().name("witness".to_owned());
         if let Err(error) = thread.spawn(move || look_on(&weak)) {
@@ -276,7 +279,8 @@ fn relatives(scene: &Scene) -> Vec<Process> {
     let ours = rustix::process::getpid().as_raw_nonzero().get();
     let our_session = Kinship::of(ours).map_or(ours, |kinship| kinship.session);
     let all = platform::kinships();
-    let family = relatives_of(&all, ours, our_session, scene.child);
+    let mut family = relatives_of(&all, ours, our_session, scene.child);
+    family.retain(|kinship| Some(kinship.pid) != scene.helper);
     let writer = scene.writer_pid();
     for orphan in family.iter().filter(|kinship| kinship.is_gone && kinship.parent == ours) {
         // How our child and the writer ended is asked for elsewhere, and that reaps them.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::arguments::left_out_by;
 use super::kinship::{ancestors, offspring};
 use crate::dump_dir::DumpDir;
-use crate::model::child_arguments::absolute;
+use crate::model::child_arguments::{absolute, mydumper_in};
 use crate::model::dumper_version::version_in_program;
 use crate::model::left_out::LeftOut;
 use crate::platform::{self, Exit, Process, ProcessHandle};
@@ -113,14 +113,7 @@ impl Writer {
 
     /// Its version, where its program file tells. Reads all of that.
     pub fn version(&self) -> Option<String> {
-        let file = self.program.as_ref()?;
-        let length = file.metadata().ok()?.len();
-        if length > PROGRAM_MAX {
-            return None;
-        }
-        let mut program = vec![0; usize::try_from(length).ok()?];
-        file.read_exact_at(&mut program, 0).ok()?;
-        version_in_program(&program)
+        version_of(self.program.as_ref()?)
     }
 
     /// What it leaves out of its dump, where its command line tells. Reads its defaults file.
@@ -182,14 +175,33 @@ pub(super) fn is_program_file(program: &Path) -> bool {
         let mut magic = [0; 4];
         File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && &magic == b"\x7fELF"
     };
+    file_of(program).is_some_and(is_elf)
+}
+
+/// The file of a program that is started under that name.
+fn file_of(program: &Path) -> Option<PathBuf> {
     if program.components().count() > 1 {
-        return is_elf(program.to_owned());
+        return Some(program.to_owned());
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|directory| directory.join(program))
-        .find(|file| file.is_file())
-        .is_some_and(is_elf)
+    std::env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file())
+}
+
+/// The version of the mydumper that a command starts, directly or behind a wrapper, where its program file tells. Reads all
+/// of that.
+pub fn version_by_command(command: &[OsString]) -> Option<String> {
+    let (program, _) = mydumper_in(command)?;
+    version_of(&File::open(file_of(Path::new(program))?).ok()?)
+}
+
+fn version_of(file: &File) -> Option<String> {
+    let length = file.metadata().ok()?.len();
+    if length > PROGRAM_MAX {
+        return None;
+    }
+    let mut program = vec![0; usize::try_from(length).ok()?];
+    file.read_exact_at(&mut program, 0).ok()?;
+    version_in_program(&program)
 }
 
 /// Where a process writes that is called mydumper and is no script of that name.

@@ -138,7 +138,7 @@ const LONG_FLAGS: &[&str] = &[
 ];
 
 /// The long names of the letters that somebody here asks for.
-const LONG_NAMES: [(u8, &[u8]); 15] = [
+const LONG_NAMES: [(u8, &[u8]); 17] = [
     (b'D', b"daemon"),
     (b'E', b"events"),
     (b'G', b"triggers"),
@@ -148,10 +148,12 @@ const LONG_NAMES: [(u8, &[u8]); 15] = [
     (b'U', b"updated-since"),
     (b'W', b"no-views"),
     (b'a', b"ask-password"),
+    (b'c', b"compress"),
     (b'd', b"no-data"),
     (b'i', b"ignore-engines"),
     (b'm', b"no-schemas"),
     (b'o', b"outputdir"),
+    (b't', b"threads"),
     (b'x', b"regex"),
     (b'B', b"database"),
 ];

@@ -11,6 +11,12 @@ const READS_DEFAULTS_FILE: [u32; 3] = [0, 11, 1];
 /// The first version looked at that dumps triggers also without schemas; 0.11.5 does not.
 const TRIGGERS_WITHOUT_SCHEMAS: [u32; 3] = [0, 12, 7];
 
+/// The first version whose `--exec-per-thread` takes the rows of each file. 0.14.5 hangs with it, earlier ones fail.
+const HANDS_ROWS_OVER: [u32; 3] = [0, 15, 1];
+
+/// The first version looked at that sets `net_write_timeout` high for its own connections.
+const RAISES_NET_WRITE_TIMEOUT: [u32; 3] = [1, 0, 1];
+
 /// What only a mydumper's program file holds: the words around its version, in all versions from 0.10 to 1.0.
 const SAYS_VERSION: [&[u8]; 2] = [b" v%s, built against ", b"mydumper %s, built against "];
 
@@ -27,6 +33,17 @@ pub fn reads_defaults_file(version: Option<&str>) -> Option<bool> {
 /// Whether `--no-schemas` leaves the triggers in. Earlier versions write them beside a table's schema.
 pub fn dumps_triggers_without_schemas(version: Option<&str>) -> bool {
     version.and_then(numbers).is_some_and(|numbers| numbers >= TRIGGERS_WITHOUT_SCHEMAS)
+}
+
+/// Whether a program of ours can take the rows of each file from this mydumper. `None` where its version is not known.
+pub fn hands_rows_over(version: Option<&str>) -> Option<bool> {
+    version.and_then(numbers).map(|numbers| numbers >= HANDS_ROWS_OVER)
+}
+
+/// Whether the server waits for this mydumper for long when nobody takes its rows: else it gives the connection up after
+/// its own `net_write_timeout`, which is 60 s where nobody changed it.
+pub fn raises_net_write_timeout(version: Option<&str>) -> bool {
+    version.and_then(numbers).is_some_and(|numbers| numbers >= RAISES_NET_WRITE_TIMEOUT)
 }
 
 /// The numbers in a version, or in a sentence that holds one: `1.0.1-3`, `mydumper v0.19.3-1, built against …`.

@@ -149,10 +149,16 @@ pub fn defaults_files(arguments: &[OsString]) -> Vec<PathBuf> {
     [Some(main), last(b"defaults-extra-file")].into_iter().flatten().map(PathBuf::from).collect()
 }
 
+/// The values that a defaults file gives an option of mydumper's.
+pub fn values_in_defaults<'a>(text: &'a str, option: &str) -> impl Iterator<Item = &'a str> {
+    keys_of(text).filter(move |key| key.is_option() && key.name == option).map(|key| key.value)
+}
+
 /// A key of a defaults file, with the group that it stands in.
 struct Key<'a> {
     group: &'a str,
     name: &'a str,
+    value: &'a str,
 }
 
 impl Key<'_> {
@@ -179,8 +185,9 @@ fn keys_of(text: &str) -> impl Iterator<Item = Key<'_>> {
             group = name;
             return None;
         }
-        let name = line.split('=').next()?.trim();
-        (!name.is_empty() && !name.starts_with('#')).then_some(Key { group, name })
+        let (name, value) = line.split_once('=').unwrap_or((line, ""));
+        let (name, value) = (name.trim(), value.trim());
+        (!name.is_empty() && !name.starts_with('#')).then_some(Key { group, name, value })
     })
 }
 

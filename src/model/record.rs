@@ -21,6 +21,8 @@ const VERSION: u32 = 1;
 pub enum Kind {
     /// A directory that mydumper writes its files into.
     Directory,
+    /// Rows that mydumper hands over: its directory has names of 0 bytes, which are never uploaded.
+    Streams,
 }
 
 /// Where the files went.
@@ -244,10 +246,10 @@ pub struct OnlyCopy {
 
 impl Record {
     /// Of a dump of which nothing was given up yet.
-    pub fn new(header: &ManifestHeader, to: Place) -> Self {
+    pub fn new(kind: Kind, header: &ManifestHeader, to: Place) -> Self {
         Self {
             version: VERSION,
-            kind: Kind::Directory,
+            kind,
             dump: header.dump_id.clone(),
             host: header.identity.host.clone(),
             to,
@@ -415,7 +417,7 @@ mod tests {
     fn a_newer_form_or_another_kind_is_refused() {
         let text = String::from_utf8(record().to_text(960)).expect("text");
         assert!(Record::read(text.replace("\"version\":1", "\"version\":2").as_bytes()).is_err());
-        assert!(Record::read(text.replace("\"directory\"", "\"stream\"").as_bytes()).is_err());
+        assert!(Record::read(text.replace("\"directory\"", "\"pipe\"").as_bytes()).is_err());
     }
 
     proptest! {

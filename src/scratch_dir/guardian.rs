@@ -69,6 +69,11 @@ impl Guardian {
         let _ = self.holds.tell(WATCH, pid.unsigned_abs(), None, SendFlags::empty());
     }
 
+    /// The helper's process number.
+    pub fn pid(&self) -> i32 {
+        self.helper.process.id().cast_signed()
+    }
+
     /// To hold pipes with.
     pub fn holds(&self) -> Holds {
         self.holds.clone()

@@ -31,6 +31,8 @@ mod listings;
 mod load;
 mod load_faults;
 mod memory;
+mod no_disk;
+mod no_disk_faults;
 mod object_settings;
 mod one_second;
 mod outage;

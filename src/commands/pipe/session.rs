@@ -30,7 +30,7 @@ use crate::model::content_check::ContentCheck;
 use crate::model::dump_end::EndWanted;
 use crate::model::manifest::{self, DumpStateWord, ManifestFile, ManifestHeader, ObjectRecord};
 use crate::model::part_sizes::PartSizes;
-use crate::model::record::Record;
+use crate::model::record::{Kind, Record};
 use crate::model::units::{ByteSize, first_few};
 use crate::model::user_metadata::{DUMP_ID, MTIME};
 use crate::object_writer::{Broken, Cut, Gate, ObjectWriter, PartMemory, Pending, Trouble, Uploads};
@@ -78,7 +78,7 @@ impl<'a> Session<'a> {
         let settings = &args.transfer;
         let is_open = claim.wait_before_use().is_none();
         let claim = SharedClaim::new(claim);
-        let record = Record::new(&header, place_of(store, &prefix));
+        let record = Record::new(Kind::Streams, &header, place_of(store, &prefix));
         let writer = ObjectWriter {
             store: store.clone(),
             dump_id: header.dump_id.clone(),

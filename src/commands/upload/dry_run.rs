@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use super::no_disk;
 use super::place::{self, not_before};
 use super::start::{self, Found};
 use super::store_check;
@@ -18,6 +19,7 @@ use crate::dumper::Life;
 use crate::exit_status::Failure;
 use crate::model::file_name::{METADATA, METADATA_PARTIAL};
 use crate::model::manifest::ClosedBy;
+use crate::model::record::Kind;
 use crate::model::state::{DumpState, Phase, Writers};
 use crate::model::units::ByteSize;
 use crate::report::{Align, Report, Table};
@@ -30,6 +32,9 @@ pub async fn run(args: &UploadArgs, report: &Report) -> Result<(), Failure> {
     let (store, rights) = store_check::connect(args).await?;
     let mut facts = Table::new([("fact", Align::Left), ("value", Align::Left)]);
     show_rights(&mut facts, &rights);
+    if args.without.no_disk {
+        facts.row(["memory", &no_disk::in_words(no_disk::plan(args).await?)]);
+    }
     let found = start::find_now(args).await.map_err(Failure::usage)?;
     let Some(mut found) = found else {
         facts.row(["dump", "none in the directory now"]);
@@ -129,12 +134,14 @@ async fn fates(
     let directory = Arc::clone(&found.directory);
     let looked = aside(move || look.at(&directory, &state)).await;
     let (scan, strangers) = looked.context("cannot look at the dump directory")?;
+    let is_of_streams = found.dump.sighted.record.as_ref().is_some_and(|record| record.kind == Kind::Streams);
     let mut files: Vec<_> = scan
         .probes
         .iter()
         .map(|(name, probe)| {
             let fate = match probe.writers {
                 _ if name.is_metadata() => "uploaded last",
+                _ if is_of_streams => "a name without content: never uploaded",
                 Writers::Some => "open: waits",
                 Writers::None | Writers::Ended => "closed: uploaded when it has settled",
             };

@@ -17,6 +17,7 @@ use crate::hasher::Hasher;
 use crate::model::dumper_version::survives_full_disk;
 use crate::model::file_name::FileName;
 use crate::model::manifest::ManifestHeader;
+use crate::model::no_disk::StreamMemory;
 use crate::model::object_key::Prefix;
 use crate::object_writer::{Cut, Gate, ObjectWriter, Uploads};
 use crate::recorder::Recorder;
@@ -39,6 +40,8 @@ pub struct Ours<'a> {
     pub is_to_wait: bool,
     /// Whether the bucket holds the dump as a whole already.
     pub is_complete: bool,
+    /// What is held in memory, where there are no files.
+    pub memory: Option<StreamMemory>,
 }
 
 impl Ours<'_> {
@@ -92,7 +95,10 @@ impl Ours<'_> {
             store: store.clone(),
             prefix: self.prefix,
             dump_id: self.header.dump_id.clone(),
-            cut: Cut { part_size: settings.part_size.0, max_parts: settings.max_parts },
+            cut: Cut {
+                part_size: self.memory.map_or(settings.part_size.0, |memory| memory.part_size),
+                max_parts: settings.max_parts,
+            },
             write_only: self.args.destination.write_only,
             claim: self.claim,
             hasher: Hasher::new(settings.workers),

@@ -53,6 +53,9 @@ impl Session<'_> {
         let uploaded = state.uploaded().map(|(name, _)| name);
         let names: Vec<&str> = uploaded.chain(state.waiting()).map(FileName::as_str).collect();
         let (lost, rows) = (state.lost(), self.row_proof(&state, metadata));
+        if let Some(why) = self.why_interrupted() {
+            return (Some(why), None);
+        }
         let evidence = Evidence {
             ending,
             metadata,
@@ -79,7 +82,8 @@ impl Session<'_> {
 
     /// The rows in the files, where they were counted, beside those that mydumper counted.
     fn row_proof(&self, state: &DumpState, metadata: &DumpMetadata) -> RowProof {
-        if self.shared.transfer.closeness() != Closeness::Whole {
+        let is_counted = self.shared.streaming.is_some() || self.shared.transfer.closeness() == Closeness::Whole;
+        if !is_counted {
             return RowProof::default();
         }
         let proof = RowProof::of(metadata, state.uploaded().map(|(name, uploaded)| (name.as_str(), uploaded.rows)));
@@ -291,7 +295,8 @@ impl Session<'_> {
                 warn!(file = %name, "it is mydumper's own and stays: mydumper 1.x refuses a directory that is not empty");
             }
         }
-        let left = self.remove_leftovers().await;
+        let mut left = self.remove_names().await;
+        left.extend(self.remove_leftovers().await);
         if left.is_empty() { Ok(()) } else { Err(obstructed(&left)) }
     }
 
@@ -375,6 +380,7 @@ impl Session<'_> {
         if left.is_empty() && !self.is_lost {
             // The lead last, or first, for the same reasons as `metadata` in `remove_leftovers`.
             left = if self.args.destination.write_only { self.remove_lead(judged).await } else { Vec::new() };
+            left.extend(self.remove_names().await);
             left.extend(self.remove_leftovers().await);
             left.extend(self.remove_lead(judged).await);
         }

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
 use super::disk::{self, DiskWatch};
+use super::streaming::Streaming;
 use crate::aside::aside;
 use crate::claim::ClaimError;
 use crate::cli::UploadArgs;
@@ -55,6 +56,8 @@ pub struct Shared {
     state: Mutex<DumpState>,
     /// One file's life.
     pub transfer: Transfer,
+    /// Takes rows, where there are no files.
+    pub streaming: Option<Streaming>,
     /// Why nothing will succeed any more.
     gave_up: Mutex<Option<End>>,
     /// When a job last ended well.
@@ -67,10 +70,11 @@ pub struct Shared {
 
 impl Shared {
     /// For one dump.
-    pub fn new(settle: Duration, transfer: Transfer) -> Self {
+    pub fn new(settle: Duration, transfer: Transfer, streaming: Option<Streaming>) -> Self {
         Self {
             state: Mutex::new(DumpState::new(settle)),
             transfer,
+            streaming,
             gave_up: Mutex::new(None),
             completed: Mutex::new(Instant::now()),
             withdrawing: Mutex::new(HashSet::new()),
@@ -99,6 +103,16 @@ impl Shared {
         self.ended.notify_one();
     }
 
+    /// An object more is proved.
+    pub fn one_completed(&self) {
+        *locked(&self.completed) = Instant::now();
+    }
+
+    /// Something has ended that was waited for.
+    pub fn one_ended(&self) {
+        self.ended.notify_one();
+    }
+
     /// Does one job.
     pub async fn work(&self, job: Job) {
         match job {
@@ -118,7 +132,7 @@ impl Shared {
             Outcome::Uploaded { uploaded, removal } => {
                 debug!(file = %name, bytes = uploaded.object.size, "uploaded and verified");
                 state.complete(job, uploaded);
-                *locked(&self.completed) = Instant::now();
+                self.one_completed();
                 if let Some(why) = removal {
                     warn!(file = %name, "it is in the bucket, but cannot be removed here (will be retried): {why}");
                 }
@@ -196,6 +210,8 @@ pub enum End {
     Panicked(String),
     /// mydumper was held for too long.
     Held(HeldTooLong),
+    /// Rows that mydumper handed over, or should have, cannot be had any more; and why.
+    Rows(String),
     /// Nothing has changed for so long that mydumper may have died unseen.
     Idle(Duration),
     /// A stop was asked for.
@@ -278,6 +294,7 @@ impl Watcher<'_> {
                     warn!("cannot look at '{}' (will be retried): {error}", self.directory.path().display())
                 }
             }
+            or_stop(stop, self.look_at_streams(ending)).await??;
             if let Some(ending) = ending
                 && self.is_drained(&backlog)
             {
@@ -290,13 +307,26 @@ impl Watcher<'_> {
         }
     }
 
+    async fn look_at_streams(&self, ending: Option<Ending>) -> Result<(), End> {
+        if !self.shared.state().has_streams() {
+            return Ok(());
+        }
+        if ending.is_some() {
+            self.shared.settle_streams().await;
+            return Ok(());
+        }
+        let look = self.shared.look_at_streams(&self.shared.transfer.writer.store, self.args.dump.max_stall);
+        look.map_or(Ok(()), Err)
+    }
+
     fn look_idle(&self, idle: &mut Idle, scan: &Scan, ending: Option<Ending>) {
         let now = Instant::now();
         if self.disk.is_paused() {
             // By us, so it is no wonder.
             *idle = Idle::new(now);
         }
-        idle.compare(scan, now);
+        let taken = self.shared.streaming.as_ref().map_or(0, Streaming::taken);
+        idle.compare(scan, taken, now);
         if ending.is_none()
             && let Some(warning) = idle.warning(self.dump.dumper_version.as_deref(), now)
         {
@@ -452,13 +482,13 @@ impl Idle {
         Self { fingerprint: 0, since: now, said: Reminder::new(now, SILENCE) }
     }
 
-    fn compare(&mut self, scan: &Scan, now: Instant) {
+    fn compare(&mut self, scan: &Scan, taken: u64, now: Instant) {
         use std::hash::{Hash, Hasher};
         let mut hasher = std::hash::DefaultHasher::new();
         for (name, probe) in &scan.probes {
             (name, probe.identity).hash(&mut hasher);
         }
-        scan.listing.len().hash(&mut hasher);
+        (scan.listing.len(), taken).hash(&mut hasher);
         let fingerprint = hasher.finish();
         if fingerprint != self.fingerprint {
             *self = Self { fingerprint, ..Self::new(now) };
@@ -508,7 +538,7 @@ mod tests {
             // It goes on after five minutes, and then never again.
             let names: &[&str] = if minutes < 5 { &["shop.a.sql"] } else { &["shop.a.sql", "shop.b.sql"] };
             let now = began + minute * minutes;
-            idle.compare(&scan_of(names), now);
+            idle.compare(&scan_of(names), 0, now);
             said.extend(idle.warning(Some("0.10.1"), now).map(|text| (minutes, text)));
         }
         assert_eq!(said.iter().map(|(minutes, _)| *minutes).collect::<Vec<_>>(), [15, 75]);

@@ -36,6 +36,24 @@ pub struct Meanwhile<'a> {
     pub interval: Duration,
     /// Tells what went up.
     pub store: &'a Store,
+    /// A mydumper that waits for us all the while waits no longer than until then.
+    pub deadline: Option<Deadline>,
+}
+
+/// Until when a mydumper waits that has nowhere to write to.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline {
+    /// When it began to wait.
+    pub since: Instant,
+    /// For how long.
+    pub most: Duration,
+}
+
+impl Deadline {
+    async fn passed(self) -> HeldTooLong {
+        tokio::time::sleep_until((self.since + self.most).into()).await;
+        HeldTooLong::InVain(self.since.elapsed())
+    }
 }
 
 /// Why something was not waited for any longer.
@@ -86,6 +104,7 @@ impl Meanwhile<'_> {
         tokio::select! {
             answer = answer => Ok(answer),
             signal = stop.wait() => Err(Interruption::Stopped(signal)),
+            held = passed(self.deadline) => Err(Interruption::Held(held)),
             held = self.steer() => Err(Interruption::Held(held)),
         }
     }
@@ -114,6 +133,13 @@ impl Meanwhile<'_> {
                 () = disk.comes_close() => {}
             }
         }
+    }
+}
+
+async fn passed(deadline: Option<Deadline>) -> HeldTooLong {
+    match deadline {
+        Some(deadline) => deadline.passed().await,
+        None => pending().await,
     }
 }
 

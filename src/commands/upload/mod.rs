@@ -12,10 +12,12 @@ mod follow;
 pub(super) mod guard;
 mod last_manifest;
 mod meanwhile;
+mod no_disk;
 pub(super) mod place;
 mod session;
 mod start;
 pub(super) mod store_check;
+mod streaming;
 mod uncounted;
 
 use std::sync::Arc;
@@ -25,6 +27,7 @@ use anyhow::anyhow;
 use tracing::{error, info, warn};
 
 use self::advice::Standing;
+use self::no_disk::NoDisk;
 use self::session::Session;
 use self::start::Search;
 use crate::aside::aside;
@@ -38,6 +41,7 @@ use crate::model::full_disk::FullDisk;
 use crate::model::identity::DumpIdentity;
 use crate::model::left_out::LeftOut;
 use crate::model::manifest::DumperExit;
+use crate::model::record::Kind;
 use crate::model::state::DumpState;
 use crate::platform::{self, Exit};
 use crate::recorder::Recorder;
@@ -271,15 +275,42 @@ async fn upload(args: &UploadArgs, stop: &Stop, totals: &mut Totals) -> Result<(
     if args.starts_mydumper() {
         finish_earlier(args, &store, stop, totals).await?;
     }
-    let (child, held) = unless_stopped(stop, start::start_child(args, &store, &totals.report)).await??.unzip();
+    let no_disk = unless_stopped(stop, NoDisk::prepare(args)).await??;
+    let started = start::start_child(args, no_disk.as_ref(), &store, &totals.report);
+    let (child, held) = unless_stopped(stop, started).await??.unzip();
     let deadline = Instant::now() + args.dump.wait;
-    let result = upload_dumps(args, &store, child.as_ref(), held.flatten(), stop, totals, deadline).await;
+    let started = Started { child: child.as_ref(), no_disk: no_disk.as_ref() };
+    let result = upload_dumps(args, &store, started, held.flatten(), stop, totals, deadline).await;
     totals.sent = store.sent_bytes();
+    if let (Some(child), Err(_), true) = (&child, &result, args.without.no_disk) {
+        end_without_taker(child).await;
+    }
     if let Some(child) = &child {
         see_off(child, args, &store, stop, totals).await;
         totals.dumper_exit = totals.dumper_exit.or(child.dumper_exit());
     }
+    if let Some(no_disk) = no_disk {
+        no_disk.end().await;
+    }
     result
+}
+
+/// What was started.
+#[derive(Clone, Copy, Default)]
+struct Started<'a> {
+    /// mydumper.
+    child: Option<&'a Child>,
+    /// Takes its rows, where no files are wanted.
+    no_disk: Option<&'a NoDisk>,
+}
+
+/// Without files nobody takes the rows of a mydumper that goes on after us: it would wait for ever.
+async fn end_without_taker(child: &Child) {
+    if !child.is_over() {
+        info!("mydumper is ended: nobody takes its rows any more");
+        child.kill();
+        child.wait_until_over().await;
+    }
 }
 
 /// How long an earlier dump that stands in the directory is looked at before it counts as dead.
@@ -311,7 +342,7 @@ async fn finish_earlier(args: &UploadArgs, store: &Store, stop: &Stop, tonight: 
     drop(directory);
     let mut totals = Totals::new(&tonight.report);
     let deadline = Instant::now() + LOOK_AT_EARLIER;
-    match upload_dumps(args, store, None, None, stop, &mut totals, deadline).await {
+    match upload_dumps(args, store, Started::default(), None, stop, &mut totals, deadline).await {
         Ok(()) => info!("the earlier dump is in the bucket: {}", totals.destination.unwrap_or_default()),
         Err(failure) if failure.status == Status::Incomplete => {
             let said =
@@ -332,13 +363,13 @@ async fn finish_earlier(args: &UploadArgs, store: &Store, stop: &Stop, tonight: 
 async fn upload_dumps(
     args: &UploadArgs,
     store: &Store,
-    child: Option<&Child>,
+    started: Started<'_>,
     mut held: Option<Arc<DumpDir>>,
     stop: &Stop,
     totals: &mut Totals,
     deadline: Instant,
 ) -> Result<(), Failure> {
-    let host = platform::host_name();
+    let (host, child) = (platform::host_name(), started.child);
     let mut done: Option<DumpIdentity> = None;
     loop {
         totals.standing = Standing::Nothing;
@@ -347,7 +378,7 @@ async fn upload_dumps(
             return if done.is_some() { Ok(()) } else { Err(no_dump(args, child)) };
         };
         let (alive, identity) = (found.seen_alive, found.dump.sighted.identity.clone());
-        let mut session = Session::begin(args, store, child, stop, totals, found).await?;
+        let mut session = Session::begin(args, store, started, stop, totals, found).await?;
         Box::pin(session.run(alive)).await?;
         if !session.is_complete {
             return Ok(());
@@ -440,7 +471,13 @@ async fn stop_child(child: &Child, args: &UploadArgs, store: &Store, totals: &mu
     if let Some(notes) = &before {
         notes.told_to_stop(write_only).await;
     }
-    child.stop(args.dump.stop_timeout).await;
+    if args.without.no_disk {
+        // Whoever waits for its rows to be taken does not look at signals.
+        child.kill();
+        child.wait().await;
+    } else {
+        child.stop(args.dump.stop_timeout).await;
+    }
     if before.is_none()
         && let Some(notes) = notes_of_unclaimed(args, store).await
     {
@@ -453,7 +490,8 @@ async fn stop_child(child: &Child, args: &UploadArgs, store: &Store, totals: &mu
 async fn notes_of_unclaimed(args: &UploadArgs, store: &Store) -> Option<Notes> {
     let found = tokio::time::timeout(MARK_TIMEOUT, start::find_now(args)).await.ok()?.ok()??;
     let (prefix, header) = place::place(args, store, &found).ok()?;
-    let recorder = place::recorder_of(&found.dump, &header, place::place_of(store, &prefix)).ok()?;
+    let kind = if args.without.no_disk { Kind::Streams } else { Kind::Directory };
+    let recorder = place::recorder_of(kind, &found.dump, &header, place::place_of(store, &prefix)).ok()?;
     Some(Notes { recorder: Arc::new(recorder), claim: None })
 }
 

@@ -22,7 +22,7 @@ use crate::model::file_name::FileName;
 use crate::model::identity::WIDEST_ZONE;
 use crate::model::manifest::{DumpStateWord, DumperExit, FORMAT_OF_EQUAL_PARTS, ManifestHeader};
 use crate::model::object_key::Prefix;
-use crate::model::record::{Place, Record};
+use crate::model::record::{Kind, Place, Record};
 use crate::model::series::Series;
 use crate::model::state::Phase;
 use crate::recorder::Recorder;
@@ -69,9 +69,9 @@ pub fn place_of(store: &Store, prefix: &Prefix) -> Place {
     Place { endpoint: store.endpoint(), uri: store.uri(&prefix.directory()) }
 }
 
-/// The record of a dump: an earlier run's, or a new one.
-pub fn recorder_of(dump: &LivingDump, header: &ManifestHeader, here: Place) -> std::io::Result<Recorder> {
-    let record = dump.sighted.record.clone().unwrap_or_else(|| Record::new(header, here));
+/// The record of a dump: an earlier run's, or a new one of that kind.
+pub fn recorder_of(kind: Kind, dump: &LivingDump, header: &ManifestHeader, here: Place) -> std::io::Result<Recorder> {
+    let record = dump.sighted.record.clone().unwrap_or_else(|| Record::new(kind, header, here));
     Ok(Recorder::new(dump.sighted.lead.file.try_clone()?, record))
 }
 

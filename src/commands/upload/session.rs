@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tracing::{info, warn};
 
 use super::account::EarlierRuns;
@@ -14,10 +14,11 @@ use super::disk::DiskWatch;
 use super::equip::Ours;
 use super::fault::{fault, joined};
 use super::follow::{End, Job, Shared, Watcher};
-use super::meanwhile::{Meanwhile, end_held};
+use super::meanwhile::{Deadline, Meanwhile, end_held};
 use super::place::{Claiming, exits_not_before, look_at, place, place_of, recorder_of, settled};
 use super::start::Found;
-use super::{Notes, Sent, Totals, stop_child, stopped, unless_stopped};
+use super::streaming::{Streaming, cannot_be_noted, kind_of, nobody_takes};
+use super::{Notes, Sent, Started, Totals, stop_child, stopped, unless_stopped};
 use crate::aside::aside;
 use crate::claim::{ClaimError, Claimed, SharedClaim};
 use crate::cli::UploadArgs;
@@ -28,6 +29,7 @@ use crate::hint::hinted;
 use crate::model::brake::HeldTooLong;
 use crate::model::dump_metadata::DumpMetadata;
 use crate::model::manifest::{ClosedBy, DumperExit, ManifestHeader};
+use crate::model::record::Kind;
 use crate::model::state::Phase;
 use crate::model::units::human_duration;
 use crate::model::verdict::Ending;
@@ -39,7 +41,7 @@ use crate::stop::Stop;
 /// Bytes of two notes that a status line has room for.
 const NOTES_MAX: usize = 44;
 /// How long unfinished multipart uploads may take to be aborted when we are told to stop.
-const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One dump on its way.
 pub struct Session<'a> {
@@ -66,6 +68,8 @@ pub struct Session<'a> {
     /// Told when the dump has ended.
     ended: Option<Arc<Notify>>,
     pub(super) strangers: Strangers,
+    /// Takes rows, where there are no files.
+    pub(super) receiving: JoinSet<()>,
     pub(super) manifest_sha256: Option<String>,
 }
 
@@ -74,28 +78,35 @@ impl<'a> Session<'a> {
     pub async fn begin(
         args: &'a UploadArgs,
         store: &Store,
-        child: Option<&'a Child>,
+        started: Started<'a>,
         stop: &'a Stop,
         totals: &'a mut Totals,
         found: Found,
     ) -> Result<Self, Failure> {
+        let Started { child, no_disk } = started;
         let began = Instant::now();
         let (prefix, header) = place(args, store, &found)?;
         totals.destination = Some(store.uri(&prefix.directory()));
         totals.standing = Standing::Underway;
-        store.has_files();
+        if no_disk.is_none() {
+            store.has_files();
+        }
         let Found { directory, mut dump, seen_alive } = found;
         let here = place_of(store, &prefix);
-        let recorder = Arc::new(recorder_of(&dump, &header, here.clone()).map_err(Failure::failed)?);
+        let recorder = Arc::new(recorder_of(kind_of(no_disk), &dump, &header, here.clone()).map_err(Failure::failed)?);
         let record = unless_stopped(stop, settled(&recorder, &directory, &here)).await??;
-        let mut disk = match seen_alive {
+        if recorder.kind() == Kind::Streams && no_disk.is_none() && seen_alive {
+            return Err(nobody_takes(&directory));
+        }
+        let mut disk = match seen_alive && recorder.kind() == Kind::Directory {
             true => Some(unless_stopped(stop, DiskWatch::begin(args, child, &dump, &directory, &recorder)).await??),
             false => None,
         };
         let phase = if seen_alive { Phase::Writing } else { Phase::Ended };
         let look = unless_stopped(stop, look_at(args, &dump, &header, &prefix, phase)).await?;
         let (there, interval) = (Arc::clone(&directory), args.dump.interval);
-        let mut meanwhile = Meanwhile { stop, disk: disk.as_mut(), look, directory: there, interval, store };
+        let deadline = no_disk.map(|_| Deadline { since: began, most: args.dump.max_stall });
+        let mut meanwhile = Meanwhile { stop, disk: disk.as_mut(), look, directory: there, interval, store, deadline };
         let given_up = record.as_ref().map_or(0, |record| record.given.files);
         let claimed = match &record {
             // Nothing may be asked of the store, but the record knows.
@@ -118,15 +129,19 @@ impl<'a> Session<'a> {
         recorder.claimed(&place_of(store, &prefix));
         // Where the claim is pruned, or may not be read, nothing else tells the next run what only this one can see.
         let (notes, facts) = (Arc::clone(&recorder), header.clone());
-        unless_stopped(stop, aside(move || notes.note(|record| record.dumper.take_in(&facts)))).await?;
+        let is_noted = aside(move || notes.note(|record| record.dumper.take_in(&facts)));
+        if !unless_stopped(stop, is_noted).await? && no_disk.is_some() {
+            return Err(cannot_be_noted(&directory));
+        }
         claim.check_asked()?;
         totals.left_out.clone_from(&header.left_out);
         // Where all is there nothing is sent.
         let wait = claim.wait_before_use().filter(|_| !is_complete);
         let claim = SharedClaim::new(claim);
         totals.notes = Some(Notes { recorder: Arc::clone(&recorder), claim: Some(claim.clone()) });
-        let (claim_of, is_to_wait) = (claim.clone(), wait.is_some());
-        let ours = Ours { args, prefix, claim: claim_of, header: &header, recorder, is_to_wait, is_complete };
+        let (claim_of, is_to_wait, kind) = (claim.clone(), wait.is_some(), recorder.kind());
+        let memory = no_disk.map(|no_disk| no_disk.memory);
+        let ours = Ours { args, prefix, claim: claim_of, header: &header, recorder, is_to_wait, is_complete, memory };
         let transfer = ours.transfer(store, &directory, &dump, earlier);
         let find_left = async {
             transfer.writer.find_left_uploads().await;
@@ -138,8 +153,11 @@ impl<'a> Session<'a> {
         if let Err(interruption) = meanwhile.wait(find_left).await {
             return Err(interruption.failure(args, child, store, totals).await);
         }
-        let shared = Arc::new(Shared::new(args.dump.settle, transfer));
-        if !args.destination.write_only && !is_complete && seen_alive {
+        let streaming = no_disk.map(|no_disk| Streaming::new(no_disk, args, header.dumper_version.as_deref()));
+        let shared = Arc::new(Shared::new(args.dump.settle, transfer, streaming));
+        if kind == Kind::Streams {
+            shared.state().take_streams();
+        } else if !args.destination.write_only && !is_complete && seen_alive {
             let begun = begin_following(args, &shared, &directory, dump.closed_by);
             unless_stopped(stop, begun).await?;
         }
@@ -163,6 +181,7 @@ impl<'a> Session<'a> {
             exit: None,
             ended: None,
             strangers: Strangers::new(),
+            receiving: JoinSet::new(),
             manifest_sha256: None,
         })
     }
@@ -174,7 +193,11 @@ impl<'a> Session<'a> {
 
     /// Uploads the dump and commits it.
     pub async fn run(&mut self, alive: bool) -> Result<(), Failure> {
+        self.begin_receiving();
         let result = Box::pin(self.upload_and_commit(alive)).await;
+        if result.is_err() {
+            self.forsake_rows().await;
+        }
         let counts = self.shared.state().counts();
         self.totals.files = counts.uploaded;
         self.totals.bytes = counts.uploaded_bytes;
@@ -319,6 +342,10 @@ impl<'a> Session<'a> {
                 drop(pool);
                 Err(self.end_held(held).await)
             }
+            End::Rows(why) => {
+                drop(pool);
+                Err(Failure::failed(anyhow!(why)))
+            }
             End::Idle(limit) => {
                 drop(pool);
                 let why = format!("nothing has changed for {} s, so mydumper may have died", limit.as_secs());
@@ -413,6 +440,7 @@ impl<'a> Session<'a> {
             // It would write the claim anew, without the mark.
             exit.abort();
         }
+        self.end_receiving().await;
         let child = async {
             if let Some(child) = self.child {
                 stop_child(child, self.args, &self.store, self.totals).await;

@@ -9,6 +9,7 @@ use anyhow::{Context, anyhow};
 use jiff::Timestamp;
 use tracing::{debug, info, warn};
 
+use super::no_disk::NoDisk;
 use crate::aside::aside;
 use crate::claim;
 use crate::cli::UploadArgs;
@@ -22,16 +23,20 @@ use crate::model::identity::DumpIdentity;
 use crate::model::left_out::LeftOut;
 use crate::model::manifest::ClosedBy;
 use crate::model::verdict::Ending;
+use crate::program::AfterUs;
 use crate::report::Report;
 use crate::s3::Store;
 use crate::stop::Stop;
 
 /// Between two looks for a dump.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The same without files: mydumper waits until its first rows are taken.
+const LOOK_IN_HASTE: Duration = Duration::from_millis(10);
 
 /// Starts mydumper, after all that can be checked before. With it comes the directory, locked, if it is there already.
 pub async fn start_child(
     args: &UploadArgs,
+    no_disk: Option<&NoDisk>,
     store: &Store,
     report: &Report,
 ) -> Result<Option<(Child, Option<Arc<DumpDir>>)>, Failure> {
@@ -50,13 +55,19 @@ pub async fn start_child(
     let command = args.command.clone();
     let left_out = aside(move || dumper::left_out_by_command(&command)).await.unwrap_or_default();
     // Nothing is waited for behind this: a signal would end the wait, and leave a mydumper that nobody knows of.
+    let with_rows = no_disk.map(|no_disk| no_disk.command(args));
     let child = Child::start(dumper::Start {
-        command: &args.command,
+        command: with_rows.as_ref().unwrap_or(&args.command),
         directory: &args.dump.dir,
         keep_aws_environment: args.dump.keep_aws_env,
         on_line: report.child_output_wanted(),
+        after_us: if no_disk.is_some() { AfterUs::Dies } else { AfterUs::GoesOn },
+        helper: no_disk.map(|no_disk| no_disk.reception.helper()),
     })
     .map_err(Failure::usage)?;
+    if let Some(no_disk) = no_disk {
+        no_disk.reception.watch(child.pid());
+    }
     info!(pid = child.pid(), "started {}", args.command[0].to_string_lossy());
     say_what_is_left_out(&left_out);
     Ok(Some((child, held)))
@@ -190,10 +201,15 @@ impl Search<'_> {
                 };
             }
             tokio::select! {
-                () = tokio::time::sleep(self.args.dump.interval.min(LOOK_EVERY)) => {}
+                () = tokio::time::sleep(self.look_every()) => {}
                 () = self.child_over(), if !was_over => {}
             }
         }
+    }
+
+    fn look_every(&self) -> Duration {
+        let is_waited_for = self.child.is_some() && self.args.without.no_disk;
+        self.args.dump.interval.min(if is_waited_for { LOOK_IN_HASTE } else { LOOK_EVERY })
     }
 
     /// Waits for the end of our child and of all that it started: then nothing more will come.

@@ -54,6 +54,14 @@ impl Uploaded {
     pub(super) fn is_kept(&self) -> bool {
         matches!(self.local, Local::Kept(_))
     }
+
+    /// Its bytes that are still here: none of a name whose rows came as a stream.
+    fn kept_bytes(&self) -> u64 {
+        match &self.local {
+            Local::Kept(identity) => identity.size,
+            Local::Removed => 0,
+        }
+    }
 }
 
 /// A file that waits: it may still be written, has not settled, or failed and will be tried again.
@@ -220,7 +228,7 @@ impl Sums {
             Stage::Uploaded(uploaded) => {
                 sums.uploaded = 1;
                 sums.uploaded_bytes = uploaded.object.size;
-                sums.kept_bytes = if uploaded.is_kept() { uploaded.object.size } else { 0 };
+                sums.kept_bytes = uploaded.kept_bytes();
             }
             Stage::TakenBack(object) => sums.withdrawn = usize::from(object.is_some()),
             Stage::Lost(_) => {}

@@ -9,6 +9,7 @@
 mod gone;
 mod growing;
 mod known;
+mod streams;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 pub use self::growing::{Grown, GrowthJob};
 pub use self::known::{Counts, Local, Uploaded};
 use self::known::{Known, Setback, Stage, Sums, Waiting};
+use self::streams::Streams;
+pub use self::streams::{StreamJob, may_be_taken_back};
 use super::file_name::FileName;
 use super::identity::FileIdentity;
 use super::listing::Listing;
@@ -135,6 +138,8 @@ pub struct DumpState {
     growing: Option<PartSizes>,
     /// Above so many local bytes what went up of these is given back, if it is at all.
     give_back_above: Option<u64>,
+    /// Where rows come as streams, and files here are only names.
+    streams: Option<Streams>,
 }
 
 impl DumpState {
@@ -152,6 +157,7 @@ impl DumpState {
             last_born: None,
             growing: None,
             give_back_above: None,
+            streams: None,
         }
     }
 
@@ -215,6 +221,9 @@ impl DumpState {
             // A worker may have ended with it between the look and now; then the look is stale.
             Some(Stage::Uploading(_)) => return None,
             Some(Stage::Uploaded(uploaded)) if uploaded.local == Local::Kept(Box::new(probe.identity)) => return None,
+            Some(Stage::Uploaded(_)) if self.streams.is_some() && !name.is_metadata() => {
+                return self.found_again(&name, probe.identity);
+            }
             // The old object goes before a new one comes, or its deletion would hit the new one.
             Some(Stage::TakenBack(Some(_))) => return None,
             Some(Stage::Open(waiting)) if waiting.identity == probe.identity => waiting.closed_since,
@@ -251,6 +260,9 @@ impl DumpState {
             .setback
             .as_ref()
             .is_some_and(|setback| now < setback.not_before || (phase != Phase::Writing && setback.is_final()));
+        if self.streams.is_some() && !name.is_metadata() {
+            return None;
+        }
         if !settled || !turn || held_back || known.is_growing_up() || (phase == Phase::Writing && may_be_taken_back) {
             return None;
         }
@@ -407,6 +419,11 @@ impl DumpState {
     /// these uploaded was taken in. A file that was born since does not stand for one of them.
     pub fn missing(&self) -> u64 {
         self.earlier.files.saturating_sub((self.sums.seen - self.sums.seen_new) as u64)
+    }
+
+    /// All names that were ever seen, but for `metadata`.
+    pub fn names(&self) -> Vec<FileName> {
+        self.files.keys().filter(|name| !name.is_metadata()).cloned().collect()
     }
 
     /// Names of the files that wait.

@@ -87,7 +87,7 @@ fn names(jobs: &[UploadJob]) -> Vec<&str> {
     jobs.iter().map(|job| job.name().as_str()).collect()
 }
 
-fn uploaded(local: Local) -> Uploaded {
+pub(super) fn uploaded(local: Local) -> Uploaded {
     let object = ObjectRecord {
         size: 10,
         hash: ContentHash::Whole { md5: Md5Digest::of(b"") },

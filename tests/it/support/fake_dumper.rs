@@ -34,8 +34,9 @@ pub const LINKS: [&str; 2] = ["mydumper", "zstd"];
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the scripted dumper was built from, to know a stale one.
-const SOURCES: [&str; 2] = [
+const SOURCES: [&str; 3] = [
     include_str!("../../../examples/scripted_dumper/main.rs"),
+    include_str!("../../../examples/scripted_dumper/hand_over.rs"),
     include_str!("../../../examples/scripted_dumper/wire.rs"),
 ];
 
@@ -174,6 +175,12 @@ impl FakeDumper {
     /// A file is open for writing, and empty.
     pub fn open(&mut self, name: impl AsRef<OsStr>) {
         self.tell_names("open", &[name.as_ref()]);
+        self.contents.insert(name.as_ref().to_owned(), Content::default());
+    }
+
+    /// A file whose rows are handed over to nobody: mydumper does not look what becomes of its program.
+    pub fn open_in_vain(&mut self, name: impl AsRef<OsStr>) {
+        self.tell_names("open-in-vain", &[name.as_ref()]);
         self.contents.insert(name.as_ref().to_owned(), Content::default());
     }
 
