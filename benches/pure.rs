@@ -116,7 +116,7 @@ fn record(criterion: &mut Criterion) {
     criterion.bench_function("record/a file is removed", |bencher| {
         bencher.iter(|| {
             let name = next.next().expect("a cycle");
-            recorder.begin_removal(name, Objects::one(name.as_str(), 1_000_000, etag.as_ref()));
+            recorder.begin_removals(&[(name.clone(), Objects::one(name.as_str(), 1_000_000, etag.as_ref()))]);
             recorder.end_removal(name, true);
         });
     });

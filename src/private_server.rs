@@ -2,7 +2,6 @@
 //!
 //! It reads no option file of the host's, replicates nothing, runs no events, loads no plugin, and keeps to little memory.
 
-use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
@@ -12,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
+use parking_lot::Mutex;
 use tracing::{debug, info};
 
 use crate::aside::aside;

@@ -5,10 +5,10 @@
 //! keeps little more than a block of them: 960 bytes where blocks have 1 KiB, 4,032 where they have 4 KiB (measured).
 //! One write costs 3 to 13 microseconds, and changes the lead's `ctime`.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::fs::File;
 use std::io;
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 use tracing::warn;
@@ -25,6 +25,10 @@ const GIVEN_BACK: &str = "user.mydumper2s3.parts";
 const SIZE_MAX: usize = 64 * 1024;
 /// What fits everywhere.
 const SIZE_SMALL: usize = 960;
+/// What fits where blocks have 4 KiB, as nearly everywhere: a record of more than one file that goes is kept below.
+const SIZE_USUAL: usize = 4_000;
+/// So many files are removed at a time.
+const GOING_MAX: usize = 16;
 
 /// Reads the record on a lead. `Ok(None)`: there is none, or there cannot be one.
 pub fn read(lead: &File) -> Result<Option<Record>, String> {
@@ -173,11 +177,27 @@ impl Recorder {
         self.lock().record.uploads.contains(&upload)
     }
 
-    /// A proved file is about to be removed. Where that cannot be written down it is said once, and removed all the same.
-    /// Blocks.
-    pub fn begin_removal(&self, name: &FileName, object: Objects) {
-        self.lock().record.going.push((name.clone(), object));
-        if let Err(error) = self.write_if_supported() {
+    /// Proved files are about to be removed: the first ones of these, as many as can be written down at once, and at least
+    /// one. Returns how many. Where that cannot be written down it is said once, and they are removed all the same. Blocks.
+    pub fn begin_removals(&self, files: &[(FileName, Objects)]) -> usize {
+        let mut count = files.len().min(GOING_MAX);
+        let written = loop {
+            let is_too_much = {
+                let mut inner = self.lock();
+                inner.record.going.extend_from_slice(&files[..count]);
+                let limit = inner.limit.min(SIZE_USUAL);
+                count > 1 && inner.record.to_text(limit).len() > limit
+            };
+            let written = if is_too_much { Ok(()) } else { self.write_if_supported() };
+            // A smaller limit may have been met just now.
+            let does_not_fit = is_too_much || (written.is_err() && self.is_possible());
+            if count == 1 || !does_not_fit {
+                break written;
+            }
+            self.lock().record.going.retain(|going| !files[..count].contains(going));
+            count /= 2;
+        };
+        if let Err(error) = written {
             let mut inner = self.lock();
             if inner.unsupported.is_some() && !std::mem::replace(&mut inner.is_said, true) {
                 drop(inner);
@@ -187,6 +207,7 @@ impl Recorder {
                 );
             }
         }
+        count
     }
 
     /// It is removed, or it was left there after all. Blocks.
@@ -261,6 +282,31 @@ mod tests {
         Recorder::new(lead.try_clone().expect("a descriptor"), Record::new(Kind::Directory, &header(), place))
     }
 
+    /// "As many names as fit": however long they are, none goes that does not stand there.
+    #[test]
+    fn of_many_files_as_many_go_at_a_time_as_can_be_written_down() {
+        let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a directory");
+        let lead = File::create(directory.path().join("metadata")).expect("a lead");
+        let recorder = recorder(&lead);
+        let name = |number: usize| format!("{number:0200}.sql").parse::<FileName>().expect("a name");
+        let files: Vec<_> =
+            (0..40).map(name).map(|name| (name.clone(), Objects::one(name.as_str(), 3, None))).collect();
+        let (mut rest, mut trips) = (&files[..], 0);
+        while !rest.is_empty() {
+            let begun = recorder.begin_removals(rest);
+            let there = read(&lead).expect("it can be read").expect("a record");
+            assert!((1..=16).contains(&begun));
+            assert_eq!(there.going, rest[..begun]);
+            rest[..begun].iter().for_each(|(name, _)| recorder.end_removal(name, true));
+            rest = &rest[begun..];
+            trips += 1;
+        }
+        assert!((3..40).contains(&trips), "{trips}");
+        assert!(recorder.note(|_| ()));
+        let there = read(&lead).expect("it can be read").expect("a record");
+        assert_eq!((there.given.files, there.going.len()), (40, 0));
+    }
+
     #[test]
     fn what_is_removed_stands_beside_the_dump_before_and_after() {
         let lead = tempfile::tempfile().expect("a file");
@@ -268,11 +314,11 @@ mod tests {
         let recorder = recorder(&lead);
         let (a, b): (FileName, FileName) = ("a.sql".parse().expect("a name"), "b.sql".parse().expect("a name"));
         let object = |name: &str| Objects::one(name, 3, None);
-        recorder.begin_removal(&a, object("a.sql"));
+        assert_eq!(recorder.begin_removals(&[(a.clone(), object("a.sql"))]), 1);
         let there = read(&lead).expect("a record").expect("a record");
         assert_eq!((there.going.len(), there.given.files), (1, 0), "before the removal");
         recorder.end_removal(&a, true);
-        recorder.begin_removal(&b, object("b.sql"));
+        assert_eq!(recorder.begin_removals(&[(b.clone(), object("b.sql"))]), 1);
         let there = read(&lead).expect("a record").expect("a record");
         assert_eq!((there.going.len(), there.given), (1, object("a.sql")), "the next write closes the last removal");
         recorder.end_removal(&b, false);
@@ -288,7 +334,7 @@ mod tests {
         assert_eq!(read(&lead), Ok(None));
         let recorder = recorder(&lead);
         let name: FileName = "a.sql".parse().expect("a name");
-        recorder.begin_removal(&name, Objects::one("a.sql", 3, None));
+        recorder.begin_removals(&[(name.clone(), Objects::one("a.sql", 3, None))]);
         recorder.end_removal(&name, true);
         assert!(!recorder.note(|record| record.committed = true));
         assert_eq!(recorder.settle(|_| true).given.files, 1);

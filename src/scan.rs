@@ -1,6 +1,5 @@
 //! One look at the dump directory, in the order that matters: list, ask who writes, stat.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::File;
@@ -8,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::FileType;
 
 use crate::dump_dir::{DumpDir, Entry, identity_and_birth_of, identity_of, unmoved};

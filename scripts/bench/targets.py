@@ -39,7 +39,8 @@ REMARKS = {
     "with the request, so that a store refuses a damaged body before it replaces anything.",
     "1 GiB file, https": "as over http.",
     "5,000 files of 4 KiB": "about half of it is what the AWS SDK does for each request, and one thread serves the network. "
-    "To send requests past the SDK would be a second implementation of all that stores differ in.",
+    "To send requests past the SDK would be a second implementation of all that stores differ in. A file is opened, looked at "
+    "and removed on another thread, since a filesystem may not answer; and what is removed is written down before.",
     "5,000 files of 4 KiB, 30 ms of latency": "the run begins and ends with requests that wait for each other "
     "(listing, claim; then listing, manifest, `metadata`), and they are counted here.",
     "real dump beside mydumper": "files turn up a few at a time, so fewer than sixteen stretches are hashed side by side, "

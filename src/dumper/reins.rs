@@ -5,7 +5,6 @@
 //! only if it is our child; so a helper, this same program, waits at the end of a pipe, is told each time who is stopped,
 //! and wakes them when the pipe breaks.
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::process::ChildStdin;
@@ -13,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal};
 use tracing::info;

@@ -4,13 +4,13 @@
 //! A thread of its own: a dump of a tenth of a second is over before the next look for one, and what must be asked of
 //! `/proc` takes its time.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tracing::{info, warn};
 

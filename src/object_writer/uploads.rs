@@ -2,10 +2,10 @@
 //! otherwise. Their user metadata, their key and their access list are of whoever began them, and no listing shows them;
 //! so only an id that is written down beside the dump makes one ours.
 
-use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tracing::{debug, info, warn};
 
 use super::{Begun, ObjectWriter};

@@ -2,11 +2,12 @@
 //!
 //! Linux tells all of it. Elsewhere nothing is known, and then a dump is taken only after it has ended.
 
-use parking_lot::Mutex;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::process::Command;
+
+use parking_lot::Mutex;
 
 #[cfg(target_os = "linux")]
 mod linux;

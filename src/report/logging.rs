@@ -6,11 +6,11 @@
 //! **Invariant:** of other crates nothing below ERROR is written, with `-v` nothing below WARN, and never a field.
 //! The AWS SDK's events hold requests and answers, and its promise to blank out what is secret is not ours to keep.
 
-use parking_lot::Mutex;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};

@@ -20,13 +20,13 @@ mod status_line;
 mod summary;
 mod table;
 
-use parking_lot::{Mutex, MutexGuard};
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use tracing_subscriber::layer::SubscriberExt;
 
 pub use escape::escape;

@@ -1,7 +1,8 @@
 //! How far a command is that knows its total, verify and restore; or that only knows what went, pipe.
 
-use parking_lot::Mutex;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::Report;
 use super::rate::RateMeter;

@@ -1,8 +1,9 @@
 //! An output that remembers, for tests.
 
-use parking_lot::Mutex;
 use std::io::Write;
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 #[derive(Clone, Default)]
 pub struct Capture(Arc<Mutex<Vec<u8>>>);

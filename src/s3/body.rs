@@ -1,7 +1,6 @@
 //! A stretch of a file as the body of a request: read in small pieces as the network takes them, and read anew when the
 //! request is tried again. So memory does not depend on the size of files or parts.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -14,6 +13,7 @@ use std::time::{Duration, Instant};
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use parking_lot::{Mutex, MutexGuard};
 
 /// How much is read at a time: larger pieces cost more memory and no less CPU.
 pub const PIECE: usize = 256 * 1024;

@@ -4,11 +4,11 @@
 //! This does: while the store is down, one request at a time tries it, after 1 s to 60 s with jitter, and all others
 //! wait. The first that succeeds lets everybody go on.
 
-use parking_lot::Mutex;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// The first wait; it doubles with each try that fails.

@@ -2,7 +2,6 @@
 //!
 //! The SDK's errors do not say whether a source of credentials is away or refuses, and seldom which one it is.
 
-use parking_lot::Mutex;
 use std::sync::Arc;
 
 use aws_smithy_runtime_api::client::http::{
@@ -10,6 +9,7 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use parking_lot::Mutex;
 
 use super::error::{ErrorKind, chain, classify_dispatch, classify_status};
 

@@ -1,6 +1,5 @@
 //! A bucket, and how a request to it is made: with patience, with a time-out by its size, with fresh credentials.
 
-use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -10,6 +9,7 @@ use aws_credential_types::provider::ProvideCredentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use super::body::{Bodies, Progress, RateLimiter};

@@ -4,7 +4,6 @@
 //! part that lies wholly below the file's size is what it will be. It is looked at all the same: a file that is not the
 //! one, is shorter than what went up, or whose parts begin otherwise at its end, is sent anew.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -12,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use futures_util::stream;
+use parking_lot::{Mutex, MutexGuard};
 use tracing::{debug, warn};
 
 use super::giving_back::{Earlier, is_given_back};

@@ -4,12 +4,12 @@ mod giving_back;
 mod growing;
 mod release;
 
-use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
@@ -17,7 +17,7 @@ use self::giving_back::Earlier;
 pub use self::giving_back::GivingBack;
 pub use self::growing::{Followed, Growing};
 pub use self::release::Disposal;
-use crate::aside::aside;
+use crate::aside::{Reply, Trips, aside};
 use crate::bucket_dump::Listed;
 use crate::claim::ClaimError;
 use crate::content::{self, Closeness, Found, Wanted};
@@ -94,7 +94,22 @@ pub struct Looks {
     pub sha256: bool,
     /// Files that are looked at, beside their MD5, at a time.
     pub at_a_time: Semaphore,
+    /// Long files on their way at a time: those that are sent, and as many again as are hashed side by side.
+    pub long: Semaphore,
+    /// Short files are opened, looked at and hashed together.
+    pub short: Trips<Ready, io::Result<Looked>>,
 }
+
+/// A file that was found ready, and what is looked for in it.
+#[derive(Debug)]
+pub struct Ready {
+    name: FileName,
+    identity: FileIdentity,
+    wanted: Wanted,
+}
+
+/// A file that was opened; what was found in it; and its MD5 and bytes, where it is short.
+pub type Looked = (Footprint, Found, Option<Short>);
 
 /// The last file, as it was judged and stands in the manifest.
 #[derive(Debug, Clone)]
@@ -146,6 +161,11 @@ impl Transfer {
     /// Uploads, proves and removes one file.
     pub async fn upload(&self, job: &UploadJob) -> Outcome {
         let name = job.name();
+        let _long = match job.identity().size {
+            0..=SHORT_MAX => None,
+            // It is never closed.
+            _ => self.looks.long.acquire().await.ok(),
+        };
         let Opened { source, found, begun, object, is_seen } = match self.open(job).await {
             Ok(opened) => opened,
             Err(NotOpened::Here(error)) if error.kind() == io::ErrorKind::NotFound => {
@@ -181,13 +201,21 @@ impl Transfer {
     }
 
     async fn open_closed(&self, job: &UploadJob) -> Result<Opened, NotOpened> {
-        let permit = self.looks.at_a_time.acquire().await.map_err(io::Error::other)?;
-        let (directory, wanted) = (Arc::clone(&self.directory), self.wanted());
-        let (name, identity) = (job.name().clone(), *job.identity());
-        let (footprint, found, short) = aside(move || open(&directory, &name, &identity, wanted)).await?;
-        drop(permit);
+        let directory = Arc::clone(&self.directory);
+        let ready = Ready { name: job.name().clone(), identity: *job.identity(), wanted: self.wanted() };
+        let identity = ready.identity;
         // Whatever this run is asked for: an earlier one may have given some of it back. Never of what is as short.
         let may_be_resumed = identity.size > SHORT_MAX;
+        let (footprint, found, short) = if may_be_resumed {
+            let _permit = self.looks.at_a_time.acquire().await.map_err(io::Error::other)?;
+            aside(move || open(&directory, &ready)).await?
+        } else {
+            let open_all = move |all: Vec<(Ready, Reply<_>)>| {
+                // Nobody waits for it any more where it cannot be told.
+                all.into_iter().for_each(|(ready, reply)| drop(reply.send(open(&directory, &ready))));
+            };
+            self.looks.short.ask(ready, open_all).await?
+        };
         let source = self.writer.source(footprint, identity, short);
         let earlier = match may_be_resumed {
             true => self.earlier_copy(job.name(), &source).await.map_err(NotOpened::There)?,
@@ -320,17 +348,13 @@ impl Transfer {
 }
 
 /// The MD5 and the bytes of a short file.
-type Short = (Md5Digest, Bytes);
+pub type Short = (Md5Digest, Bytes);
 
 /// Opens a file that was found ready, if it is still the one that it was; what is short is hashed at once. Blocks.
-fn open(
-    directory: &DumpDir,
-    name: &FileName,
-    found: &FileIdentity,
-    wanted: Wanted,
-) -> io::Result<(Footprint, Found, Option<Short>)> {
+fn open(directory: &DumpDir, ready: &Ready) -> io::Result<Looked> {
+    let (name, wanted) = (&ready.name, ready.wanted);
     let (file, identity) = directory.open_identified(name.as_str())?;
-    if identity != *found {
+    if identity != ready.identity {
         return Err(io::Error::other("it changed since it was found closed"));
     }
     let footprint = Footprint::begin(Arc::new(file), identity.size);

@@ -7,10 +7,10 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::OnceCell;
 
 use super::{Outcome, Transfer};
-use crate::aside::aside;
+use crate::aside::{Reply, Trips};
 use crate::claim::ClaimError;
 use crate::content::Found;
 use crate::dump_dir::{DumpDir, Removal, identity_of};
@@ -27,6 +27,7 @@ use crate::recorder::Recorder;
 const LARGE: u64 = 64 * 1024 * 1024;
 
 /// What became of a local file whose object is proved.
+#[derive(Debug)]
 enum Left {
     /// It stays, as it was read.
     Kept,
@@ -45,15 +46,27 @@ pub struct Disposal {
     pub keep: bool,
     /// Whether the claim was looked at before the first local file was given up.
     is_trusted: OnceCell<()>,
-    /// Files are removed one at a time, and beside them a large one: what is being removed must fit into the record.
-    turns: [Mutex<()>; 2],
+    /// Files leave together, and large ones one at a time beside them.
+    small: Trips<Leaving, Result<Left, String>>,
+    large: Trips<Leaving, Result<Left, String>>,
 }
 
 impl Disposal {
     /// Nothing is given up yet.
     pub fn new(recorder: Arc<Recorder>, keep: bool) -> Self {
-        Self { recorder, keep, is_trusted: OnceCell::new(), turns: Default::default() }
+        Self { recorder, keep, is_trusted: OnceCell::new(), small: Trips::default(), large: Trips::default() }
     }
+}
+
+/// A file whose object is proved.
+#[derive(Debug)]
+struct Leaving {
+    name: FileName,
+    /// What it was when it was read.
+    read: FileIdentity,
+    file: Arc<File>,
+    object: Objects,
+    keep: bool,
 }
 
 /// What gives local files up. Its calls block.
@@ -113,30 +126,11 @@ impl Transfer {
         keep: bool,
     ) -> Result<Left, String> {
         let (name, read, file) = (job.name().clone(), *job.identity(), Arc::clone(file));
-        let (object, gives_up) = (object.clone(), self.giving_up());
-        let turn = &self.disposal.turns[usize::from(read.size >= LARGE)];
-        let _turn = if keep { None } else { Some(turn.lock().await) };
-        aside(move || {
-            // The ETag proves the transfer, not that the file stayed the same meanwhile.
-            match identity_of(&file) {
-                Ok(now) if same_content(&now, &read) => {}
-                Ok(_) => return Err("it changed while it was read".to_owned()),
-                Err(error) => return Err(format!("cannot look at it again: {error}")),
-            }
-            let removal = if keep {
-                match gives_up.directory.identity(name.as_str()) {
-                    Ok(there) if there == read => return Ok(Left::Kept),
-                    Ok(_) => Ok(Removal::Changed),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Removal::Absent),
-                    Err(error) => return Err(format!("cannot look at it again: {error}")),
-                }
-            } else {
-                gives_up.release(&name, &read, &object)
-            };
-            let is_absent = matches!(removal, Ok(Removal::Absent));
-            Ok(if is_absent && gives_up.was_renamed(&name, &read) { Left::Renamed } else { Left::Removal(removal) })
-        })
-        .await
+        let object = Objects::of(&name, object);
+        let leaving = Leaving { name, read, file, object, keep };
+        let trips = if read.size >= LARGE { &self.disposal.large } else { &self.disposal.small };
+        let gives_up = self.giving_up();
+        trips.ask(leaving, move |all| gives_up.see_off(all)).await
     }
 
     /// What gives local files up, on a thread that may wait for the filesystem.
@@ -155,7 +149,57 @@ impl Transfer {
 impl GivingUp {
     /// Gives one file up.
     pub fn release(&self, name: &FileName, identity: &FileIdentity, object: &ObjectRecord) -> io::Result<Removal> {
-        self.recorder.begin_removal(name, Objects::of(name, object));
+        self.recorder.begin_removals(&[(name.clone(), Objects::of(name, object))]);
+        self.remove(name, identity)
+    }
+
+    /// What becomes of files, each of which is answered for. What goes is written down before, some at a time.
+    fn see_off(&self, all: Vec<(Leaving, Reply<Result<Left, String>>)>) {
+        let mut going = Vec::new();
+        for (leaving, reply) in all {
+            match self.stays(&leaving) {
+                // Nobody waits for it any more where this cannot be told; so below.
+                Some(left) => drop(reply.send(left)),
+                None => going.push((leaving, reply)),
+            }
+        }
+        let names: Vec<_> = going.iter().map(|(leaving, _)| (leaving.name.clone(), leaving.object)).collect();
+        let mut going = going.into_iter();
+        let mut rest = &names[..];
+        while !rest.is_empty() {
+            let begun = self.recorder.begin_removals(rest);
+            for (Leaving { name, read, .. }, reply) in going.by_ref().take(begun) {
+                let removal = self.remove(&name, &read);
+                let is_renamed = matches!(removal, Ok(Removal::Absent)) && self.was_renamed(&name, &read);
+                let _ = reply.send(Ok(if is_renamed { Left::Renamed } else { Left::Removal(removal) }));
+            }
+            rest = &rest[begun..];
+        }
+    }
+
+    /// What becomes of a file that is not to be removed: the ETag proves the transfer, not that it stayed the same meanwhile.
+    fn stays(&self, leaving: &Leaving) -> Option<Result<Left, String>> {
+        let Leaving { name, read, file, keep, .. } = leaving;
+        match identity_of(file) {
+            Ok(now) if same_content(&now, read) => {}
+            Ok(_) => return Some(Err("it changed while it was read".to_owned())),
+            Err(error) => return Some(Err(format!("cannot look at it again: {error}"))),
+        }
+        if !keep {
+            return None;
+        }
+        let removal = match self.directory.identity(name.as_str()) {
+            Ok(there) if there == *read => return Some(Ok(Left::Kept)),
+            Ok(_) => Removal::Changed,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Removal::Absent,
+            Err(error) => return Some(Err(format!("cannot look at it again: {error}"))),
+        };
+        let is_renamed = removal == Removal::Absent && self.was_renamed(name, read);
+        Some(Ok(if is_renamed { Left::Renamed } else { Left::Removal(Ok(removal)) }))
+    }
+
+    /// Removes one file whose removal is written down.
+    fn remove(&self, name: &FileName, identity: &FileIdentity) -> io::Result<Removal> {
         let removal = self.directory.remove_verified(name.as_str(), identity);
         // Gone by whatever hand, its object is all that there is of it; but not where it stands there under another name.
         let is_given_up = match removal {

@@ -1,11 +1,11 @@
 //! What came of a drill: a table of all that was compared, what differs by its name, and how long it took.
 
-use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde::Serialize;
 use tracing::{error, info, warn};
 

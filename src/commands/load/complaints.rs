@@ -1,7 +1,8 @@
 //! What myloader complains of. Its exit status does not tell: 0.10.1 ends with 0 whatever becomes of a statement.
 
-use parking_lot::Mutex;
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::program::OnLine;
 

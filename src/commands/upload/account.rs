@@ -1,10 +1,10 @@
 //! What earlier runs of this dump uploaded and gave up here, and whether the bucket has exactly that.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt};
+use parking_lot::{Mutex, MutexGuard};
 use tracing::debug;
 
 use super::session::Session;

@@ -1,10 +1,10 @@
 //! `--dry-run`: what would be done, from the same looks and decisions as the upload. Changes nothing.
 
-use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use parking_lot::Mutex;
 
 use super::no_disk;
 use super::place::{self, not_before};

@@ -1,12 +1,13 @@
 //! What a dump is uploaded with, made of the settings and of what is known of the dump.
 
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+use crate::aside::Trips;
 use crate::bucket_dump::Listed;
 use crate::claim::SharedClaim;
 use crate::cli::UploadArgs;
@@ -57,15 +58,20 @@ impl Ours<'_> {
         let prove_only = self.is_complete && !destination.write_only;
         // Nothing in a store that is only written to tells a restart what was there: it must find all of it here.
         let keep = self.args.dump.keep || (destination.write_only && !self.is_complete);
-        let looks = Looks {
-            least: self.least_closeness(dump),
-            survives_full_disk: survives_full_disk(self.header.dumper_version.as_deref()),
-            sha256: destination.sha256,
-            at_a_time: Semaphore::new(self.args.transfer.workers),
-        };
+        let (args, least) = (self.args, self.least_closeness(dump));
         let disposal = Disposal::new(Arc::clone(&self.recorder), keep);
+        let survives_full_disk = survives_full_disk(self.header.dumper_version.as_deref());
+        let writer = self.object_writer(store);
+        let looks = Looks {
+            least,
+            survives_full_disk,
+            sha256: destination.sha256,
+            at_a_time: Semaphore::new(args.transfer.workers),
+            long: Semaphore::new(args.transfer.workers + writer.hasher.side_by_side()),
+            short: Trips::default(),
+        };
         Transfer {
-            writer: self.object_writer(store),
+            writer,
             directory: Arc::clone(directory),
             looks,
             disposal,

@@ -1,11 +1,11 @@
 //! Following a dump: scan, enqueue what is ready, until it has ended and everything is on its way's end.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 

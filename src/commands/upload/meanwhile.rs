@@ -1,11 +1,11 @@
 //! While the claim waits for the store mydumper writes all the same: it is held at the marks then, too.
 
-use parking_lot::Mutex;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
+use parking_lot::Mutex;
 
 use super::disk::{DiskWatch, LOOK_EVERY};
 use super::{Totals, stop_child, stopped};

@@ -19,7 +19,7 @@ use super::place::{Claiming, exits_not_before, look_at, place, place_of, recorde
 use super::start::Found;
 use super::streaming::{Streaming, cannot_be_noted, kind_of, nobody_takes};
 use super::{Notes, Sent, Started, Totals, stop_child, stopped, unless_stopped};
-use crate::aside::aside;
+use crate::aside::{TOGETHER, aside};
 use crate::claim::{ClaimError, Claimed, SharedClaim};
 use crate::cli::UploadArgs;
 use crate::dump_dir::DumpDir;
@@ -288,8 +288,9 @@ impl<'a> Session<'a> {
     /// Follows the dump until nothing is left to do, or until something else ends it.
     pub(super) async fn follow(&mut self, phase: Phase) -> Result<Ending, Failure> {
         let shared = Arc::clone(&self.shared);
-        // As many files again as are hashed side by side, so that there are files to hash beside those that are sent.
-        let files = self.args.transfer.workers + self.shared.transfer.writer.hasher.side_by_side();
+        // Files that are hashed, and short ones that are opened and given up together, beside those that are sent.
+        let beside = self.shared.transfer.writer.hasher.side_by_side() + 4 * TOGETHER;
+        let files = self.args.transfer.workers + beside;
         let watched = Arc::clone(&self.shared);
         let work = move |job: Job| {
             let shared = Arc::clone(&shared);

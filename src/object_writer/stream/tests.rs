@@ -77,7 +77,7 @@ async fn parts_come_as_many_at_a_time_as_memory_allows_beside_one_that_is_filled
     let (sink, mut incoming) = opened(memory.room().await.expect("room"), &memory);
     let producer = write(sink, bytes(20 * PART));
     let first = incoming.next().await.expect("a part");
-    assert_eq!((first.number, incoming.due), (1, 2));
+    assert_eq!(first.number, 1);
     for number in 2..=3 {
         assert_eq!(incoming.next().await.expect("a part").number, number);
     }
