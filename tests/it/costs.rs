@@ -252,8 +252,8 @@ fn a_look_does_not_touch_files_that_are_done() {
     assert!(for_a_look <= 27, "{for_a_look} calls for a look");
 }
 
-/// "Memory … bounded by the settings, not by the … size of files." Measured in a debug build, of whose code alone some 20 MiB
-/// count: 44 MiB with four workers and a file of 64 MiB, 45 MiB with one of 512 MiB, and 77 MiB with 64 workers, all of whom
+/// "Memory … bounded by the settings, not by the … size of files." Measured in a debug build:
+/// 44 MiB with four workers and a file of 64 MiB, 45 MiB with one of 512 MiB, and 77 to 79 MiB with 64 workers, all of whom
 /// have a part under way, the more the busier the machine. A buffer for a whole part would show at once: it would be 5 MiB for
 /// each worker.
 #[test]
